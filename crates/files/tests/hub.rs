@@ -1,5 +1,7 @@
 //! Pulling models from a loopback hub that misbehaves, and what the cache looks like afterwards.
 
+#![allow(clippy::unwrap_used)] // also in the helpers, which clippy takes for a library's code
+
 mod hub_server;
 
 use std::fs;
