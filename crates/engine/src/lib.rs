@@ -1,1 +1,21 @@
-//! A request to pixels: networks, sampler, noise, prompt, adapters.
+//! A request to pixels: the networks of Z-Image, its sampler, noise, prompts and adapters.
+//!
+//! Knows tensors and nothing of files' formats, addresses or endpoints. The walk from a prompt to a picture is
+//! [`pipeline::Pipeline::generate`].
+
+pub mod config;
+mod error;
+pub mod layers;
+pub mod lora;
+mod memory;
+pub mod networks;
+pub mod noise;
+pub mod pipeline;
+pub mod pixels;
+pub mod prompt;
+pub mod sampler;
+pub mod schedule;
+mod watch;
+
+pub use error::{Error, Result};
+pub use watch::{Interrupt, Unwatched, Watch};

@@ -12,7 +12,7 @@ mod swiglu;
 
 pub use attention::{Mask, attention};
 pub use group_norm::group_norm;
-pub use linear::{Matrix, linear};
+pub use linear::{FP8_E4M3FN, Matrix, fp8_e4m3fn_from_f32, linear};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{rotate_halves, rotate_pairs};
 pub use swiglu::swiglu;

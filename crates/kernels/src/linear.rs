@@ -72,7 +72,7 @@ impl Matrix {
             Self::Fp8 { values, scale } => {
                 let (rows, columns) = values.dims2()?;
                 let bytes = values.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
-                let wide: Vec<f32> = bytes.iter().map(|&b| FP8[b as usize] * scale).collect();
+                let wide: Vec<f32> = bytes.iter().map(|&b| FP8_E4M3FN[b as usize] * scale).collect();
                 Tensor::from_vec(wide, (rows, columns), values.device())
             }
             Self::Quantized(blocks) => blocks.dequantize(&blocks.device()),
@@ -155,7 +155,7 @@ fn widen(weight: &Matrix, start: usize, count: usize) -> Result<Vec<f32>> {
             .zip(all[range].par_chunks(CHUNK))
             .for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(w, v)| *w = v.to_f32())),
         CpuStorage::U8(all) => chunks.zip(all[range].par_chunks(CHUNK)).for_each(|(to, from)| {
-            to.iter_mut().zip(from).for_each(|(w, &v)| *w = FP8[v as usize] * scale)
+            to.iter_mut().zip(from).for_each(|(w, &v)| *w = FP8_E4M3FN[v as usize] * scale)
         }),
         other => candle_core::bail!("no linear layer keeps its weight as {:?}", other.dtype()),
     }
@@ -164,7 +164,7 @@ fn widen(weight: &Matrix, start: usize, count: usize) -> Result<Vec<f32>> {
 
 /// Value of every `fp8_e4m3fn` bit pattern: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, and all
 /// ones is NaN (Micikevicius et al., FP8 Formats for Deep Learning, 2022).
-static FP8: LazyLock<[f32; 256]> = LazyLock::new(|| {
+pub static FP8_E4M3FN: LazyLock<[f32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|bits| {
         let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
         let (exponent, mantissa) = ((bits >> 3) & 0xf, (bits & 7) as f32);
@@ -175,6 +175,23 @@ static FP8: LazyLock<[f32; 256]> = LazyLock::new(|| {
         }
     })
 });
+
+/// The nearest `fp8_e4m3fn` bit pattern, ties to even; beyond 448 the largest.
+pub fn fp8_e4m3fn_from_f32(value: f32) -> u8 {
+    let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+    let size = value.abs().min(448.0);
+    if size.is_nan() {
+        return sign | 0x7f;
+    }
+    // Patterns of one sign grow with their values, so the nearest is found between two neighbours.
+    let above = FP8_E4M3FN[..0x7f].partition_point(|v| *v < size);
+    if above == 0 {
+        return sign;
+    }
+    let (low, high) = (size - FP8_E4M3FN[above - 1], FP8_E4M3FN[above] - size);
+    let below = low < high || (low == high && (above - 1) % 2 == 0);
+    sign | if below { above - 1 } else { above } as u8
+}
 
 #[cfg(test)]
 mod tests {
@@ -191,9 +208,17 @@ mod tests {
         for (bits, value) in
             [(0x38, 1.0), (0x7e, 448.0), (0x08, 2f32.powi(-6)), (0x01, 2f32.powi(-9)), (0xb8, -1.0)]
         {
-            assert_eq!(FP8[bits], value, "{bits:#x}");
+            assert_eq!(FP8_E4M3FN[bits], value, "{bits:#x}");
         }
-        assert!(FP8[0x7f].is_nan() && FP8[0xff].is_nan());
+        assert!(FP8_E4M3FN[0x7f].is_nan() && FP8_E4M3FN[0xff].is_nan());
+    }
+
+    #[test]
+    fn every_fp8_value_rounds_to_itself_and_ties_to_even() {
+        for bits in (0..0x7fu8).chain(0x80..0xff) {
+            assert_eq!(fp8_e4m3fn_from_f32(FP8_E4M3FN[bits as usize]), bits);
+        }
+        assert_eq!((fp8_e4m3fn_from_f32(1.0625), fp8_e4m3fn_from_f32(1.1875), fp8_e4m3fn_from_f32(-1e9)), (0x38, 0x3a, 0xfe));
     }
 
     #[test]

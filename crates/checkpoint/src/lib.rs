@@ -1,0 +1,21 @@
+//! Files of weights: safetensors, shards, GGUF and adapters, each dialect reduced to canonical names.
+//!
+//! A network asks [`Weights`] for a tensor by its published name and shape, and does not know in which of the forms
+//! that people have it arrived. It hands out [`zoetrope_kernels::Matrix`], because that is what the kernels consume.
+
+mod adapter;
+mod blob;
+mod convert;
+mod dialects;
+mod error;
+mod file;
+mod layout;
+mod storage;
+mod weights;
+
+pub use adapter::{Adapter, Delta};
+pub use blob::Blob;
+pub use error::{Error, Result};
+pub use layout::{Family, Layout};
+pub use storage::Storage;
+pub use weights::{Progress, Role, Weights};

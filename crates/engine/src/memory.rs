@@ -1,0 +1,101 @@
+//! What a network needs, known before it is read, and what the machine has.
+
+use candle_core::Device;
+use sysinfo::System;
+use zoetrope_checkpoint::{Storage, Weights};
+
+use crate::{Error, Result};
+
+/// Below this many parameters a network is kept in float32: exactness costs nothing that anyone would notice.
+const SMALL_PARAMETERS: u64 = 200_000_000;
+
+/// Room for activations, the runtime and what else the machine does.
+const RESERVE_BYTES: u64 = 1 << 30;
+
+/// The form a network is kept in when nobody chose one: small ones in float32, published float32 in bfloat16, and
+/// everything else as the file has it.
+pub(crate) fn storage_for(weights: &Weights, chosen: Option<Storage>) -> Storage {
+    match chosen {
+        Some(storage) if storage != Storage::AsStored => storage,
+        _ if weights.parameters() < SMALL_PARAMETERS => Storage::F32,
+        _ if weights.is_float32() => Storage::Bf16,
+        _ => Storage::AsStored,
+    }
+}
+
+/// An error when `component` in `storage` does not fit into what is free now.
+pub(crate) fn check(component: &str, weights: &Weights, storage: Storage, device: &Device) -> Result<()> {
+    if !device.is_cpu() {
+        return Ok(());
+    }
+    check_against(component, |storage| weights.memory_bytes(storage), storage, available_bytes())
+}
+
+fn check_against(component: &str, needed: impl Fn(Storage) -> u64, storage: Storage, free: u64) -> Result<()> {
+    let needs = |storage| needed(storage) + RESERVE_BYTES;
+    if needs(storage) <= free {
+        return Ok(());
+    }
+    let smaller = [Storage::Bf16, Storage::Q8_0, Storage::Q6K, Storage::Q5K, Storage::Q4K];
+    let fits = smaller.into_iter().find(|s| needs(*s) <= free);
+    let remedy = match fits {
+        Some(fits) => format!("--dtype {fits} takes {} and fits", gigabytes(needs(fits))),
+        None => format!("even --dtype q4_k takes {}: close other programs", gigabytes(needs(Storage::Q4K))),
+    };
+    let (need, have) = (gigabytes(needs(storage)), gigabytes(free));
+    Err(Error::Memory(format!("the {component} needs {need} of memory and {have} are free; {remedy}")))
+}
+
+/// An error when the work on pictures of `tokens` tokens, `batch` at a time, cannot fit: `dim` and `ffn` are the
+/// transformer's widths, `pixels` what the decoder holds at once.
+pub(crate) fn check_work(tokens: usize, dim: usize, ffn: usize, pixels: usize, device: &Device) -> Result<()> {
+    // A block holds about a dozen streams of `dim` and three of the feed-forward's width, the scores are bounded, and
+    // the decoder's widest level about six copies of 256 channels at half the size and 128 at full size.
+    let transformer = 4 * tokens as u64 * (12 * dim + 3 * ffn) as u64 + (512 << 20);
+    let decoder = 4 * pixels as u64 * 128 * 6;
+    let (needed, free) = (transformer.max(decoder), available_bytes());
+    if !device.is_cpu() || needed <= free {
+        return Ok(());
+    }
+    let (needed, free) = (gigabytes(needed), gigabytes(free));
+    Err(Error::Memory(format!(
+        "a picture of this size needs about {needed} of memory beside the weights and {free} are free; ask for a smaller one"
+    )))
+}
+
+/// Bytes that programs can still get.
+fn available_bytes() -> u64 {
+    // A system that does not tell is taken at the caller's word.
+    let Ok(mut system) = System::new() else { return u64::MAX };
+    system.refresh_memory();
+    match system.cgroup_limits() {
+        Some(limits) => system.available_memory().min(limits.free_memory.max(RESERVE_BYTES)),
+        None => system.available_memory(),
+    }
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_names_the_dtype_that_fits() {
+        let needed = |storage| match storage {
+            Storage::Bf16 => 12_300_000_000,
+            Storage::Q8_0 => 6_600_000_000,
+            _ => 4_000_000_000,
+        };
+        let check = |free| check_against("transformer", needed, Storage::Bf16, free);
+        assert!(check(14_000_000_000).is_ok());
+        let message = check(9_000_000_000).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "the transformer needs 13.4 GB of memory and 9.0 GB are free; --dtype q8_0 takes 7.7 GB and fits"
+        );
+        assert!(check(1_000_000_000).unwrap_err().to_string().contains("even --dtype q4_k takes 5.1 GB"));
+    }
+}

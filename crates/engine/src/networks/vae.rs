@@ -1,0 +1,295 @@
+//! The autoencoder between pixels and latents: diffusers' AutoencoderKL as Flux published it.
+
+use candle_core::{D, Tensor};
+use zoetrope_kernels::{Mask, attention};
+
+use crate::config::VaeConfig;
+use crate::layers::{Conv2d, GroupNorm, Linear, Parameters};
+use crate::{Result, Watch};
+
+/// Encoder and decoder.
+pub struct Vae {
+    encoder: Encoder,
+    decoder: Decoder,
+    scaling_factor: f64,
+    shift_factor: f64,
+}
+
+/// The encoder's distribution over latents, before scaling.
+pub struct Posterior {
+    /// `[batch, channels, height / 8, width / 8]`
+    pub mean: Tensor,
+    /// Logarithm of the variance, as `mean`.
+    pub logvar: Tensor,
+}
+
+impl Posterior {
+    /// `mean + exp(logvar / 2) · noise`.
+    pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        let deviation = (self.logvar.clamp(-30f32, 20f32)? * 0.5)?.exp()?;
+        Ok((&self.mean + deviation.broadcast_mul(noise)?)?)
+    }
+}
+
+impl Vae {
+    /// The network in `parameters`.
+    pub fn load(parameters: &Parameters, config: &VaeConfig) -> Result<Self> {
+        let network = Self {
+            encoder: Encoder::load(&parameters.at("encoder"), config)?,
+            decoder: Decoder::load(&parameters.at("decoder"), config)?,
+            scaling_factor: config.scaling_factor,
+            shift_factor: config.shift_factor.unwrap_or(0.0),
+        };
+        parameters.weights().finish()?;
+        Ok(network)
+    }
+
+    /// `image`: `[batch, 3, height, width]` in −1..1, both multiples of 8.
+    pub fn encode(&self, image: &Tensor, watch: &dyn Watch) -> Result<Posterior> {
+        let moments = self.encoder.forward(image, watch)?.chunk(2, 1)?;
+        Ok(Posterior { mean: moments[0].contiguous()?, logvar: moments[1].contiguous()? })
+    }
+
+    /// The scale that the transformer works in: `(z − shift) · scaling`.
+    pub fn scale(&self, z: &Tensor) -> Result<Tensor> {
+        Ok(((z - self.shift_factor)? * self.scaling_factor)?)
+    }
+
+    /// `latents`: `[batch, channels, h, w]` in the transformer's scale; the result is `[batch, 3, 8 h, 8 w]`.
+    pub fn decode(&self, latents: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+        let z = ((latents / self.scaling_factor)? + self.shift_factor)?;
+        self.decoder.forward(&z, watch)
+    }
+}
+
+struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Encoder {
+    fn load(p: &Parameters, config: &VaeConfig) -> Result<Self> {
+        let channels = &config.block_out_channels;
+        let last = channels[channels.len() - 1];
+        let down = (0..channels.len()).map(|i| {
+            let from = channels[i.saturating_sub(1)];
+            DownBlock::load(&p.at("down_blocks").at(i), from, channels[i], i + 1 < channels.len(), config)
+        });
+        Ok(Self {
+            conv_in: Conv2d::load(&p.at("conv_in"), channels[0], config.in_channels, 3)?,
+            down_blocks: down.collect::<Result<_>>()?,
+            mid_block: MidBlock::load(&p.at("mid_block"), last, config)?,
+            conv_norm_out: GroupNorm::load(&p.at("conv_norm_out"), last, config.norm_num_groups)?,
+            conv_out: Conv2d::load(&p.at("conv_out"), 2 * config.latent_channels, last, 3)?,
+        })
+    }
+
+    fn forward(&self, image: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(image)?; // [batch, channels[0], height, width]
+        watch.stage(&"conv_in", &x)?;
+        for (i, block) in self.down_blocks.iter().enumerate() {
+            x = block.forward(&x)?;
+            watch.stage(&format_args!("down.{i}"), &x)?;
+        }
+        let x = self.mid_block.forward(&x, watch)?;
+        self.conv_out.forward(&self.conv_norm_out.forward(&x)?.silu()?)
+    }
+}
+
+struct Decoder {
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Decoder {
+    fn load(p: &Parameters, config: &VaeConfig) -> Result<Self> {
+        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let last = channels[channels.len() - 1];
+        let up = (0..channels.len()).map(|i| {
+            let from = channels[i.saturating_sub(1)];
+            UpBlock::load(&p.at("up_blocks").at(i), from, channels[i], i + 1 < channels.len(), config)
+        });
+        Ok(Self {
+            conv_in: Conv2d::load(&p.at("conv_in"), channels[0], config.latent_channels, 3)?,
+            mid_block: MidBlock::load(&p.at("mid_block"), channels[0], config)?,
+            up_blocks: up.collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::load(&p.at("conv_norm_out"), last, config.norm_num_groups)?,
+            conv_out: Conv2d::load(&p.at("conv_out"), config.out_channels, last, 3)?,
+        })
+    }
+
+    fn forward(&self, z: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+        let x = self.conv_in.forward(z)?; // [batch, channels, h, w]
+        watch.stage(&"conv_in", &x)?;
+        let mut x = self.mid_block.forward(&x, watch)?;
+        for (i, block) in self.up_blocks.iter().enumerate() {
+            x = block.forward(&x, watch)?;
+            watch.stage(&format_args!("up.{i}"), &x)?;
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward(&x)?.silu()?)
+    }
+}
+
+struct DownBlock {
+    resnets: Vec<Resnet>,
+    downsampler: Option<Conv2d>,
+}
+
+impl DownBlock {
+    fn load(p: &Parameters, from: usize, to: usize, halve: bool, config: &VaeConfig) -> Result<Self> {
+        let resnets = load_resnets(p, from, to, config.layers_per_block, config)?;
+        let downsampler = match halve {
+            true => Some(Conv2d::load(&p.at("downsamplers.0.conv"), to, to, 3)?.halving()),
+            false => None,
+        };
+        Ok(Self { resnets, downsampler })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = x.clone();
+        for resnet in &self.resnets {
+            x = resnet.forward(&x)?;
+        }
+        match &self.downsampler {
+            // One pixel is added at the right and at the bottom only.
+            Some(conv) => conv.forward(&x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?),
+            None => Ok(x),
+        }
+    }
+}
+
+struct UpBlock {
+    resnets: Vec<Resnet>,
+    upsampler: Option<Conv2d>,
+}
+
+impl UpBlock {
+    fn load(p: &Parameters, from: usize, to: usize, double: bool, config: &VaeConfig) -> Result<Self> {
+        let resnets = load_resnets(p, from, to, config.layers_per_block + 1, config)?;
+        let upsampler = match double {
+            true => Some(Conv2d::load(&p.at("upsamplers.0.conv"), to, to, 3)?),
+            false => None,
+        };
+        Ok(Self { resnets, upsampler })
+    }
+
+    fn forward(&self, x: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x)?;
+            watch.stage(&format_args!("resnet.{i}"), &x)?;
+        }
+        match &self.upsampler {
+            Some(conv) => {
+                let (_, _, height, width) = x.dims4()?;
+                conv.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)
+            }
+            None => Ok(x),
+        }
+    }
+}
+
+fn load_resnets(p: &Parameters, from: usize, to: usize, count: usize, config: &VaeConfig) -> Result<Vec<Resnet>> {
+    let from = |i: usize| if i == 0 { from } else { to };
+    (0..count).map(|i| Resnet::load(&p.at("resnets").at(i), from(i), to, config)).collect()
+}
+
+struct MidBlock {
+    resnets: [Resnet; 2],
+    attention: Option<Attention>,
+}
+
+impl MidBlock {
+    fn load(p: &Parameters, channels: usize, config: &VaeConfig) -> Result<Self> {
+        let resnet = |i: usize| Resnet::load(&p.at("resnets").at(i), channels, channels, config);
+        let attention = match config.mid_block_add_attention {
+            true => Some(Attention::load(&p.at("attentions.0"), channels, config)?),
+            false => None,
+        };
+        Ok(Self { resnets: [resnet(0)?, resnet(1)?], attention })
+    }
+
+    fn forward(&self, x: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+        let mut x = self.resnets[0].forward(x)?;
+        watch.stage(&"mid.resnet.0", &x)?;
+        if let Some(attention) = &self.attention {
+            x = attention.forward(&x)?;
+            watch.stage(&"mid.attention", &x)?;
+        }
+        let x = self.resnets[1].forward(&x)?;
+        watch.stage(&"mid", &x)?;
+        Ok(x)
+    }
+}
+
+struct Resnet {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+}
+
+impl Resnet {
+    fn load(p: &Parameters, from: usize, to: usize, config: &VaeConfig) -> Result<Self> {
+        let groups = config.norm_num_groups;
+        let conv_shortcut = match from == to {
+            true => None,
+            false => Some(Conv2d::load(&p.at("conv_shortcut"), to, from, 1)?),
+        };
+        Ok(Self {
+            norm1: GroupNorm::load(&p.at("norm1"), from, groups)?,
+            conv1: Conv2d::load(&p.at("conv1"), to, from, 3)?,
+            norm2: GroupNorm::load(&p.at("norm2"), to, groups)?,
+            conv2: Conv2d::load(&p.at("conv2"), to, to, 3)?,
+            conv_shortcut,
+        })
+    }
+
+    /// `x`: `[batch, from, height, width]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let h = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
+        let h = self.conv2.forward(&self.norm2.forward(&h)?.silu()?)?;
+        match &self.conv_shortcut {
+            Some(shortcut) => Ok((shortcut.forward(x)? + h)?),
+            None => Ok((x + h)?),
+        }
+    }
+}
+
+/// One head over all pixels of the smallest level.
+struct Attention {
+    group_norm: GroupNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+}
+
+impl Attention {
+    fn load(p: &Parameters, channels: usize, config: &VaeConfig) -> Result<Self> {
+        let square = |name: &str| Linear::load_precise(&p.at(name), channels, channels);
+        Ok(Self {
+            group_norm: GroupNorm::load(&p.at("group_norm"), channels, config.norm_num_groups)?,
+            to_q: square("to_q")?,
+            to_k: square("to_k")?,
+            to_v: square("to_v")?,
+            to_out: square("to_out.0")?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let tokens = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, D::Minus1)?; // [batch, pixels, channels]
+        let one_head = |linear: &Linear| linear.forward(&tokens)?.unsqueeze(1).map_err(crate::Error::from);
+        let y = attention(&one_head(&self.to_q)?, &one_head(&self.to_k)?, &one_head(&self.to_v)?, Mask::None)?;
+        let y = self.to_out.forward(&y.squeeze(1)?)?; // [batch, pixels, channels]
+        Ok((x + y.transpose(1, 2)?.reshape((batch, channels, height, width))?)?)
+    }
+}

@@ -1,0 +1,397 @@
+//! From a request to pixels: the prompt's features, the sampler, the decoder; and which weights stay in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{Device, Tensor};
+use zoetrope_api::{Count, Guidance, ImageSize, InvalidField, Seed, Steps, Strength};
+use zoetrope_checkpoint::{Adapter, Blob, Layout, Role, Storage, Weights};
+
+use crate::config::{self, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
+use crate::layers::Parameters;
+use crate::lora::{self, Applied};
+use crate::networks::text_encoder::Depth;
+use crate::networks::transformer::Caption;
+use crate::networks::{TextEncoder, Transformer, Vae};
+use crate::noise::Generator;
+use crate::pixels::{self, Rgb};
+use crate::prompt::PromptTokenizer;
+use crate::sampler::{self, Conditioning, Run, Start};
+use crate::schedule::Schedule;
+use crate::{Error, Interrupt, Result, memory};
+
+/// What a picture is made from, besides the prompt.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    /// Nothing: text to image.
+    #[default]
+    Text,
+    /// An image, in the request's size.
+    Image {
+        /// Its pixels.
+        image: Rgb,
+        /// How much of the schedule is run.
+        strength: Strength,
+    },
+    /// An image of which a part is painted anew.
+    Inpaint {
+        /// Its pixels.
+        image: Rgb,
+        /// One byte a pixel; from 128 on the pixel is painted.
+        mask: Vec<u8>,
+        /// How much of the schedule is run.
+        strength: Strength,
+    },
+}
+
+/// A request, every value of it checked.
+#[derive(Clone)]
+pub struct Request {
+    /// What the pictures shall show.
+    pub prompt: String,
+    /// What they shall not show; without guidance it has no effect, and absent it is empty.
+    pub negative_prompt: Option<String>,
+    /// Width and height.
+    pub size: ImageSize,
+    /// Network evaluations a picture (twice as many with guidance).
+    pub steps: Steps,
+    /// Where the random numbers start.
+    pub seed: Seed,
+    /// Pictures of one draw of random numbers.
+    pub count: Count,
+    /// How strongly the prompt is followed.
+    pub guidance: Guidance,
+    /// What to start from.
+    pub source: Source,
+    /// Tokens kept of a prompt.
+    pub tokens_max: usize,
+    /// Noise levels before shifting, in place of even ones.
+    pub stops: Option<Vec<f32>>,
+}
+
+/// What a generation is doing.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// `read` of `of` bytes of a component's files were read.
+    Loading {
+        /// Which network.
+        component: &'static str,
+        /// Bytes so far.
+        read: u64,
+        /// Bytes in all.
+        of: u64,
+    },
+    /// The prompt's end does not fit and was cut off.
+    PromptCut {
+        /// Tokens that were cut.
+        tokens: usize,
+    },
+    /// A step was taken.
+    Step {
+        /// Steps so far, over all pictures.
+        done: usize,
+        /// Steps in all.
+        of: usize,
+        /// `[batch, channels, height, width]`
+        latents: &'a Tensor,
+    },
+    /// Latents become pixels.
+    Decoding,
+}
+
+/// Pictures, and the latents that they were decoded from.
+pub struct Generated {
+    /// In the order of the noise.
+    pub pictures: Vec<Rgb>,
+    /// `[count, channels, height / 8, width / 8]` float32.
+    pub latents: Tensor,
+}
+
+/// How a model is kept in memory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The form of the networks' matrices; `None` decides by the model.
+    pub storage: Option<Storage>,
+    /// Where the networks run.
+    pub device: Device,
+    /// Whether the text encoder stays beside the transformer.
+    pub keep: Keep,
+}
+
+/// What stays in memory between uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Every network, for a server with memory to spare.
+    All,
+    /// The text encoder goes before the transformer comes: half the memory, a reload a request.
+    OneAtATime,
+}
+
+/// A model, loaded as far as it was needed so far.
+pub struct Pipeline {
+    layout: Layout,
+    scheduler: SchedulerConfig,
+    tokenizer: PromptTokenizer,
+    options: Options,
+    text_encoder: Option<TextEncoder>,
+    transformer: Option<Transformer>,
+    vae: Option<Vae>,
+    widths: TransformerConfig,
+}
+
+/// Hears what is going on; called from several threads while weights are read.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Tokens that go through the transformer at once: four pictures of 1024², which fill any processor, in about 2 GB.
+const TOKENS_AT_ONCE: usize = 4 * 4096;
+
+impl Pipeline {
+    /// Reads the model's configurations and tokenizer; weights come when they are needed.
+    pub fn open(layout: Layout, options: Options) -> Result<Self> {
+        let scheduler = match &layout.scheduler_config {
+            Some(blob) => config::parse::<SchedulerConfig>(&blob.name(), &blob.read()?)?,
+            None => SchedulerConfig::with_shift(layout.family().shift()),
+        };
+        let tokenizer = PromptTokenizer::new(&layout.tokenizer_json()?)?;
+        let (scheduler, widths) = (scheduler.check()?, transformer_config(&layout)?);
+        Ok(Self { layout, scheduler, tokenizer, options, text_encoder: None, transformer: None, vae: None, widths })
+    }
+
+    /// The noise schedule's configuration.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// The schedule of a request.
+    pub fn schedule(&self, request: &Request) -> Schedule {
+        let tokens = request.size.image_tokens();
+        match &request.stops {
+            Some(stops) => Schedule::from_stops(&self.scheduler, stops, tokens),
+            None => Schedule::new(&self.scheduler, request.steps.get(), tokens),
+        }
+    }
+
+    /// Reads adapter files against this model.
+    pub fn read_adapter(&mut self, blob: &Blob, on: &Listener) -> Result<Adapter> {
+        let modules = lora::modules(self.load_transformer(on)?);
+        Ok(Adapter::read(blob, &modules)?)
+    }
+
+    /// Makes the pictures of `request` with `adapters`.
+    pub fn generate(
+        &mut self,
+        request: &Request,
+        adapters: &[Applied],
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Generated> {
+        let schedule = self.check(request)?;
+        let features = self.encode_prompts(request, interrupt, on)?;
+        let (noise, start) = self.draw(request, interrupt, on)?;
+        let device = self.options.device.clone();
+        let transformer = self.load_transformer(on)?;
+        lora::apply(transformer, adapters, &device)?;
+        let captions = features.iter().map(|f| transformer.caption(f, interrupt)).collect::<Result<Vec<_>>>()?;
+        let latents = self.sample(request, &schedule, &captions, (noise, start), interrupt, on)?;
+        sampler::check_finite(&latents, "the last step")?;
+        if self.options.keep == Keep::OneAtATime {
+            self.transformer = None;
+        }
+        on(Event::Decoding);
+        let pictures = self.decode(&latents, interrupt, on)?;
+        Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)? })
+    }
+
+    /// What can be refused before anything is loaded; the request's schedule.
+    fn check(&self, request: &Request) -> Result<Schedule> {
+        let (width, height) = (request.size.width() as usize, request.size.height() as usize);
+        let fits = |image: &Rgb| image.width == width && image.height == height;
+        let (image, strength) = match &request.source {
+            Source::Text => (None, None),
+            Source::Image { image, strength } | Source::Inpaint { image, strength, .. } => (Some(image), Some(strength)),
+        };
+        if let Some(image) = image.filter(|image| !fits(image)) {
+            let problem = format!("is {}x{}, but the request's size is {}", image.width, image.height, request.size);
+            return Err(InvalidField::new("image", problem).into());
+        }
+        if let Source::Inpaint { mask, .. } = &request.source {
+            if mask.len() != width * height {
+                return Err(InvalidField::new("mask", "has another size than the image").into());
+            }
+        }
+        if let Some(stops) = &request.stops {
+            Schedule::check_stops(stops)?;
+        }
+        if let Some(strength) = strength {
+            strength.first_step(request.steps)?;
+        }
+        let limits = self.widths.axes_lens;
+        if height / 16 > limits[1] || width / 16 > limits[2] {
+            let problem = format!("is {}; this model's rotary tables end at {}x{}", request.size, limits[2] * 16, limits[1] * 16);
+            return Err(InvalidField::new("size", problem).into());
+        }
+        let tokens = request.size.image_tokens() * self.pictures_at_once(request);
+        memory::check_work(tokens, self.widths.dim, self.widths.ffn_dim(), width * height, &self.options.device)?;
+        Ok(self.schedule(request))
+    }
+
+    /// Caption features of the prompt and, with guidance, of the negative prompt.
+    fn encode_prompts(&mut self, request: &Request, interrupt: &Interrupt, on: &Listener) -> Result<Vec<Tensor>> {
+        let negative = request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
+        let prompts = std::iter::once(request.prompt.clone()).chain(negative);
+        let tokens = prompts.map(|p| self.tokenizer.encode(&p, request.tokens_max)).collect::<Result<Vec<_>>>()?;
+        if let Some(tokens) = tokens.iter().map(|t| t.cut).find(|cut| *cut > 0) {
+            on(Event::PromptCut { tokens });
+        }
+        let encoder = self.load_text_encoder(on)?;
+        let features = tokens.iter().map(|t| encoder.forward(&t.ids, interrupt)).collect();
+        if self.options.keep == Keep::OneAtATime {
+            self.text_encoder = None;
+        }
+        features
+    }
+
+    /// Draws in the reference's order: the posterior, then the noise of all pictures at once.
+    fn draw(&mut self, request: &Request, interrupt: &Interrupt, on: &Listener) -> Result<(Tensor, Start)> {
+        let device = self.options.device.clone();
+        let channels = self.widths.in_channels;
+        let (height, width) = request.size.latent();
+        let mut generator = Generator::new(request.seed);
+        let mut encode = |image: &Rgb| {
+            let noise = generator.normal(&[1, channels, height, width], &device)?;
+            let vae = self.load_vae(on)?;
+            let posterior = vae.encode(&pixels::to_tensor(image, &device)?, interrupt)?;
+            vae.scale(&posterior.sample(&noise)?)
+        };
+        let start = match &request.source {
+            Source::Text => Start::Noise,
+            Source::Image { image, strength } => Start::Image { latents: encode(image)?, strength: *strength },
+            Source::Inpaint { image, mask, strength } => Start::Inpaint {
+                latents: encode(image)?,
+                mask: pixels::mask_to_latent(mask, request.size, &device)?,
+                strength: *strength,
+            },
+        };
+        Ok((generator.normal(&[request.count.get(), channels, height, width], &device)?, start))
+    }
+
+    /// How many pictures go through the transformer together.
+    fn pictures_at_once(&self, request: &Request) -> usize {
+        let both = if request.guidance.is_on() { 2 } else { 1 };
+        (TOKENS_AT_ONCE / (request.size.image_tokens() * both)).clamp(1, request.count.get())
+    }
+
+    /// All steps of all pictures, some pictures at a time: `[count, channels, height, width]`.
+    fn sample(
+        &self,
+        request: &Request,
+        schedule: &Schedule,
+        captions: &[Caption],
+        (noise, start): (Tensor, Start),
+        watch: &Interrupt,
+        on: &Listener,
+    ) -> Result<Tensor> {
+        let transformer = loaded(&self.transformer)?;
+        let (count, at_once) = (request.count.get(), self.pictures_at_once(request));
+        let groups = count.div_ceil(at_once);
+        let mut finished = Vec::with_capacity(groups);
+        for group in 0..groups {
+            let first = group * at_once;
+            let pictures = at_once.min(count - first);
+            let spread = |c: Option<&Caption>| vec![c.cloned(); pictures].into_iter().flatten().collect();
+            let conditioning = Conditioning {
+                positive: spread(captions.first()),
+                negative: spread(captions.get(1)),
+                guidance: request.guidance,
+            };
+            let noise = noise.narrow(0, first, pictures)?;
+            let mut run = Run::new(transformer, &conditioning, schedule, (noise, start.clone()), watch)?;
+            for step in &mut run {
+                let step = step?;
+                watch.check()?;
+                let (done, of) = (group * step.of + step.done, groups * step.of);
+                on(Event::Step { done, of, latents: &step.latents });
+            }
+            finished.push(run.latents().clone());
+        }
+        Ok(Tensor::cat(&finished, 0)?)
+    }
+
+    /// Latents to pictures, one at a time: the decoder's memory grows with the pixels.
+    fn decode(&mut self, latents: &Tensor, interrupt: &Interrupt, on: &Listener) -> Result<Vec<Rgb>> {
+        let vae = self.load_vae(on)?;
+        let mut pictures = Vec::new();
+        for i in 0..latents.dim(0)? {
+            let image = vae.decode(&latents.narrow(0, i, 1)?, interrupt)?;
+            sampler::check_finite(&image, "the decoder")?;
+            pictures.extend(pixels::to_pictures(&image)?);
+        }
+        Ok(pictures)
+    }
+
+    fn load_text_encoder(&mut self, on: &Listener) -> Result<&TextEncoder> {
+        if self.text_encoder.is_none() {
+            let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
+            let config = match &self.layout.text_encoder_config {
+                Some(blob) => config::parse::<TextEncoderConfig>(&blob.name(), &blob.read()?)?.check()?,
+                None => TextEncoderConfig::infer(&weights)?,
+            };
+            if self.tokenizer.vocabulary() > config.vocab_size {
+                let (ids, rows) = (self.tokenizer.vocabulary(), config.vocab_size);
+                let problem = format!("has {ids} tokens, but the text encoder knows {rows}: it is of another model");
+                return Err(Error::Tokenizer(problem));
+            }
+            weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
+            let parameters = self.prepare(weights, "text encoder", on)?;
+            self.text_encoder = Some(TextEncoder::load(&parameters, &config, Depth::Features)?);
+        }
+        loaded(&self.text_encoder)
+    }
+
+    fn load_transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
+        if self.transformer.is_none() {
+            let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
+            let parameters = self.prepare(weights, "transformer", on)?;
+            self.transformer = Some(Transformer::load(&parameters, &self.widths)?);
+        }
+        Ok(self.transformer.as_mut().expect("it was loaded just now"))
+    }
+
+    fn load_vae(&mut self, on: &Listener) -> Result<&Vae> {
+        if self.vae.is_none() {
+            let weights = Weights::open(&self.layout.vae, Role::Vae)?;
+            let config = match &self.layout.vae_config {
+                Some(blob) => config::parse::<VaeConfig>(&blob.name(), &blob.read()?)?.check()?,
+                None => VaeConfig::infer(&weights)?,
+            };
+            let parameters = self.prepare(weights, "VAE", on)?;
+            self.vae = Some(Vae::load(&parameters, &config)?);
+        }
+        loaded(&self.vae)
+    }
+
+    /// Chooses a component's form, checks that it fits, and reports while it is read.
+    fn prepare(&self, weights: Weights, component: &'static str, on: &Listener) -> Result<Parameters> {
+        let storage = memory::storage_for(&weights, self.options.storage);
+        memory::check(component, &weights, storage, &self.options.device)?;
+        let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());
+        let progress = move |bytes| {
+            let read = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            on(Event::Loading { component, read, of });
+        };
+        let weights = weights.with_storage(storage).with_progress(Arc::new(progress));
+        Ok(Parameters::new(weights, &self.options.device))
+    }
+}
+
+fn loaded<T>(component: &Option<T>) -> Result<&T> {
+    Ok(component.as_ref().expect("a component is loaded before it is used"))
+}
+
+/// The transformer's configuration: its file's, or read off its tensors.
+fn transformer_config(layout: &Layout) -> Result<TransformerConfig> {
+    match &layout.transformer_config {
+        Some(blob) => config::parse::<TransformerConfig>(&blob.name(), &blob.read()?)?.check(),
+        None => TransformerConfig::infer(&Weights::open(&layout.transformer, Role::Transformer)?),
+    }
+}

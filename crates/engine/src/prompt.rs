@@ -1,0 +1,54 @@
+//! Prompts: the chat template around them, and their tokens.
+
+use tokenizers::Tokenizer;
+
+use crate::{Error, Result};
+
+/// Tokens that the reference keeps of a prompt.
+pub const TOKENS_MAX: usize = 512;
+
+/// The text encoder's tokenizer with Qwen3's chat template.
+pub struct PromptTokenizer {
+    tokenizer: Tokenizer,
+}
+
+/// A prompt's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// At least one, at most what was asked for.
+    pub ids: Vec<u32>,
+    /// How many tokens were cut off the end.
+    pub cut: usize,
+}
+
+impl PromptTokenizer {
+    /// From `tokenizer.json`.
+    pub fn new(json: &[u8]) -> Result<Self> {
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|e| Error::Tokenizer(format!("cannot be read: {e}")))?;
+        Ok(Self { tokenizer })
+    }
+
+    /// One user turn with the assistant's turn opened, as the model was trained on. The text is taken as it is:
+    /// special tokens written in it count as such.
+    pub fn chat(prompt: &str) -> String {
+        format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n")
+    }
+
+    /// Tokens of `prompt` in its chat, cut to `most`.
+    pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
+        let encoding = self.tokenizer.encode(Self::chat(prompt), true);
+        let encoding = encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
+        let mut ids = encoding.get_ids().to_vec();
+        let cut = ids.len().saturating_sub(most);
+        ids.truncate(most);
+        if ids.is_empty() {
+            return Err(Error::Tokenizer("made no tokens of the prompt; it is not the model's".into()));
+        }
+        Ok(Tokens { ids, cut })
+    }
+
+    /// How many ids the tokenizer may produce, for a check against the text encoder's vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+}

@@ -1,0 +1,179 @@
+//! The sampler: Euler's method from noise to an image, one for every task. The loop belongs to the caller.
+
+use candle_core::Tensor;
+use zoetrope_api::{Guidance, Steps, Strength};
+
+use crate::networks::Transformer;
+use crate::networks::transformer::{Caption, Item};
+use crate::schedule::Schedule;
+use crate::{Error, Result, Watch};
+
+/// Where a run starts.
+#[derive(Clone)]
+pub enum Start {
+    /// From noise alone: text to image.
+    Noise,
+    /// From an image's latents, noised: image to image.
+    Image {
+        /// `[1 or batch, channels, height, width]`, in the transformer's scale.
+        latents: Tensor,
+        /// How much of the schedule is run.
+        strength: Strength,
+    },
+    /// As `Image`, and where the mask is 0 the image is kept: inpainting.
+    Inpaint {
+        /// As above.
+        latents: Tensor,
+        /// `[1, 1, height, width]` of 0 (keep) and 1 (paint).
+        mask: Tensor,
+        /// As above.
+        strength: Strength,
+    },
+}
+
+/// What the pictures of a batch shall show.
+pub struct Conditioning {
+    /// One caption a picture.
+    pub positive: Vec<Caption>,
+    /// The same number of negative captions, when guidance is on.
+    pub negative: Vec<Caption>,
+    /// How strongly.
+    pub guidance: Guidance,
+}
+
+/// A run in progress; each `next` is one step.
+pub struct Run<'a> {
+    network: &'a Transformer,
+    conditioning: &'a Conditioning,
+    schedule: &'a Schedule,
+    watch: &'a dyn Watch,
+    noise: Tensor,
+    kept: Option<Kept>,
+    latents: Tensor,
+    first: usize,
+    next: usize,
+}
+
+/// What inpainting restores after every step.
+struct Kept {
+    latents: Tensor,
+    mask: Tensor,
+}
+
+/// A step that was taken.
+pub struct Step {
+    /// Steps taken so far in this run.
+    pub done: usize,
+    /// Steps that this run takes.
+    pub of: usize,
+    /// `[batch, channels, height, width]`
+    pub latents: Tensor,
+}
+
+impl<'a> Run<'a> {
+    /// A run over `schedule` from `start`, with `noise` `[batch, channels, height, width]`.
+    pub fn new(
+        network: &'a Transformer,
+        conditioning: &'a Conditioning,
+        schedule: &'a Schedule,
+        (noise, start): (Tensor, Start),
+        watch: &'a dyn Watch,
+    ) -> Result<Self> {
+        let (first, latents, kept) = match start {
+            Start::Noise => (0, noise.clone(), None),
+            Start::Image { latents, strength } => {
+                let first = first_step(schedule, strength)?;
+                (first, noised(&latents, &noise, schedule.sigma(first))?, None)
+            }
+            Start::Inpaint { latents, mask, strength } => {
+                let first = first_step(schedule, strength)?;
+                let start = noised(&latents, &noise, schedule.sigma(first))?;
+                (first, start, Some(Kept { latents, mask }))
+            }
+        };
+        Ok(Self { network, conditioning, schedule, watch, noise, kept, latents, first, next: first })
+    }
+
+    /// The latents as they are now, `[batch, channels, height, width]`.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// Steps that this run takes in all.
+    pub fn steps(&self) -> usize {
+        self.schedule.steps() - self.first
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        let (sigma, next) = (self.schedule.sigma(self.next), self.schedule.sigma(self.next + 1));
+        let velocity = self.velocity(f64::from(self.schedule.time(self.next)))?;
+        // The network's velocity points from noise to image; the pipeline's from image to noise.
+        let mut latents = (&self.latents - (velocity * f64::from(next - sigma))?)?;
+        if let Some(Kept { latents: kept, mask }) = &self.kept {
+            let kept = noised(kept, &self.noise, next)?;
+            let keep = mask.affine(-1.0, 1.0)?;
+            latents = (kept.broadcast_mul(&keep)? + latents.broadcast_mul(mask)?)?;
+        }
+        self.latents = latents;
+        self.next += 1;
+        Ok(Step { done: self.next - self.first, of: self.steps(), latents: self.latents.clone() })
+    }
+
+    /// The network's velocity, guided: `[batch, channels, height, width]`.
+    fn velocity(&self, t: f64) -> Result<Tensor> {
+        let Conditioning { positive, negative, guidance } = self.conditioning;
+        let scale = guidance.scale_at(t);
+        let batch: Vec<Tensor> = (0..positive.len()).map(|i| self.latents.get(i)).collect::<candle_core::Result<_>>()?;
+        let both = positive.iter().chain(negative.iter().filter(|_| scale.is_some()));
+        let items: Vec<_> =
+            both.zip(batch.iter().cycle()).map(|(caption, latents)| Item { latents, caption, t }).collect();
+        let velocities = self.network.forward(&items, self.watch)?;
+        let (pos, neg) = velocities.split_at(positive.len());
+        let Some(scale) = scale else {
+            return Ok(Tensor::stack(pos, 0)?);
+        };
+        let guided = pos.iter().zip(neg).map(|(pos, neg)| {
+            let mixed = (pos + ((pos - neg)? * scale)?)?;
+            match guidance.normalization() {
+                Some(factor) => capped(mixed, norm(pos)? * factor),
+                None => Ok(mixed),
+            }
+        });
+        Ok(Tensor::stack(&guided.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+}
+
+impl Iterator for Run<'_> {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (self.next < self.schedule.steps()).then(|| self.step())
+    }
+}
+
+fn first_step(schedule: &Schedule, strength: Strength) -> Result<usize> {
+    Ok(strength.first_step(Steps::new(schedule.steps() as u32)?)?)
+}
+
+/// `σ · noise + (1 − σ) · latents`.
+fn noised(latents: &Tensor, noise: &Tensor, sigma: f32) -> Result<Tensor> {
+    let sigma = f64::from(sigma);
+    Ok((noise * sigma)?.broadcast_add(&(latents * (1.0 - sigma))?)?)
+}
+
+fn norm(x: &Tensor) -> Result<f64> {
+    let values = x.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
+}
+
+/// `x`, shrunk to a norm of at most `most`.
+fn capped(x: Tensor, most: f64) -> Result<Tensor> {
+    let size = norm(&x)?;
+    if size > most { Ok((x * (most / size))?) } else { Ok(x) }
+}
+
+/// An error when `latents` hold something that is not a number.
+pub fn check_finite(latents: &Tensor, stage: &'static str) -> Result<()> {
+    let finite = norm(latents)?.is_finite();
+    if finite { Ok(()) } else { Err(Error::NotANumber { stage }) }
+}

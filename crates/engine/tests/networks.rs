@@ -1,0 +1,338 @@
+//! Every network-level case that was recorded from the reference: tokens, text encoder, transformer, autoencoder,
+//! schedule, noise and pixels, stage by stage.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Case, FIXTURES, Fixture};
+use zoetrope_api::{ImageSize, Seed};
+use zoetrope_checkpoint::Role;
+use zoetrope_engine::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
+use zoetrope_engine::layers::RopeTable;
+use zoetrope_engine::networks::text_encoder::Depth;
+use zoetrope_engine::networks::transformer::{self, Item};
+use zoetrope_engine::networks::{TextEncoder, Transformer, Vae};
+use zoetrope_engine::noise::Generator;
+use zoetrope_engine::pixels;
+use zoetrope_engine::prompt::PromptTokenizer;
+use zoetrope_engine::schedule::{Schedule, linspace};
+use zoetrope_engine::{Result, Unwatched, Watch};
+
+/// Writes down what every stage computed.
+#[derive(Default)]
+struct Recorder(Mutex<BTreeMap<String, Tensor>>);
+
+impl Watch for Recorder {
+    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
+        self.0.lock().unwrap().insert(name.to_string(), value.clone());
+        Ok(())
+    }
+}
+
+impl Recorder {
+    fn stages(&self) -> BTreeMap<String, Tensor> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn tokenizer(fixture: &Fixture) -> PromptTokenizer {
+    PromptTokenizer::new(&fixture.layout().tokenizer_json().unwrap()).unwrap()
+}
+
+fn text_encoder(fixture: &Fixture, depth: Depth) -> TextEncoder {
+    let config: TextEncoderConfig = fixture.config("text_encoder/config.json");
+    TextEncoder::load(&fixture.parameters(Role::TextEncoder), &config.check().unwrap(), depth).unwrap()
+}
+
+fn transformer(fixture: &Fixture) -> Transformer {
+    let config: TransformerConfig = fixture.config("transformer/config.json");
+    Transformer::load(&fixture.parameters(Role::Transformer), &config.check().unwrap()).unwrap()
+}
+
+fn vae(fixture: &Fixture) -> Vae {
+    let config: VaeConfig = fixture.config("vae/config.json");
+    Vae::load(&fixture.parameters(Role::Vae), &config.check().unwrap()).unwrap()
+}
+
+/// Runs `check` on every case of `kind` in every fixture, and fails if there is none.
+fn every(kind: &str, check: impl Fn(&Fixture, &Case)) {
+    let mut seen = 0;
+    for name in FIXTURES {
+        let fixture = Fixture::open(name);
+        for case in fixture.cases(&[kind]) {
+            check(&fixture, &case);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no case of kind {kind}");
+}
+
+#[test]
+fn prompts_become_the_reference_s_tokens() {
+    every("tokens", |fixture, case| {
+        let tokenizer = tokenizer(fixture);
+        let most = case.params()["max_sequence_length"].as_u64().unwrap() as usize;
+        for key in case.params()["prompts"].as_array().unwrap() {
+            let key = key.as_str().unwrap();
+            let want: Vec<u32> = case.input(&format!("ids.{key}")).to_vec1().unwrap();
+            let mask: Vec<u32> = case.input(&format!("mask.{key}")).to_vec1().unwrap();
+            let real = mask.iter().filter(|m| **m == 1).count();
+            let got = tokenizer.encode(&fixture.prompt(key), most).unwrap();
+            assert_eq!(got.ids, want[..real], "{} {key}", case.id);
+            if let Some(chat) = case.json["facts"]["chat"][key].as_str() {
+                assert_eq!(PromptTokenizer::chat(&fixture.prompt(key)), chat);
+            }
+        }
+    });
+}
+
+#[test]
+fn caption_features_are_the_reference_s() {
+    every("embeds", |fixture, case| {
+        let (tokenizer, encoder) = (tokenizer(fixture), text_encoder(fixture, Depth::Features));
+        for key in case.params()["prompts"].as_array().unwrap() {
+            let key = key.as_str().unwrap();
+            let tokens = tokenizer.encode(&fixture.prompt(key), 512).unwrap();
+            case.check(&format!("embeds.{key}"), &encoder.forward(&tokens.ids, &Unwatched).unwrap());
+        }
+    });
+}
+
+#[test]
+fn every_layer_of_the_text_encoder_is_the_reference_s() {
+    every("text_trace", |fixture, case| {
+        let (encoder, recorder) = (text_encoder(fixture, Depth::Full), Recorder::default());
+        let ids: Vec<u32> = case.input("ids").to_vec1().unwrap();
+        encoder.forward(&ids, &recorder).unwrap();
+        let stages = recorder.stages();
+        assert!(stages.len() > 2);
+        for (name, value) in stages {
+            case.check(&name, &value.squeeze(0).unwrap());
+        }
+    });
+}
+
+#[test]
+fn time_becomes_the_reference_s_embedding() {
+    every("timestep", |fixture, case| {
+        let t: Vec<f32> = case.input("t").to_vec1().unwrap();
+        let scaled: Vec<f32> = t.iter().map(|t| t * 1000.0).collect();
+        case.check("sinusoid", &transformer::sinusoid(&scaled, &Device::Cpu).unwrap());
+        let network = transformer(fixture);
+        for (i, t) in t.iter().enumerate() {
+            let recorder = Recorder::default();
+            let config: TransformerConfig = fixture.config("transformer/config.json");
+            let caption = Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
+            let caption = network.caption(&caption, &Unwatched).unwrap();
+            let latents = Tensor::zeros((16, 2, 2), DType::F32, &Device::Cpu).unwrap();
+            let item = Item { latents: &latents, caption: &caption, t: f64::from(*t) };
+            network.forward(&[item], &recorder).unwrap();
+            let got = recorder.stages()["t_embedding"].get(0).unwrap();
+            let want = case.input("embedding").get(i).unwrap();
+            let worst = (got - want).unwrap().abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            let allowed = case.json["outputs"]["embedding"]["atol"].as_f64().unwrap();
+            assert!(f64::from(worst) <= allowed, "{} t {t}: {worst}", case.id);
+        }
+    });
+}
+
+#[test]
+fn rotary_angles_are_the_reference_s() {
+    every("rope", |fixture, case| {
+        let config: TransformerConfig = fixture.config("transformer/config.json");
+        let table = RopeTable::new(config.rope_theta, config.axes_dims, config.axes_lens);
+        let ids: Vec<Vec<u32>> = case.input("ids").to_vec2().unwrap();
+        let positions: Vec<[usize; 3]> = ids.iter().map(|p| [p[0], p[1], p[2]].map(|v| v as usize)).collect();
+        let angles = table.angles(&positions, &Device::Cpu).unwrap();
+        case.check("cos", &angles.cos);
+        case.check("sin", &angles.sin);
+    });
+}
+
+/// Runs a recorded call of the transformer.
+fn run(network: &Transformer, case: &Case, watch: &dyn Watch) -> Vec<Tensor> {
+    let t: Vec<f32> = case.input("t").to_vec1().unwrap();
+    let latents: Vec<Tensor> =
+        (0..t.len()).map(|i| case.input(&format!("latents.{i}")).squeeze(1).unwrap()).collect();
+    let captions: Vec<_> =
+        (0..t.len()).map(|i| network.caption(case.input(&format!("caps.{i}")), watch).unwrap()).collect();
+    let items: Vec<_> = (0..t.len())
+        .map(|i| Item { latents: &latents[i], caption: &captions[i], t: f64::from(t[i]) })
+        .collect();
+    network.forward(&items, watch).unwrap()
+}
+
+#[test]
+fn velocities_are_the_reference_s_alone_and_in_batches() {
+    every("transformer", |fixture, case| {
+        for (i, out) in run(&transformer(fixture), case, &Unwatched).into_iter().enumerate() {
+            case.check(&format!("out.{i}"), &out.unsqueeze(1).unwrap());
+        }
+    });
+}
+
+#[test]
+fn every_stage_of_the_transformer_is_the_reference_s() {
+    every("transformer_trace", |fixture, case| {
+        let recorder = Recorder::default();
+        let out = run(&transformer(fixture), case, &recorder).remove(0);
+        let mut compared = 0;
+        for (name, value) in recorder.stages() {
+            if case.has(&name) {
+                let value = if value.rank() == 3 { value.squeeze(0).unwrap() } else { value };
+                // Rows that the reference computes and throws away are not computed here.
+                let rows = matches!(name.as_str(), "x_embedded" | "cap_embedded" | "final_layer");
+                case.check_rows(&name, &value, rows.then(|| value.dim(0).unwrap()));
+                compared += 1;
+            }
+        }
+        case.check("out", &out.unsqueeze(1).unwrap());
+        let stages = case.json["outputs"].as_object().unwrap().keys();
+        let stages = stages.filter(|k| !k.ends_with("_ids") && !k.ends_with("_mask") && *k != "out").count();
+        assert_eq!(compared, stages, "{}: stages compared", case.id);
+
+        let (_, _, height, width) = case.input("latents.0").dims4().unwrap();
+        let caption: Vec<Vec<u32>> = case.input("caption_position_ids").to_vec2().unwrap();
+        let padded = case.input("caption_pad_mask").dim(0).unwrap();
+        let image: Vec<Vec<u32>> = case.input("image_position_ids").to_vec2().unwrap();
+        let same = |got: Vec<[usize; 3]>, want: &[Vec<u32>]| {
+            let got: Vec<Vec<u32>> = got.iter().map(|p| p.iter().map(|v| *v as u32).collect()).collect();
+            assert_eq!(got, want, "{}", case.id);
+        };
+        same(transformer::caption_positions(padded), &caption[..padded]);
+        same(transformer::image_positions(height / 2, width / 2, padded, image.len()), &image);
+    });
+}
+
+#[test]
+fn every_stage_of_the_encoder_is_the_reference_s() {
+    every("vae_encode", |fixture, case| {
+        let (network, recorder) = (vae(fixture), Recorder::default());
+        let posterior = network.encode(case.input("image"), &recorder).unwrap();
+        let stages = recorder.stages();
+        for (name, value) in stages.iter().filter(|(name, _)| case.has(name)) {
+            case.check(name, value);
+        }
+        case.check("mean", &posterior.mean);
+        case.check("logvar", &posterior.logvar);
+        case.check("latents", &network.scale(&posterior.mean).unwrap());
+    });
+}
+
+#[test]
+fn every_stage_of_the_decoder_is_the_reference_s() {
+    every("vae_decode", |fixture, case| {
+        let (network, recorder) = (vae(fixture), Recorder::default());
+        let image = network.decode(case.input("latents"), &recorder).unwrap();
+        let stages = recorder.stages();
+        for (name, value) in stages.iter().filter(|(name, _)| case.has(name)) {
+            case.check(name, value);
+        }
+        case.check("image", &image);
+    });
+}
+
+#[test]
+fn pixels_round_as_in_the_reference() {
+    every("postprocess", |_, case| {
+        let pictures = pixels::to_pictures(case.input("image")).unwrap();
+        case.check_picture(0, &pictures[0].bytes);
+    });
+}
+
+#[test]
+fn masks_reach_the_latents_as_in_the_reference() {
+    every("preprocess", |_, case| {
+        let recorded = case.json["outputs"].as_object().unwrap().keys();
+        for name in recorded.filter_map(|k| k.strip_prefix("mask.")) {
+            let mask = case.input(&format!("mask.{name}"));
+            let (_, _, height, width) = mask.dims4().unwrap();
+            let values = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let bytes: Vec<u8> = values.iter().map(|v| (v * 255.0) as u8).collect();
+            let size = ImageSize::new(width as u32, height as u32).unwrap();
+            let got = pixels::mask_to_latent(&bytes, size, &Device::Cpu).unwrap();
+            case.check(&format!("mask_latent.{name}"), &got);
+        }
+    });
+}
+
+#[test]
+fn schedules_are_the_reference_s() {
+    every("scheduler", |_, case| {
+        let check = |name: &str, schedule: &Schedule| {
+            let steps = schedule.steps();
+            let sigmas = Tensor::new(schedule.sigmas(), &Device::Cpu).unwrap();
+            case.check(&format!("{name}.sigmas"), &sigmas);
+            let timesteps: Vec<f32> = (0..steps).map(|i| schedule.timestep(i)).collect();
+            case.check(&format!("{name}.timesteps"), &Tensor::new(timesteps, &Device::Cpu).unwrap());
+        };
+        for shift in case.params()["shifts"].as_array().unwrap() {
+            let shift = shift.as_f64().unwrap();
+            let config = SchedulerConfig::with_shift(shift);
+            for steps in case.params()["steps"].as_array().unwrap() {
+                let steps = steps.as_u64().unwrap() as usize;
+                check(&format!("shift{shift}.steps{steps}"), &Schedule::new(&config, steps, 0));
+                let older = format!("older.shift{shift}.steps{steps}");
+                if case.has(&format!("{older}.sigmas")) {
+                    // Before diffusers 0.39 the stops ran down to 0.
+                    check(&older, &Schedule::from_stops(&config, &linspace(1.0, 0.0, steps), 0));
+                }
+            }
+        }
+        for item in case.params()["dynamic"].as_array().unwrap() {
+            let kind = item["type"].as_str().unwrap();
+            let (tokens, steps) = (item["image_tokens"].as_u64().unwrap(), item["steps"].as_u64().unwrap());
+            let config: SchedulerConfig =
+                serde_json::from_value(serde_json::json!({"use_dynamic_shifting": true, "time_shift_type": kind})).unwrap();
+            let schedule = Schedule::new(&config.check().unwrap(), steps as usize, tokens as usize);
+            check(&format!("dynamic.{kind}.tokens{tokens}.steps{steps}"), &schedule);
+        }
+    });
+}
+
+#[test]
+fn noise_is_torch_s() {
+    every("noise", |_, case| {
+        let recorded = case.json["outputs"].as_object().unwrap();
+        for name in recorded.keys().filter(|k| k.starts_with("seed")) {
+            let [seed, shape, dtype] = name.split('.').collect::<Vec<_>>()[..] else { panic!("{name}") };
+            let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
+            let seed = Seed(seed.strip_prefix("seed").unwrap().parse().unwrap());
+            let got = Generator::new(seed).normal(&shape, &Device::Cpu).unwrap();
+            if dtype == "f32" {
+                case.check(name, &got);
+            } else {
+                check_rounded(case, name, &got);
+            }
+        }
+        let list = &case.params()["list"];
+        let numbers = |v: &serde_json::Value| v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect::<Vec<_>>();
+        let shape: Vec<usize> = numbers(&list["shape"]).iter().map(|n| *n as usize).collect();
+        let rows: Vec<Tensor> = numbers(&list["seeds"])
+            .into_iter()
+            .map(|seed| Generator::new(Seed(seed)).normal(&[&[1], &shape[1..]].concat(), &Device::Cpu).unwrap())
+            .collect();
+        case.check("list", &Tensor::cat(&rows, 0).unwrap());
+        let consecutive = &case.params()["consecutive"];
+        let mut generator = Generator::new(Seed(consecutive["seed"].as_u64().unwrap()));
+        for (i, shape) in consecutive["shapes"].as_array().unwrap().iter().enumerate() {
+            let shape: Vec<usize> = numbers(shape).iter().map(|n| *n as usize).collect();
+            case.check(&format!("consecutive.{i}"), &generator.normal(&shape, &Device::Cpu).unwrap());
+        }
+    });
+}
+
+/// bfloat16 noise is the float32 noise rounded; a tie may fall the other way by the float32 noise's last digit.
+fn check_rounded(case: &Case, name: &str, got: &Tensor) {
+    let flat = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (got, want) = (flat(&got.to_dtype(DType::BF16).unwrap()), flat(case.input(name)));
+    for (g, w) in got.iter().zip(&want) {
+        assert!((g - w).abs() <= w.abs() / 128.0, "{} {name}: {g} is not {w}", case.id);
+    }
+    let other = got.iter().zip(&want).filter(|(g, w)| g != w).count();
+    assert!(other * 1000 <= got.len(), "{} {name}: {other} of {} round otherwise", case.id, got.len());
+}

@@ -1,0 +1,82 @@
+"""Stage 1: the autoencoder, diffusers' AutoencoderKL with few channels, on crops of drawn pictures."""
+
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from . import draw, world
+from .stage import Stage, to_tensor
+
+SIDES = [(192, 192), (256, 256), (320, 192), (192, 320)]
+
+
+def build():
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=16, sample_size=256,
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[16, 32, 64, 64], layers_per_block=1, norm_num_groups=2,
+        use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=True, force_upcast=True,
+        scaling_factor=1.0, shift_factor=0.0,
+    )
+
+
+def picture(seed):
+    width, height = SIDES[seed % len(SIDES)]
+    return to_tensor(draw.draw(world.sample_training(seed), width, height, seed))
+
+
+def crops(rng, count, side, pool):
+    """Crops of pictures; half of them around where things stand."""
+    out = []
+    for _ in range(count):
+        x = pool[rng.randrange(len(pool))]
+        top, left = rng.randrange(0, x.shape[1] - side + 1), rng.randrange(0, x.shape[2] - side + 1)
+        if rng.random() < 0.6:
+            top = min(x.shape[1] - side, int(x.shape[1] * rng.uniform(0.3, 0.6)))
+        out.append(x[:, top : top + side, left : left + side])
+    return torch.stack(out).float() / 127.5 - 1
+
+
+def edges(x):
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def loss_of(model, x):
+    posterior = model.encode(x).latent_dist
+    y = model.decode(posterior.sample()).sample
+    sharp = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x)))
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    flat = F.l1_loss(F.avg_pool2d(y, 8), F.avg_pool2d(x, 8))  # the colour of areas, which norms like to forget
+    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 2 * flat + 0.5 * sharp + 2e-4 * kl
+
+
+def train(folder, steps=1600, batch=8, side=80):
+    stage = Stage(folder, "vae", build, steps, lr=4e-3)
+    rng = random.Random(stage.step)
+    pool = [(picture(i) + 1).mul(127.5).round().to(torch.uint8) for i in range(1200)]
+    while stage.step < steps:
+        stage.update(loss_of(stage.model, crops(rng, batch, side, pool)))
+    model = stage.finish()
+    normalise(model)
+    return model
+
+
+@torch.no_grad()
+def normalise(model):
+    """Chooses scaling and shift so that latents have mean 0 and deviation 1 over all channels."""
+    z = torch.cat([model.encode(picture(4 * i)[None]).latent_dist.mean.flatten(1) for i in range(64)])
+    shift, scale = z.mean().item(), 1 / z.std().item()
+    model.register_to_config(scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
+
+
+@torch.no_grad()
+def error(model, count=32):
+    """Mean absolute error in levels of 255 on pictures that training did not see, latents rounded to the mean."""
+    total = 0.0
+    for i in range(count):
+        x = picture(10_000_000 + i)[None]
+        total += (model.decode(model.encode(x).latent_dist.mean).sample.clamp(-1, 1) - x).abs().mean().item() * 127.5
+    return total / count
