@@ -238,7 +238,7 @@ fn refusals_say_what_to_do() {
     assert!(room.pull().unwrap_err().to_string().contains("not valid"));
     room.settings.token = token("hf_secret");
     assert!(!format!("{:?}", room.settings).contains("secret"));
-    // Plain HTTP to a redirected path: the storage got no token, and the pull works nevertheless.
+    // The storage refuses whoever brings a token along.
     room.check_snapshot(&room.pull().unwrap());
 }
 
