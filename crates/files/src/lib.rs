@@ -1,3 +1,48 @@
-//! Bytes in and out: images decoded under limits, encoded with their parameters, models fetched from a hub.
+//! Bytes in and out: images decoded under limits, encoded with their parameters, and written whole or not at all.
 
-pub mod hub;
+mod decode;
+mod encode;
+mod metadata;
+mod picture;
+mod write;
+
+pub use decode::{Decoded, Limits, Note, decode, read, read_mask};
+pub use encode::{Format, encode};
+pub use metadata::read_parameters;
+pub use picture::{Mask, Picture};
+pub use write::{check_writable, write};
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can be wrong with an image file: each names the file, and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened, read or written.
+    #[error("{file}: {problem}")]
+    File {
+        /// Which.
+        file: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The bytes are not an image that can be used.
+    #[error("{0}")]
+    Image(String),
+    /// An image could not be encoded.
+    #[error("cannot write {format} ({source})")]
+    Encode {
+        /// The format's name.
+        format: &'static str,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// A file's ending that stands for no format.
+    #[error("{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp or .avif")]
+    Ending {
+        /// The file.
+        file: String,
+        /// Its ending.
+        ending: String,
+    },
+}

@@ -1,0 +1,207 @@
+//! Image files to pictures, under limits that are checked before anything is allocated.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use crate::{Error, Mask, Picture, Result};
+
+/// What is read at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a file.
+    pub bytes_max: u64,
+    /// Pixels of a picture.
+    pub pixels_max: u64,
+}
+
+impl Default for Limits {
+    /// 64 MiB hold any photograph; 64 megapixels are sixteen times what the model draws, in 200 MB.
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, pixels_max: 64 << 20 }
+    }
+}
+
+/// What was changed on the way in; worth a line to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Of an animation, the first frame is used.
+    FirstFrame,
+    /// Transparent parts were laid on white.
+    AlphaOnWhite,
+    /// More than 8 bits a channel were rounded.
+    Rounded,
+    /// The picture was turned upright, as its EXIF data says.
+    Turned,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FirstFrame => "it is animated: its first frame is used",
+            Self::AlphaOnWhite => "its transparent parts are laid on white",
+            Self::Rounded => "its channels are rounded to 8 bits",
+            Self::Turned => "it is turned upright, as its EXIF data says",
+        })
+    }
+}
+
+/// A picture and what was changed to get it.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// The pixels.
+    pub picture: Picture,
+    /// In the order they happened.
+    pub notes: Vec<Note>,
+}
+
+/// Reads an image file of any supported format.
+pub fn read(path: &Path, limits: &Limits) -> Result<Decoded> {
+    named(path, |bytes| decode(bytes, limits), limits)
+}
+
+/// Reads an image as a mask, as Pillow's `convert("L")` does: luma, whatever the transparency.
+pub fn read_mask(path: &Path, limits: &Limits) -> Result<Mask> {
+    let mask = |bytes: &[u8]| {
+        let (image, _) = open(bytes, limits)?;
+        let rgb = image.to_rgb8();
+        let luma = |p: &[u8]| (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000) >> 16;
+        let grey = rgb.as_raw().chunks_exact(3).map(|p| luma(p) as u8).collect();
+        Ok(Mask { width: rgb.width(), height: rgb.height(), grey })
+    };
+    named(path, mask, limits)
+}
+
+/// Decodes an image; its format is told from the content, never from a name.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
+    let (image, mut notes) = open(bytes, limits)?;
+    let color = image.color();
+    if color.bits_per_pixel() / u16::from(color.channel_count()) > 8 {
+        notes.push(Note::Rounded);
+    }
+    let rgb = if color.has_alpha() {
+        let rgba = image.to_rgba8();
+        if rgba.pixels().any(|p| p.0[3] < 255) {
+            notes.push(Note::AlphaOnWhite);
+        }
+        let over = |p: &[u8]| [0, 1, 2].map(|i| blend(p[i], p[3]));
+        rgba.as_raw().chunks_exact(4).flat_map(over).collect()
+    } else {
+        image.to_rgb8().into_raw()
+    };
+    Ok(Decoded { picture: Picture { width: image.width(), height: image.height(), rgb }, notes })
+}
+
+fn blend(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+fn named<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T>, limits: &Limits) -> Result<T> {
+    let file = |problem: String| Error::File { file: path.display().to_string(), problem };
+    let bytes = bytes_of(path, limits).map_err(|problem| file(problem.to_string()))?;
+    decode(&bytes).map_err(|problem| file(problem.to_string()))
+}
+
+fn bytes_of(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    let image = |problem: String| Error::Image(problem);
+    let opened = File::open(path).map_err(|e| image(format!("cannot be opened: {e}")))?;
+    let metadata = opened.metadata().map_err(|e| image(format!("cannot be read: {e}")))?;
+    if metadata.is_dir() {
+        return Err(image("is a folder, not an image".into()));
+    }
+    let mut bytes = Vec::new();
+    opened.take(limits.bytes_max + 1).read_to_end(&mut bytes).map_err(|e| image(format!("cannot be read: {e}")))?;
+    Ok(bytes)
+}
+
+fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
+    if bytes.is_empty() {
+        return Err(Error::Image("is empty".into()));
+    }
+    if bytes.len() as u64 > limits.bytes_max {
+        let most = limits.bytes_max >> 20;
+        return Err(Error::Image(format!("is larger than {most} MiB, the most that is read; make it smaller")));
+    }
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let reader = reader.map_err(|e| Error::Image(format!("cannot be read: {e}")))?;
+    let Some(format) = reader.format() else { return Err(unknown(bytes)) };
+    let name = name_of(format)?;
+    let whole = |e: image::ImageError| {
+        Error::Image(format!("is no whole {name} image ({e}); it may be cut short or damaged: save it again"))
+    };
+    let mut decoder = reader.into_decoder().map_err(whole)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > limits.pixels_max {
+        let most = limits.pixels_max >> 20;
+        return Err(Error::Image(format!(
+            "has {width}x{height} pixels; at most {most} million are read: make it smaller"
+        )));
+    }
+    if width == 0 || height == 0 {
+        return Err(Error::Image(format!("has {width}x{height} pixels: there is nothing to see")));
+    }
+    let mut allocate = image::Limits::default();
+    allocate.max_alloc = Some(limits.pixels_max * 16);
+    decoder.set_limits(allocate).map_err(whole)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(whole)?;
+    let mut notes = Vec::new();
+    if is_animated(bytes, format) {
+        notes.push(Note::FirstFrame);
+    }
+    if orientation != Orientation::NoTransforms {
+        image.apply_orientation(orientation);
+        notes.push(Note::Turned);
+    }
+    Ok((image, notes))
+}
+
+fn name_of(format: ImageFormat) -> Result<&'static str> {
+    Ok(match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Tiff => "TIFF",
+        ImageFormat::Tga => "TGA",
+        ImageFormat::Pnm => "PNM",
+        ImageFormat::Qoi => "QOI",
+        ImageFormat::Avif => {
+            return Err(Error::Image("is an AVIF image, which can be written but not read yet; convert it to PNG".into()));
+        }
+        _ => return Err(Error::Image("is an image of a format that is not read; convert it to PNG".into())),
+    })
+}
+
+fn unknown(bytes: &[u8]) -> Error {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).to_ascii_lowercase();
+    let what = if start.contains("<svg") {
+        "is an SVG drawing; convert it to PNG"
+    } else if start.contains("<html") || start.contains("<!doctype") {
+        "is a web page, not an image"
+    } else {
+        "is no image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, TGA, PNM, QOI)"
+    };
+    Error::Image(what.into())
+}
+
+fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
+    match format {
+        ImageFormat::Gif => {
+            let frames = image::codecs::gif::GifDecoder::new(Cursor::new(bytes)).map(|d| d.into_frames());
+            frames.is_ok_and(|frames| frames.take(2).filter(Result::is_ok).count() > 1)
+        }
+        ImageFormat::WebP => image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|d| d.has_animation()),
+        ImageFormat::Png => {
+            let decoder = image::codecs::png::PngDecoder::new(Cursor::new(bytes));
+            decoder.is_ok_and(|d| d.is_apng().unwrap_or(false))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,179 @@
+//! Images in and out as users have them: every format, every damage, and the reference's own resampling.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use zoetrope_files::{Format, Limits, Mask, Note, Picture, check_writable, decode, encode, read, read_mask, read_parameters, write};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/turbo").join(name)
+}
+
+fn gradient(width: u32, height: u32) -> Picture {
+    let pixel = |i: u32| [(i % width * 5) as u8, (i / width * 7) as u8, 90];
+    Picture { width, height, rgb: (0..width * height).flat_map(pixel).collect() }
+}
+
+const FORMATS: [Format; 4] = [Format::Png, Format::Jpeg, Format::WebP, Format::Avif];
+
+#[test]
+fn every_format_keeps_the_picture_and_its_parameters() {
+    let picture = gradient(48, 32);
+    let parameters = r#"{"prompt":"a “quoted” 灯塔 🦊","seed":42}"#;
+    for format in FORMATS {
+        let bytes = encode(&picture, format, Some(parameters)).unwrap();
+        assert_eq!(read_parameters(&bytes).as_deref(), Some(parameters), "{format:?}");
+        assert_eq!(encode(&picture, format, Some(parameters)).unwrap(), bytes, "{format:?} again");
+        assert_eq!(read_parameters(&encode(&picture, format, None).unwrap()), None, "{format:?}");
+        if format == Format::Avif {
+            continue; // written, not read
+        }
+        let back = decode(&bytes, &Limits::default()).unwrap();
+        assert!(back.notes.is_empty());
+        let worst = back.picture.rgb.iter().zip(&picture.rgb).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= if format == Format::Jpeg { 12 } else { 0 }, "{format:?}: {worst}");
+    }
+}
+
+#[test]
+fn images_of_other_kinds_are_used_and_what_changed_is_said() {
+    let cases: [(&str, &[Note]); 7] = [
+        ("cmyk.jpg", &[]),
+        ("grey16.png", &[Note::Rounded]),
+        ("two.gif", &[Note::FirstFrame]),
+        ("two.webp", &[Note::FirstFrame]),
+        ("two.png", &[Note::FirstFrame]),
+        ("turned.jpg", &[Note::Turned]),
+        ("alpha.png", &[Note::AlphaOnWhite]),
+    ];
+    for (name, notes) in cases {
+        let got = read(&data(name), &Limits::default()).unwrap();
+        assert_eq!(got.notes, notes, "{name}");
+        let size = if name == "turned.jpg" { (16, 24) } else { (24, 16) };
+        assert_eq!((got.picture.width, got.picture.height), size, "{name}");
+    }
+    let alpha = read(&data("alpha.png"), &Limits::default()).unwrap().picture;
+    assert_eq!(alpha.rgb[..3], [0, 0, 255]);
+    assert_eq!(alpha.rgb[3 * 23..3 * 24], [255; 3]);
+}
+
+fn message(bytes: &[u8]) -> String {
+    decode(bytes, &Limits::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_no_image_is_told_apart() {
+    let cases: [(&[u8], &str); 5] = [
+        (b"", "is empty"),
+        (b"hello", "is no image of a known format"),
+        (b"<?xml version=\"1.0\"?><svg/>", "is an SVG drawing"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"\x89PNG\r\n\x1a\n", "is no whole PNG image"),
+    ];
+    for (bytes, want) in cases {
+        assert!(message(bytes).contains(want), "{}", message(bytes));
+    }
+    let avif = encode(&gradient(16, 16), Format::Avif, None).unwrap();
+    assert!(message(&avif).contains("AVIF"), "{}", message(&avif));
+    let missing = read(Path::new("/nowhere/a.png"), &Limits::default()).unwrap_err().to_string();
+    assert!(missing.starts_with("/nowhere/a.png: cannot be opened"), "{missing}");
+    let folder = read(&data(""), &Limits::default()).unwrap_err().to_string();
+    assert!(folder.contains("is a folder"), "{folder}");
+}
+
+#[test]
+fn a_cut_image_is_an_error_at_every_length() {
+    for format in [Format::Png, Format::Jpeg, Format::WebP] {
+        let bytes = encode(&gradient(40, 24), format, None).unwrap();
+        for length in (0..bytes.len() - 16).step_by(7) {
+            if decode(&bytes[..length], &Limits::default()).is_ok() {
+                // A JPEG that lacks only its end is shown grey by most programs; here it counts as cut.
+                panic!("{format:?} cut to {length} of {} was taken", bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_that_claims_to_be_huge_is_refused_from_its_header() {
+    let mut png = encode(&gradient(16, 16), Format::Png, None).unwrap();
+    png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]); // 60000 x 60000
+    let crc = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.to_be_bytes());
+    assert!(message(&png).contains("60000x60000"), "{}", message(&png));
+    let mut gif = std::fs::read(data("two.gif")).unwrap();
+    gif[6..10].copy_from_slice(&[0xff; 4]);
+    assert!(message(&gif).contains("65535x65535"), "{}", message(&gif));
+    let small = Limits { bytes_max: 10, ..Limits::default() };
+    assert!(read(&data("two.gif"), &small).unwrap_err().to_string().contains("larger than"));
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, b| {
+        (0..8).fold(crc ^ u32::from(*b), |c, _| if c & 1 == 1 { c >> 1 ^ 0xedb8_8320 } else { c >> 1 })
+    })
+}
+
+/// Recorded `[1, channels, h, w]` floats of the reference's preprocessing, as bytes of `[h, w, channels]`.
+fn recorded(name: &str, signed: bool) -> (u32, u32, Vec<u8>) {
+    let file = std::fs::read(fixture("golden/preprocess.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let view = tensors.tensor(name).unwrap();
+    let [_, channels, height, width] = view.shape() else { panic!() };
+    let value = |i: usize| {
+        let v = f32::from_le_bytes(view.data()[4 * i..4 * i + 4].try_into().unwrap());
+        (if signed { (v + 1.0) / 2.0 * 255.0 } else { v * 255.0 }).round() as u8
+    };
+    let plane = height * width;
+    let bytes = (0..plane).flat_map(|p| (0..*channels).map(move |c| c * plane + p)).map(value).collect();
+    (*width as u32, *height as u32, bytes)
+}
+
+#[test]
+fn resampling_is_within_one_level_of_the_reference_s() {
+    for name in ["photo.png", "odd.png", "large.png"] {
+        let (width, height, want) = recorded(&format!("image.{name}"), true);
+        let got = read(&fixture(&format!("inputs/{name}")), &Limits::default()).unwrap().picture.resized(width, height);
+        let worst = got.rgb.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(got.rgb.len() == want.len() && worst <= 1, "{name}: {worst}");
+    }
+    for name in ["mask.png", "mask_large.png"] {
+        let (width, height, want) = recorded(&format!("mask.{name}"), false);
+        let got: Mask = read_mask(&fixture(&format!("inputs/{name}")), &Limits::default()).unwrap().resized(width, height);
+        let split: Vec<u8> = got.grey.iter().map(|v| if *v >= 128 { 255 } else { 0 }).collect();
+        let other = split.iter().zip(&want).filter(|(a, b)| a != b).count();
+        assert!(other <= 2, "{name}: {other} pixels fall on the other side");
+    }
+}
+
+#[test]
+fn files_are_written_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    write(&path, b"one").unwrap();
+    write(&path, b"two").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"two");
+    check_writable(&folder.path().join("b.png")).unwrap();
+    let error = |path: &Path| check_writable(path).unwrap_err().to_string();
+    assert!(error(folder.path()).contains("is a folder"));
+    assert!(error(&folder.path().join("no/b.png")).contains("there is no folder"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    assert!(Format::of(Path::new("a.bmp")).unwrap_err().to_string().contains(".png, .jpg, .webp or .avif"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn damaged_images_never_panic(kind in 0..4usize, at in 0.0..1.0f64, bytes in prop::collection::vec(any::<u8>(), 1..12)) {
+        let names = ["cmyk.jpg", "two.gif", "two.webp", "alpha.png"];
+        let mut file = std::fs::read(data(names[kind])).unwrap();
+        let start = ((file.len() - bytes.len()) as f64 * at) as usize;
+        file[start..start + bytes.len()].copy_from_slice(&bytes);
+        let _ = decode(&file, &Limits::default());
+        let _ = read_parameters(&file);
+    }
+}

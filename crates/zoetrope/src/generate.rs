@@ -1,0 +1,339 @@
+//! `zoetrope generate`: what was typed becomes a request, and the pictures become files.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_checkpoint::{Blob, Storage};
+use zoetrope_engine::Interrupt;
+use zoetrope_engine::lora::Applied;
+use zoetrope_engine::pipeline::{Generated, Keep, Listener, Options, Pipeline, Request, Source};
+use zoetrope_engine::pixels::Rgb;
+use zoetrope_engine::prompt::TOKENS_MAX;
+use zoetrope_files::{Format, Limits, Picture};
+
+use crate::model::Defaults;
+use crate::{demo, device, model, progress, terminal};
+
+/// What was typed.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What the picture shall show; `-` reads it from standard input.
+    prompt: String,
+    /// `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
+    #[arg(long, default_value = demo::NAME)]
+    model: String,
+    /// The text encoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    text_encoder: Option<PathBuf>,
+    /// The autoencoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// Pixels across, a multiple of 16.
+    #[arg(long, conflicts_with = "size")]
+    width: Option<u32>,
+    /// Pixels down, a multiple of 16.
+    #[arg(long, conflicts_with = "size")]
+    height: Option<u32>,
+    /// square_hd, landscape_4_3, …, WIDTHxHEIGHT, or a ratio as 16:9.
+    #[arg(long, value_name = "SIZE")]
+    size: Option<String>,
+    /// Network evaluations [default: the model's].
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Where the random numbers start; the same seed makes the same picture [default: by chance].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many pictures.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How strongly the prompt is followed; 0 is off [default: the model's].
+    #[arg(long)]
+    guidance_scale: Option<f64>,
+    /// What the picture shall not show; it takes effect with guidance.
+    #[arg(long)]
+    negative_prompt: Option<String>,
+    /// Caps the guided velocity at this multiple of the prompt's own; 0 is off.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    cfg_normalization: f64,
+    /// Turns guidance off once this share of the way is done; 1 is never.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    cfg_truncation: f64,
+    /// An image to start from.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// How much of the image is drawn anew, 0 to 1.
+    #[arg(long, default_value_t = 0.6, requires = "image")]
+    strength: f64,
+    /// Paint only where this image is white.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    mask: Option<PathBuf>,
+    /// A LoRA or LoKr file with its scale; may be given several times.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// The file to write, .png, .jpg, .webp or .avif [default: named after the prompt].
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// Write the final latents, `[n, 16, h, w]` float32, as a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    /// Print JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let prompt = prompt(&args.prompt)?;
+    let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
+    let storage: Storage = args.dtype.parse().context("--dtype")?;
+    let options = Options { storage: Some(storage), device: device::parse(&args.device)?, keep: Keep::OneAtATime };
+    let layout = model::locate(&args.model, args.text_encoder.as_deref(), args.vae.as_deref())?;
+    let mut pipeline = Pipeline::open(layout, options)?;
+    let defaults = Defaults::of(&args.model, pipeline.scheduler())?;
+    let request = request(args, prompt, &defaults)?;
+    let outputs = outputs(args, &request)?;
+    if args.model == demo::NAME {
+        say_where_it_ends(&request.prompt)?;
+    }
+
+    let interrupt = Interrupt::default();
+    on_ctrl_c(&interrupt)?;
+    let (bar, on) = progress::listener();
+    let begun = Instant::now();
+    let applied = read_adapters(&mut pipeline, &adapters, &on)?;
+    let generated = pipeline.generate(&request, &applied, &interrupt, &on);
+    bar.finish_and_clear();
+    let generated = generated?;
+    save(args, &request, &generated, &outputs)?;
+    report(args, &request, &outputs, begun.elapsed().as_secs_f64());
+    if let (Some(picture), false) = (generated.pictures.first(), args.json) {
+        terminal::show(&to_picture(picture));
+    }
+    Ok(())
+}
+
+/// The most that is read as a prompt: far more than the 512 tokens that count, and little enough to be harmless.
+const PROMPT_BYTES_MAX: u64 = 1 << 20;
+
+fn prompt(typed: &str) -> anyhow::Result<String> {
+    if typed != "-" {
+        return Ok(typed.into());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().take(PROMPT_BYTES_MAX + 1).read_to_end(&mut bytes).context("the prompt on standard input")?;
+    if bytes.len() as u64 > PROMPT_BYTES_MAX {
+        bail!("the prompt on standard input is longer than {PROMPT_BYTES_MAX} bytes");
+    }
+    let text = String::from_utf8(bytes).context("the prompt on standard input is not UTF-8")?;
+    // A pipe ends in a line break that nobody meant.
+    Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_string())
+}
+
+fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<Request> {
+    let limits = Limits::default();
+    let image = args.image.as_deref().map(|path| read_image(path, &limits)).transpose()?;
+    let size = size(args, image.as_ref(), defaults)?;
+    let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
+    let strength = Strength::new(args.strength)?;
+    let mask = args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
+    let source = match (image, mask) {
+        (None, _) => Source::Text,
+        (Some(image), None) => Source::Image { image: fitted(image), strength },
+        (Some(image), Some(mask)) => {
+            let mask = mask.resized(size.width(), size.height()).grey;
+            Source::Inpaint { image: fitted(image), mask, strength }
+        }
+    };
+    let scale = args.guidance_scale.unwrap_or(defaults.guidance_scale);
+    Ok(Request {
+        prompt,
+        negative_prompt: args.negative_prompt.clone(),
+        size,
+        steps: Steps::new(args.steps.unwrap_or(defaults.steps))?,
+        seed: Seed(args.seed.unwrap_or_else(by_chance)),
+        count: Count::new(args.count)?,
+        guidance: Guidance::new(scale, args.cfg_normalization, args.cfg_truncation)?,
+        source,
+        tokens_max: TOKENS_MAX,
+        stops: None,
+    })
+}
+
+fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
+    let decoded = zoetrope_files::read(path, limits)?;
+    for note in decoded.notes {
+        eprintln!("note: {}: {note}", path.display());
+    }
+    Ok(decoded.picture)
+}
+
+/// The size that was asked for; else the image's, rounded down to multiples of 16; else the model's.
+fn size(args: &Args, image: Option<&Picture>, defaults: &Defaults) -> anyhow::Result<ImageSize> {
+    if let Some(text) = &args.size {
+        let area = u64::from(defaults.width) * u64::from(defaults.height);
+        return Ok(ImageSize::parse(text, area)?);
+    }
+    let down = |side: u32| side / ImageSize::MULTIPLE * ImageSize::MULTIPLE;
+    let (width, height) = match image {
+        Some(image) if image.width < 16 || image.height < 16 => {
+            bail!("--image is {}x{} pixels; give a --size of at least 16x16", image.width, image.height)
+        }
+        Some(image) => (down(image.width), down(image.height)),
+        None => (defaults.width, defaults.height),
+    };
+    Ok(ImageSize::new(args.width.unwrap_or(width), args.height.unwrap_or(height))?)
+}
+
+fn by_chance() -> u64 {
+    // The standard library's hash keys come from the system's random numbers; 32 bits are all that count.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff_ffff
+}
+
+/// The files to write, checked before the work begins.
+fn outputs(args: &Args, request: &Request) -> anyhow::Result<Vec<(PathBuf, Format)>> {
+    let named = args.output.clone().unwrap_or_else(|| format!("{}-{}.png", slug(&request.prompt), request.seed.0).into());
+    let format = Format::of(&named)?;
+    let count = request.count.get();
+    let numbered = |i: usize| {
+        let stem = named.file_stem().unwrap_or_default().to_string_lossy();
+        let ending = named.extension().unwrap_or_default().to_string_lossy();
+        named.with_file_name(format!("{stem}-{}.{ending}", i + 1))
+    };
+    let paths: Vec<_> = if count == 1 { vec![named.clone()] } else { (0..count).map(numbered).collect() };
+    for path in paths.iter().chain(&args.save_latents) {
+        zoetrope_files::check_writable(path)?;
+    }
+    Ok(paths.into_iter().map(|path| (path, format)).collect())
+}
+
+/// A file name from a prompt: its first words.
+fn slug(prompt: &str) -> String {
+    let words = prompt.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+    let name: String = words.take(6).collect::<Vec<_>>().join("-").to_lowercase().chars().take(48).collect();
+    if name.is_empty() { "zoetrope".into() } else { name }
+}
+
+fn say_where_it_ends(prompt: &str) -> anyhow::Result<()> {
+    if let Some(word) = demo::Demo::load()?.stranger(prompt) {
+        eprintln!(
+            "note: the embedded demonstration model draws simple landscapes and does not know “{word}”; for anything else \
+             use --model with a full Z-Image, as Tongyi-MAI/Z-Image-Turbo"
+        );
+    }
+    Ok(())
+}
+
+fn on_ctrl_c(interrupt: &Interrupt) -> anyhow::Result<()> {
+    let stop = interrupt.clone();
+    let handler = move || {
+        if stop.is_stopped() {
+            std::process::exit(130); // asked twice
+        }
+        stop.stop();
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
+}
+
+fn read_adapters(pipeline: &mut Pipeline, files: &[(PathBuf, f64)], on: &Listener) -> anyhow::Result<Vec<Applied>> {
+    let read = |(path, scale): &(PathBuf, f64)| {
+        let adapter = pipeline.read_adapter(&Blob::File(path.clone()), on)?;
+        Ok(Applied { adapter: Arc::new(adapter), scale: *scale })
+    };
+    files.iter().map(read).collect()
+}
+
+fn save(args: &Args, request: &Request, generated: &Generated, outputs: &[(PathBuf, Format)]) -> anyhow::Result<()> {
+    // Everything is encoded before anything is written.
+    let mut files = Vec::new();
+    for (i, (picture, (path, format))) in generated.pictures.iter().zip(outputs).enumerate() {
+        let parameters = parameters(args, request, i).to_string();
+        files.push((path, zoetrope_files::encode(&to_picture(picture), *format, Some(&parameters))?));
+    }
+    if let Some(path) = &args.save_latents {
+        files.push((path, latents_file(generated)?));
+    }
+    for (path, bytes) in files {
+        zoetrope_files::write(path, &bytes)?;
+    }
+    Ok(())
+}
+
+fn latents_file(generated: &Generated) -> anyhow::Result<Vec<u8>> {
+    let values = generated.latents.flatten_all()?.to_vec1::<f32>()?;
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shape = generated.latents.dims().to_vec();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &bytes)?;
+    Ok(safetensors::serialize([("latents", view)], None)?)
+}
+
+/// What a picture was made from; enough to make it again.
+fn parameters(args: &Args, request: &Request, index: usize) -> Value {
+    let mut fields = json!({
+        "prompt": request.prompt,
+        "model": args.model,
+        "width": request.size.width(),
+        "height": request.size.height(),
+        "steps": request.steps.get(),
+        "seed": request.seed.0,
+        "guidance_scale": request.guidance.scale(),
+        "dtype": args.dtype,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let mut add = |name: &str, value: Value| fields[name] = value;
+    if request.count.get() > 1 {
+        add("count", request.count.get().into());
+        add("index", (index + 1).into());
+    }
+    if request.guidance.is_on() {
+        add("negative_prompt", request.negative_prompt.clone().unwrap_or_default().into());
+        add("cfg_normalization", args.cfg_normalization.into());
+        add("cfg_truncation", args.cfg_truncation.into());
+    }
+    let path = |p: &PathBuf| Value::String(p.display().to_string());
+    if let Some(image) = &args.image {
+        add("image", path(image));
+        add("strength", args.strength.into());
+    }
+    for (name, file) in [("mask", &args.mask), ("text_encoder", &args.text_encoder), ("vae", &args.vae)] {
+        if let Some(file) = file {
+            add(name, path(file));
+        }
+    }
+    if !args.lora.is_empty() {
+        add("lora", args.lora.clone().into());
+    }
+    fields
+}
+
+fn report(args: &Args, request: &Request, outputs: &[(PathBuf, Format)], seconds: f64) {
+    if args.json {
+        let images: Vec<Value> = outputs.iter().map(|(path, _)| json!({"path": path.display().to_string()})).collect();
+        let mut fields = parameters(args, request, 0);
+        fields["images"] = images.into();
+        fields["seconds"] = ((seconds * 1000.0).round() / 1000.0).into();
+        println!("{fields}");
+        return;
+    }
+    for (path, _) in outputs {
+        println!("{} ({}, seed {}, {seconds:.1} s)", path.display(), request.size, request.seed.0);
+    }
+}
+
+fn to_picture(rgb: &Rgb) -> Picture {
+    Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes.clone() }
+}
+
+fn to_rgb(picture: Picture) -> Rgb {
+    Rgb { width: picture.width as usize, height: picture.height as usize, bytes: picture.rgb }
+}
