@@ -132,11 +132,11 @@ fn answer(mut stream: TcpStream, hub: &Shared, listing: &str) -> Option<()> {
         {
             Some(faults) => faults.remove(0),
             None => {
-                return head(
-                    &mut stream,
-                    302,
-                    &format!("Location: /storage/{name}\r\nContent-Length: 0\r\n"),
+                let port = stream.local_addr().ok()?.port(); // the same server under the name of another host
+                let location = format!(
+                    "Location: http://localhost:{port}/storage/{name}\r\nContent-Length: 0\r\n"
                 );
+                return head(&mut stream, 302, &location);
             }
         };
         let Fault::Status(status) = status else { return None };
