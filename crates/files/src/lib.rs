@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+pub mod hub;
 mod metadata;
 mod picture;
 mod write;
