@@ -60,6 +60,20 @@ impl Layout {
         layout.check()
     }
 
+    /// The same files with the configurations and the tokenizer of `folder`, a diffusers directory: single files of
+    /// weights carry none.
+    pub fn with_configs(self, folder: &Path) -> Self {
+        let config = |part: &str| existing(folder.join(part).join("config.json"));
+        Self {
+            transformer_config: config("transformer"),
+            text_encoder_config: config("text_encoder"),
+            vae_config: config("vae"),
+            scheduler_config: existing(folder.join("scheduler/scheduler_config.json")),
+            tokenizer: existing(folder.join("tokenizer/tokenizer.json")).or(self.tokenizer),
+            ..self
+        }
+    }
+
     /// The model inside the binary: paths as `transformer/config.json` with their bytes.
     pub fn from_static(name: &str, files: &'static [(&'static str, &'static [u8])]) -> Result<Self> {
         let blob = |path: &str| {

@@ -17,7 +17,8 @@ use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
 use zoetrope_files::{Format, Limits, Picture};
 
-use crate::model::Defaults;
+use crate::environment::Environment;
+use crate::model::{Defaults, Wanted};
 use crate::{demo, device, model, progress, terminal};
 
 /// What was typed.
@@ -93,12 +94,18 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+impl<'a> From<&'a Args> for Wanted<'a> {
+    fn from(args: &'a Args) -> Self {
+        Self { model: &args.model, text_encoder: args.text_encoder.as_deref(), vae: args.vae.as_deref() }
+    }
+}
+
+pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let prompt = prompt(&args.prompt)?;
     let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
     let storage: Storage = args.dtype.parse().context("--dtype")?;
     let options = Options { storage: Some(storage), device: device::parse(&args.device)?, keep: Keep::OneAtATime };
-    let layout = model::locate(&args.model, args.text_encoder.as_deref(), args.vae.as_deref())?;
+    let layout = model::locate(args.into(), environment)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model, pipeline.scheduler())?;
     let request = request(args, prompt, &defaults)?;

@@ -6,6 +6,7 @@ mod environment;
 mod generate;
 mod info;
 mod model;
+mod models;
 mod progress;
 mod terminal;
 
@@ -23,13 +24,17 @@ struct Cli {
 enum Command {
     /// Make pictures from a prompt.
     Generate(Box<generate::Args>),
+    /// Fetch, list and remove models of the Hugging Face hub.
+    Models(models::Models),
     /// Show the parameters that are stored in a picture.
     Info(info::Args),
 }
 
 fn main() -> std::process::ExitCode {
+    let environment = environment::Environment::read();
     let result = match Cli::parse().command {
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => generate::run(&args, &environment),
+        Command::Models(args) => models::run(&args, &environment.hub),
         Command::Info(args) => info::run(&args),
     };
     match result {

@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use zoetrope_checkpoint::{Family, Layout};
 use zoetrope_engine::config::SchedulerConfig;
 
-use crate::{demo, environment};
+use crate::environment::Environment;
+use crate::models::{Consent, Obtained};
+use crate::{demo, models};
 
 /// What a request is filled up with.
 pub(crate) struct Defaults {
@@ -30,39 +32,34 @@ impl Defaults {
     }
 }
 
-/// The files of `model`: `demo`, a path, or a hub id whose snapshot is in the hub's cache.
-pub(crate) fn locate(model: &str, text_encoder: Option<&Path>, vae: Option<&Path>) -> anyhow::Result<Layout> {
+/// A model as it was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// `demo`, a path, or a hub id.
+    pub(crate) model: &'a str,
+    pub(crate) text_encoder: Option<&'a Path>,
+    pub(crate) vae: Option<&'a Path>,
+}
+
+/// The model's files; those of a hub id are downloaded on first use, after saying what that costs.
+pub(crate) fn locate(wanted: Wanted, environment: &Environment) -> anyhow::Result<Layout> {
+    let Wanted { model, text_encoder, vae } = wanted;
     if model == demo::NAME {
         return demo::layout();
     }
-    let path = Path::new(model);
-    if path.exists() {
-        return Ok(Layout::locate(path, text_encoder, vae)?);
+    if Path::new(model).exists() {
+        return Ok(Layout::locate(Path::new(model), text_encoder, vae)?);
     }
-    if let Some(snapshot) = snapshot(model) {
-        return Ok(Layout::locate(&snapshot, text_encoder, vae)?);
-    }
-    if is_hub_id(model) {
-        bail!(
-            "--model {model}: it is not in the Hugging Face cache. Download it there (`hf download {model}`), or give a folder"
-        );
-    }
-    bail!("--model {model}: there is no such file or folder; use `demo`, a path, or a hub id as Tongyi-MAI/Z-Image-Turbo")
-}
-
-fn is_hub_id(model: &str) -> bool {
-    let part = |p: &str| {
-        !p.is_empty() && !p.starts_with('.') && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    let Ok(repo) = model.parse() else {
+        bail!("--model {model}: there is no such file or folder; use `demo`, a path, or a hub id as Tongyi-MAI/Z-Image-Turbo")
     };
-    matches!(model.split('/').collect::<Vec<_>>()[..], [owner, name] if part(owner) && part(name))
-}
-
-/// The newest snapshot of `main` in the hub's cache.
-fn snapshot(model: &str) -> Option<PathBuf> {
-    let folder = environment::hub_cache()?.join(format!("models--{}", is_hub_id(model).then(|| model.replace('/', "--"))?));
-    let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-    let snapshot = folder.join("snapshots").join(revision.trim());
-    snapshot.join("model_index.json").exists().then_some(snapshot)
+    match models::obtain(&environment.hub, &repo, Consent::Ask).with_context(|| format!("--model {model}"))? {
+        Obtained::Directory(folder) => Ok(Layout::locate(&folder, text_encoder, vae)?),
+        Obtained::Files { transformer, text_encoder: own_text, vae: own_vae, configs } => {
+            let (text_encoder, vae) = (text_encoder.unwrap_or(&own_text), vae.unwrap_or(&own_vae));
+            Ok(Layout::locate(&transformer, Some(text_encoder), Some(vae))?.with_configs(&configs))
+        }
+    }
 }
 
 /// An adapter's file and scale, `FILE[:SCALE]`.
