@@ -44,7 +44,10 @@ impl ImageSize {
                     0 => format!("use {}", Self::MULTIPLE),
                     _ => format!("use {below} or {}", below + Self::MULTIPLE),
                 };
-                return Err(InvalidField::new(field, format!("is {value}, which is no multiple of 16; {near}")));
+                return Err(InvalidField::new(
+                    field,
+                    format!("is {value}, which is no multiple of 16; {near}"),
+                ));
             }
         }
         Ok(Self { width, height })
@@ -53,13 +56,18 @@ impl ImageSize {
     /// The size of ratio `across : down` whose area comes nearest to `area` pixels.
     pub fn of_ratio(across: u32, down: u32, area: u64) -> Result<Self, InvalidField> {
         if across == 0 || down == 0 {
-            return Err(InvalidField::new("size", format!("is {across}:{down}; a ratio has no zero")));
+            return Err(InvalidField::new(
+                "size",
+                format!("is {across}:{down}; a ratio has no zero"),
+            ));
         }
         let ratio = across as f64 / down as f64;
         let round = |side: f64| ((side / 16.0).round() as u32).max(1).saturating_mul(16);
         let height = (area as f64 / ratio).sqrt();
         Self::new(round(height * ratio), round(height)).map_err(|_| {
-            let problem = format!("is {across}:{down}, which is too narrow for {area} pixels in multiples of 16");
+            let problem = format!(
+                "is {across}:{down}, which is too narrow for {area} pixels in multiples of 16"
+            );
             InvalidField::new("size", problem)
         })
     }
@@ -76,7 +84,10 @@ impl ImageSize {
             return Self::new(width, height);
         }
         let names: Vec<_> = NAMED_SIZES.iter().map(|(name, ..)| *name).collect();
-        let problem = format!("is `{text}`; give WIDTHxHEIGHT, a ratio as 16:9, or one of {}", names.join(", "));
+        let problem = format!(
+            "is `{text}`; give WIDTHxHEIGHT, a ratio as 16:9, or one of {}",
+            names.join(", ")
+        );
         Err(InvalidField::new("size", problem))
     }
 
@@ -140,7 +151,10 @@ mod tests {
             ("8x16", "`width` is 8, which is no multiple of 16; use 16"),
             ("16000x16", "`width` is 16000; the most is 8192"),
             ("0:3", "`size` is 0:3; a ratio has no zero"),
-            ("100000:1", "`size` is 100000:1, which is too narrow for 65536 pixels in multiples of 16"),
+            (
+                "100000:1",
+                "`size` is 100000:1, which is too narrow for 65536 pixels in multiples of 16",
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(ImageSize::parse(text, 65536).unwrap_err().to_string(), want);

@@ -47,7 +47,11 @@ impl Strength {
         if first < steps.get() {
             return Ok(first);
         }
-        let problem = format!("is {} and leaves none of {} steps to run; raise it above 0", self.0, steps.get());
+        let problem = format!(
+            "is {} and leaves none of {} steps to run; raise it above 0",
+            self.0,
+            steps.get()
+        );
         Err(InvalidField::new("strength", problem))
     }
 
@@ -70,7 +74,10 @@ impl Count {
         match count {
             0 => Err(InvalidField::new("count", "is 0; ask for at least 1 picture")),
             1..=Self::MAX => Ok(Self(count)),
-            _ => Err(InvalidField::new("count", format!("is {count}; the most at once is {}", Self::MAX))),
+            _ => Err(InvalidField::new(
+                "count",
+                format!("is {count}; the most at once is {}", Self::MAX),
+            )),
         }
     }
 
@@ -144,10 +151,22 @@ mod tests {
 
     #[test]
     fn strength_selects_the_reference_s_first_step() {
-        let cases = [(8, 0.01, 7), (8, 0.3, 5), (8, 0.6, 3), (8, 1.0, 0), (5, 0.6, 2), (6, 0.6, 2), (5, 0.8, 1)];
+        let cases = [
+            (8, 0.01, 7),
+            (8, 0.3, 5),
+            (8, 0.6, 3),
+            (8, 1.0, 0),
+            (5, 0.6, 2),
+            (6, 0.6, 2),
+            (5, 0.8, 1),
+        ];
         for (steps, strength, want) in cases {
             let steps = Steps::new(steps).unwrap();
-            assert_eq!(Strength::new(strength).unwrap().first_step(steps), Ok(want), "{steps:?} {strength}");
+            assert_eq!(
+                Strength::new(strength).unwrap().first_step(steps),
+                Ok(want),
+                "{steps:?} {strength}"
+            );
         }
     }
 

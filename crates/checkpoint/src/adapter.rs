@@ -94,14 +94,22 @@ const REFUSED: &[(&str, &str)] = &[
     ("lora_mid", "LoCon with a core"),
 ];
 
-const PREFIXES: &[&str] = &["base_model.model.", "transformer.", "diffusion_model.", "lora_unet_", "lora_transformer_", "lycoris_"];
+const PREFIXES: &[&str] = &[
+    "base_model.model.",
+    "transformer.",
+    "diffusion_model.",
+    "lora_unet_",
+    "lora_transformer_",
+    "lycoris_",
+];
 
 impl Adapter {
     /// Reads a file against `modules`, the transformer's linear layers with `[out, in]`. Whatever fits none of them is
     /// an error, and so are values that are not finite.
     pub fn read(blob: &Blob, modules: &BTreeMap<String, [usize; 2]>) -> Result<Self> {
         let file = WeightFile::open(blob)?;
-        let reader = Reader { targets: targets(modules), modules, alphas: Alphas::of(&file), file: &file };
+        let reader =
+            Reader { targets: targets(modules), modules, alphas: Alphas::of(&file), file: &file };
         let mut deltas = BTreeMap::new();
         for (module, parts) in reader.group()? {
             for (name, delta) in reader.deltas(&module, &parts)? {
@@ -127,9 +135,14 @@ fn targets(modules: &BTreeMap<String, [usize; 2]>) -> BTreeMap<String, Vec<Strin
             insert(format!("{attention}to_out"), vec![module.clone()]);
         }
         if let Some(attention) = module.strip_suffix("to_q") {
-            insert(format!("{attention}qkv"), ["to_q", "to_k", "to_v"].map(|p| format!("{attention}{p}")).to_vec());
+            insert(
+                format!("{attention}qkv"),
+                ["to_q", "to_k", "to_v"].map(|p| format!("{attention}{p}")).to_vec(),
+            );
         }
-        for (published, comfy) in [("all_x_embedder.2-1", "x_embedder"), ("all_final_layer.2-1", "final_layer")] {
+        for (published, comfy) in
+            [("all_x_embedder.2-1", "x_embedder"), ("all_final_layer.2-1", "final_layer")]
+        {
             if let Some(rest) = module.strip_prefix(published) {
                 insert(format!("{comfy}{rest}"), vec![module.clone()]);
             }
@@ -156,13 +169,19 @@ impl Reader<'_> {
         let mut strangers = Vec::new();
         for key in self.file.entries.keys() {
             if let Some((_, kind)) = REFUSED.iter().find(|(mark, _)| key.contains(mark)) {
-                return Err(self.broken(format!("is a {kind} adapter (`{key}`), which is not supported; LoRA and LoKr are")));
+                return Err(self.broken(format!(
+                    "is a {kind} adapter (`{key}`), which is not supported; LoRA and LoKr are"
+                )));
             }
-            let found = ENDINGS.iter().find_map(|(ending, part)| Some((key.strip_suffix(ending)?, *part)));
+            let found =
+                ENDINGS.iter().find_map(|(ending, part)| Some((key.strip_suffix(ending)?, *part)));
             match found.and_then(|(module, part)| Some((self.flat(module)?, part))) {
                 Some((module, part)) => {
-                    if groups.entry(module.clone()).or_default().insert(part, key.clone()).is_some() {
-                        return Err(self.broken(format!("`{key}` is there twice, in two spellings")));
+                    if groups.entry(module.clone()).or_default().insert(part, key.clone()).is_some()
+                    {
+                        return Err(
+                            self.broken(format!("`{key}` is there twice, in two spellings"))
+                        );
                     }
                 }
                 None => strangers.push(key),
@@ -191,7 +210,8 @@ impl Reader<'_> {
     /// The deltas of one group: one, or three for a fused module.
     fn deltas(&self, module: &str, parts: &Parts) -> Result<Vec<(String, Delta)>> {
         let names = &self.targets[module];
-        let [out, width] = names.first().and_then(|n| self.modules.get(n)).copied().unwrap_or([0, 0]);
+        let [out, width] =
+            names.first().and_then(|n| self.modules.get(n)).copied().unwrap_or([0, 0]);
         let whole = [names.len() * out, width];
         let alpha = parts.get(&Part::Alpha).map(|key| self.number(key)).transpose()?;
         let delta = if let (Some(down), Some(up)) = (parts.get(&Part::Down), parts.get(&Part::Up)) {
@@ -202,12 +222,23 @@ impl Reader<'_> {
             self.kronecker(module, parts, whole, alpha)?
         } else {
             let key = parts.values().next().map_or(module, |k| k);
-            return Err(self.broken(format!("`{key}` lacks its other half: the file is incomplete")));
+            return Err(
+                self.broken(format!("`{key}` lacks its other half: the file is incomplete"))
+            );
         };
-        names.iter().enumerate().map(|(i, name)| Ok((name.clone(), split(&delta, i, names.len(), out)?))).collect()
+        names
+            .iter()
+            .enumerate()
+            .map(|(i, name)| Ok((name.clone(), split(&delta, i, names.len(), out)?)))
+            .collect()
     }
 
-    fn low_rank(&self, (down, up): (&str, &str), [out, width]: [usize; 2], alpha: Option<f32>) -> Result<Delta> {
+    fn low_rank(
+        &self,
+        (down, up): (&str, &str),
+        [out, width]: [usize; 2],
+        alpha: Option<f32>,
+    ) -> Result<Delta> {
         let down = self.matrix(down, [None, Some(width)])?;
         let rank = down.dim(0)?;
         let up = self.matrix(up, [Some(out), Some(rank)])?;
@@ -215,7 +246,13 @@ impl Reader<'_> {
         Ok(Delta::LowRank { down, up, scale: alpha.map_or(1.0, |alpha| alpha / divisor) })
     }
 
-    fn kronecker(&self, module: &str, parts: &Parts, whole: [usize; 2], alpha: Option<f32>) -> Result<Delta> {
+    fn kronecker(
+        &self,
+        module: &str,
+        parts: &Parts,
+        whole: [usize; 2],
+        alpha: Option<f32>,
+    ) -> Result<Delta> {
         let mut rank = None;
         let mut factor = |all, a, b| -> Result<Tensor> {
             match (parts.get(&all), parts.get(&a), parts.get(&b)) {
@@ -225,13 +262,18 @@ impl Reader<'_> {
                     rank = Some(a.dim(1)?);
                     Ok(a.matmul(&self.matrix(b, [Some(a.dim(1)?), None])?)?)
                 }
-                _ => Err(self.broken(format!("`{module}` lacks a factor of its LoKr: the file is incomplete"))),
+                _ => Err(self.broken(format!(
+                    "`{module}` lacks a factor of its LoKr: the file is incomplete"
+                ))),
             }
         };
-        let (left, right) = (factor(Part::W1, Part::W1a, Part::W1b)?, factor(Part::W2, Part::W2a, Part::W2b)?);
+        let (left, right) =
+            (factor(Part::W1, Part::W1a, Part::W1b)?, factor(Part::W2, Part::W2a, Part::W2b)?);
         let ((a, b), (c, d)) = (left.dims2()?, right.dims2()?);
         if [a.saturating_mul(c), b.saturating_mul(d)] != whole {
-            return Err(self.broken(format!("`{module}` is [{a}, {b}] ⊗ [{c}, {d}], but the layer is {whole:?}")));
+            return Err(self.broken(format!(
+                "`{module}` is [{a}, {b}] ⊗ [{c}, {d}], but the layer is {whole:?}"
+            )));
         }
         // Whole factors carry their own size; alpha then means nothing.
         let scale = rank.and_then(|rank| Some(alpha? / rank as f32)).unwrap_or(1.0);
@@ -242,7 +284,10 @@ impl Reader<'_> {
         let values = self.values(key)?;
         match values.as_slice() {
             [value] => Ok(*value),
-            _ => Err(self.broken(format!("`{key}` has {} values; an alpha is one number", values.len()))),
+            _ => {
+                Err(self
+                    .broken(format!("`{key}` has {} values; an alpha is one number", values.len())))
+            }
         }
     }
 
@@ -269,7 +314,8 @@ impl Reader<'_> {
     fn values(&self, key: &str) -> Result<Vec<f32>> {
         let entry = self.entry(key);
         let bytes = &self.file.bytes.all()[entry.start..entry.end];
-        let rows = Rows { kind: entry.kind, bytes, shape: [1, entry.shape.iter().product()], scale: 1.0 };
+        let rows =
+            Rows { kind: entry.kind, bytes, shape: [1, entry.shape.iter().product()], scale: 1.0 };
         let not_finite = || Error::NotFinite { file: self.file.name.clone(), tensor: key.into() };
         rows.to_f32()?.ok_or_else(not_finite)
     }
@@ -283,16 +329,21 @@ impl Reader<'_> {
 fn split(delta: &Delta, i: usize, of: usize, out: usize) -> Result<Delta> {
     let rows = |t: &Tensor, count: usize| t.narrow(0, i * count, count)?.contiguous();
     Ok(match delta {
-        Delta::LowRank { down, up, scale } => Delta::LowRank { down: down.clone(), up: rows(up, out)?, scale: *scale },
-        Delta::Dense { delta, scale } => Delta::Dense { delta: rows(delta, out)?, scale: *scale },
-        Delta::Kronecker { left, right, scale } if left.dim(0)? % of == 0 => {
-            Delta::Kronecker { left: rows(left, left.dim(0)? / of)?, right: right.clone(), scale: *scale }
+        Delta::LowRank { down, up, scale } => {
+            Delta::LowRank { down: down.clone(), up: rows(up, out)?, scale: *scale }
         }
+        Delta::Dense { delta, scale } => Delta::Dense { delta: rows(delta, out)?, scale: *scale },
+        Delta::Kronecker { left, right, scale } if left.dim(0)? % of == 0 => Delta::Kronecker {
+            left: rows(left, left.dim(0)? / of)?,
+            right: right.clone(),
+            scale: *scale,
+        },
         // The cut runs through a block of the product, which must be written out.
         Delta::Kronecker { left, right, scale } => {
             let ((a, b), (c, d)) = (left.dims2()?, right.dims2()?);
             let left = left.reshape((a, 1, b, 1))?;
-            let whole = left.broadcast_mul(&right.reshape((1, c, 1, d))?)?.reshape((a * c, b * d))?;
+            let whole =
+                left.broadcast_mul(&right.reshape((1, c, 1, d))?)?.reshape((a * c, b * d))?;
             Delta::Dense { delta: rows(&whole, out)?, scale: *scale }
         }
     })
@@ -313,7 +364,9 @@ impl Alphas {
         let pattern = field("alpha_pattern").and_then(Value::as_object).into_iter().flatten();
         Self {
             default: field("lora_alpha").and_then(Value::as_f64).map(|a| a as f32),
-            by_module: pattern.filter_map(|(name, a)| Some((name.clone(), a.as_f64()? as f32))).collect(),
+            by_module: pattern
+                .filter_map(|(name, a)| Some((name.clone(), a.as_f64()? as f32)))
+                .collect(),
             rank_stabilised: field("use_rslora").and_then(Value::as_bool).unwrap_or(false),
         }
     }

@@ -40,7 +40,10 @@ impl Blob {
             Self::File(path) => {
                 let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
                 if size > CONFIG_BYTES_MAX {
-                    return Err(Error::broken(self.name(), format!("has {size} bytes; no configuration is that large")));
+                    return Err(Error::broken(
+                        self.name(),
+                        format!("has {size} bytes; no configuration is that large"),
+                    ));
                 }
                 std::fs::read(path).map_err(|e| Error::io(path, e))
             }
@@ -100,7 +103,9 @@ impl Bytes {
         if let Self::Mapped(map) = self {
             // SAFETY: the map is of a file and read only, so that dropped pages come back from the file.
             #[allow(unsafe_code)]
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+            };
         }
     }
 }

@@ -42,12 +42,15 @@ impl Rows<'_> {
     pub(crate) fn to_matrix(&self, storage: Storage) -> Result<Option<Matrix>> {
         let [_, width] = self.shape;
         match (self.kind, storage) {
-            (Kind::Blocks(blocks), Storage::AsStored) => self.blocks(self.bytes.to_vec(), blocks).map(Some),
+            (Kind::Blocks(blocks), Storage::AsStored) => {
+                self.blocks(self.bytes.to_vec(), blocks).map(Some)
+            }
             (Kind::Blocks(blocks), _) if storage.blocks() == Some(blocks) => {
                 self.blocks(self.bytes.to_vec(), blocks).map(Some)
             }
             (Kind::Fp8, Storage::AsStored | Storage::Fp8) => {
-                let finite = self.bytes.par_iter().all(|b| b & 0x7f != 0x7f) && self.scale.is_finite();
+                let finite =
+                    self.bytes.par_iter().all(|b| b & 0x7f != 0x7f) && self.scale.is_finite();
                 let values = Tensor::from_vec(self.bytes.to_vec(), self.dims(), &Device::Cpu)?;
                 Ok(finite.then_some(Matrix::Fp8 { values, scale: self.scale }))
             }
@@ -82,7 +85,10 @@ impl Rows<'_> {
         Ok(finite.then_some(out))
     }
 
-    fn dense<T: candle_core::WithDType + Send + Sync>(&self, convert: impl Fn(f32) -> T + Sync) -> Result<Option<Matrix>> {
+    fn dense<T: candle_core::WithDType + Send + Sync>(
+        &self,
+        convert: impl Fn(f32) -> T + Sync,
+    ) -> Result<Option<Matrix>> {
         let width = self.shape[1];
         let mut out = vec![T::zero(); self.shape[0] * width];
         let step = self.chunk_rows();
@@ -103,7 +109,9 @@ impl Rows<'_> {
         let chunks = self.shape[0].div_ceil(step);
         let largest = |i: usize| {
             let values = self.decode(i * step, step.min(self.shape[0] - i * step))?;
-            Ok(values.iter().fold(0f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { f32::INFINITY }))
+            Ok(values
+                .iter()
+                .fold(0f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { f32::INFINITY }))
         };
         let peak = (0..chunks).into_par_iter().map(largest).collect::<Result<Vec<f32>>>()?;
         let peak = peak.into_iter().fold(0f32, f32::max);
@@ -130,7 +138,10 @@ impl Rows<'_> {
             let dense = Tensor::from_vec(values, (rows, width), &Device::Cpu)?;
             Ok(Some(QTensor::quantize(&dense, blocks)?.data()?.into_owned()))
         };
-        let parts = (0..self.shape[0].div_ceil(step)).into_par_iter().map(chunk).collect::<Result<Option<Vec<_>>>>()?;
+        let parts = (0..self.shape[0].div_ceil(step))
+            .into_par_iter()
+            .map(chunk)
+            .collect::<Result<Option<Vec<_>>>>()?;
         parts.map(|parts| self.blocks(parts.concat(), blocks)).transpose()
     }
 
@@ -149,12 +160,16 @@ impl Rows<'_> {
         let bytes = &self.bytes[from..from + self.kind.bytes(count)];
         let two = |f: fn([u8; 2]) -> f32| bytes.chunks_exact(2).map(|b| f([b[0], b[1]])).collect();
         let mut values: Vec<f32> = match self.kind {
-            Kind::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Kind::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
             Kind::Bf16 => two(|b| bf16::from_le_bytes(b).to_f32()),
             Kind::F16 => two(|b| f16::from_le_bytes(b).to_f32()),
             Kind::Fp8 => bytes.iter().map(|b| FP8_E4M3FN[*b as usize]).collect(),
             Kind::Blocks(blocks) => {
-                let storage = QStorage::from_data(Cow::Owned(bytes.to_vec()), &Device::Cpu, blocks)?;
+                let storage =
+                    QStorage::from_data(Cow::Owned(bytes.to_vec()), &Device::Cpu, blocks)?;
                 QTensor::new(storage, count)?.dequantize(&Device::Cpu)?.to_vec1()?
             }
             Kind::Other => candle_core::bail!("values of this dtype are no weights"),

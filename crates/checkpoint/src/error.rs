@@ -25,7 +25,9 @@ pub enum Error {
         problem: String,
     },
     /// A tensor that the network needs is not there.
-    #[error("{file}: `{tensor}` is missing. The file is of another model, or incomplete: download it again.")]
+    #[error(
+        "{file}: `{tensor}` is missing. The file is of another model, or incomplete: download it again."
+    )]
     Missing {
         /// The files that were searched.
         file: String,
@@ -61,7 +63,9 @@ pub enum Error {
         first: String,
     },
     /// A weight that is not a number.
-    #[error("{file}: `{tensor}` holds a value that is not a finite number. The file is damaged: download it again.")]
+    #[error(
+        "{file}: `{tensor}` holds a value that is not a finite number. The file is damaged: download it again."
+    )]
     NotFinite {
         /// Which file.
         file: String,

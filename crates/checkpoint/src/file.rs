@@ -63,7 +63,10 @@ impl WeightFile {
             return gguf(name, bytes);
         }
         if blob.ends_with("gguf") {
-            return Err(Error::broken(name, "is named .gguf but is not a GGUF file: download it again"));
+            return Err(Error::broken(
+                name,
+                "is named .gguf but is not a GGUF file: download it again",
+            ));
         }
         safetensors(name, bytes)
     }
@@ -71,7 +74,12 @@ impl WeightFile {
 
 fn safetensors(name: String, bytes: Bytes) -> Result<WeightFile> {
     let (header, metadata) = SafeTensors::read_metadata(bytes.all()).map_err(|e| {
-        Error::broken(&name, format!("is no whole safetensors file ({e}). It is cut short or damaged: download it again."))
+        Error::broken(
+            &name,
+            format!(
+                "is no whole safetensors file ({e}). It is cut short or damaged: download it again."
+            ),
+        )
     })?;
     let first = header + 8;
     let entry = |name: String, info: &safetensors::tensor::TensorInfo| {
@@ -92,7 +100,9 @@ fn safetensors(name: String, bytes: Bytes) -> Result<WeightFile> {
 
 /// Reads a GGUF header. The reader divides by an alignment that the file chooses, so a panic counts as damage.
 pub(crate) fn gguf_content(name: &str, bytes: &[u8]) -> Result<Content> {
-    let damaged = |why: String| Error::broken(name, format!("is no whole GGUF file ({why}): download it again"));
+    let damaged = |why: String| {
+        Error::broken(name, format!("is no whole GGUF file ({why}): download it again"))
+    };
     catch_unwind(|| Content::read(&mut Cursor::new(bytes)))
         .map_err(|_| damaged("its header contradicts itself".into()))?
         .map_err(|e| damaged(e.to_string()))
@@ -109,17 +119,29 @@ fn gguf(name: String, bytes: Bytes) -> Result<WeightFile> {
             blocks => Kind::Blocks(blocks),
         };
         let shape = info.shape.dims().to_vec();
-        let cut = || Error::broken(&name, format!("`{tensor}` reaches beyond the file's end: download it again"));
+        let cut = || {
+            Error::broken(
+                &name,
+                format!("`{tensor}` reaches beyond the file's end: download it again"),
+            )
+        };
         let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(cut)?;
-        if let Kind::Blocks(blocks) = kind {
-            if shape.last().is_none_or(|width| width % blocks.block_size() != 0) {
-                return Err(Error::broken(&name, format!("`{tensor}` {shape:?} is not made of whole blocks")));
-            }
+        if let Kind::Blocks(blocks) = kind
+            && shape.last().is_none_or(|width| width % blocks.block_size() != 0)
+        {
+            return Err(Error::broken(
+                &name,
+                format!("`{tensor}` {shape:?} is not made of whole blocks"),
+            ));
         }
-        let place = content.tensor_data_offset.checked_add(info.offset).and_then(|s| usize::try_from(s).ok());
+        let place = content
+            .tensor_data_offset
+            .checked_add(info.offset)
+            .and_then(|s| usize::try_from(s).ok());
         let start = place.ok_or_else(cut)?;
         let size = count.checked_mul(4).map(|_| kind.bytes(count)).ok_or_else(cut)?;
-        let end = start.checked_add(size).filter(|end| *end <= bytes.all().len()).ok_or_else(cut)?;
+        let end =
+            start.checked_add(size).filter(|end| *end <= bytes.all().len()).ok_or_else(cut)?;
         entries.insert(tensor.clone(), Entry { kind, shape, start, end });
     }
     Ok(WeightFile { name, bytes, entries, metadata: BTreeMap::new() })

@@ -75,12 +75,19 @@ impl Layout {
     }
 
     /// The model inside the binary: paths as `transformer/config.json` with their bytes.
-    pub fn from_static(name: &str, files: &'static [(&'static str, &'static [u8])]) -> Result<Self> {
+    pub fn from_static(
+        name: &str,
+        files: &'static [(&'static str, &'static [u8])],
+    ) -> Result<Self> {
         let blob = |path: &str| {
-            files.iter().find(|(name, _)| *name == path).map(|(name, bytes)| Blob::Static { name, bytes })
+            files
+                .iter()
+                .find(|(name, _)| *name == path)
+                .map(|(name, bytes)| Blob::Static { name, bytes })
         };
         let weights = |folder: &str| {
-            let inside = files.iter().filter(|(n, _)| n.starts_with(folder) && n.ends_with(".safetensors"));
+            let inside =
+                files.iter().filter(|(n, _)| n.starts_with(folder) && n.ends_with(".safetensors"));
             inside.map(|(name, bytes)| Blob::Static { name, bytes }).collect()
         };
         Self {
@@ -122,12 +129,21 @@ impl Layout {
     fn check(self) -> Result<Self> {
         let parts = [
             (&self.transformer, "transformer", "give its file or its directory as --model"),
-            (&self.text_encoder, "text encoder", "give its file (qwen_3_4b.safetensors, say) as --text-encoder FILE"),
+            (
+                &self.text_encoder,
+                "text encoder",
+                "give its file (qwen_3_4b.safetensors, say) as --text-encoder FILE",
+            ),
             (&self.vae, "VAE", "give its file (ae.safetensors, say) as --vae FILE"),
         ];
-        let missing = parts.into_iter().find(|(blobs, ..)| blobs.is_empty()).map(|(_, part, remedy)| (part, remedy));
+        let missing = parts
+            .into_iter()
+            .find(|(blobs, ..)| blobs.is_empty())
+            .map(|(_, part, remedy)| (part, remedy));
         match missing {
-            Some((part, remedy)) => Err(Error::NoPart(format!("{}: the {part} is missing; {remedy}", self.name))),
+            Some((part, remedy)) => {
+                Err(Error::NoPart(format!("{}: the {part} is missing; {remedy}", self.name)))
+            }
             None => Ok(self),
         }
     }
@@ -177,7 +193,10 @@ fn weights_in(folder: &Path) -> Result<Vec<Blob>> {
             let files = several.iter().map(|p| name(p)).collect::<Vec<_>>().join(", ");
             match split {
                 true => Ok(found.into_iter().map(Blob::File).collect()),
-                false => Err(Error::broken(folder.display().to_string(), format!("has several files of weights ({files}): keep one"))),
+                false => Err(Error::broken(
+                    folder.display().to_string(),
+                    format!("has several files of weights ({files}): keep one"),
+                )),
             }
         }
     }
@@ -217,13 +236,19 @@ fn part(path: &Path) -> Result<(Vec<Blob>, Option<Blob>)> {
 fn single(model: &Path) -> Result<Layout> {
     let blob = Blob::File(model.into());
     let file = WeightFile::open(&blob)?;
-    let holds = |prefix: &[&str]| file.entries.keys().any(|name| prefix.iter().any(|p| name.starts_with(p)));
+    let holds = |prefix: &[&str]| {
+        file.entries.keys().any(|name| prefix.iter().any(|p| name.starts_with(p)))
+    };
     let own = |prefix: &[&str]| if holds(prefix) { vec![blob.clone()] } else { Vec::new() };
-    let (text_encoder, vae) = (own(&["text_encoders.", "text_encoder."]), own(&["first_stage_model.", "vae."]));
+    let (text_encoder, vae) =
+        (own(&["text_encoders.", "text_encoder."]), own(&["first_stage_model.", "vae."]));
     // ComfyUI keeps models/diffusion_models, models/text_encoders and models/vae side by side.
     let beside = |folder: &str| -> Vec<Blob> {
         let folder = model.parent().and_then(Path::parent).map(|up| up.join(folder));
-        folder.and_then(|f| weights_in(&f).ok()).filter(|found| found.len() == 1).unwrap_or_default()
+        folder
+            .and_then(|f| weights_in(&f).ok())
+            .filter(|found| found.len() == 1)
+            .unwrap_or_default()
     };
     let text_encoder = if text_encoder.is_empty() { beside("text_encoders") } else { text_encoder };
     let vae = if vae.is_empty() { beside("vae") } else { vae };
@@ -248,7 +273,8 @@ fn single(model: &Path) -> Result<Layout> {
 fn tokenizer_beside(path: &Path) -> Option<Blob> {
     let folder = if path.is_dir() { path } else { path.parent()? };
     let up = folder.parent().map(|up| up.join("tokenizer/tokenizer.json"));
-    let places = [Some(folder.join("tokenizer.json")), Some(folder.join("tokenizer/tokenizer.json")), up];
+    let places =
+        [Some(folder.join("tokenizer.json")), Some(folder.join("tokenizer/tokenizer.json")), up];
     places.into_iter().flatten().find_map(existing)
 }
 
@@ -260,17 +286,28 @@ fn tokenizer_of_gguf(blob: &Blob) -> Result<Vec<u8>> {
     let list = |key: &str| {
         let values = content.metadata.get(key).and_then(|v| v.to_vec().ok());
         values.ok_or_else(|| {
-            Error::broken(&name, format!("has no `{key}`: put the model's tokenizer.json beside it"))
+            Error::broken(
+                &name,
+                format!("has no `{key}`: put the model's tokenizer.json beside it"),
+            )
         })
     };
-    let text = |v: &candle_core::quantized::gguf_file::Value| v.to_string().cloned().unwrap_or_default();
+    let text =
+        |v: &candle_core::quantized::gguf_file::Value| v.to_string().cloned().unwrap_or_default();
     let tokens: Vec<String> = list("tokenizer.ggml.tokens")?.iter().map(text).collect();
     let merges: Vec<String> = list("tokenizer.ggml.merges")?.iter().map(text).collect();
     // 3: control tokens, 4: user-defined ones; both are matched in the text as they stand.
-    let kinds: Vec<i64> = list("tokenizer.ggml.token_type")?.iter().map(|v| v.to_i64().or_else(|_| v.to_i32().map(i64::from)).unwrap_or(1)).collect();
+    let kinds: Vec<i64> = list("tokenizer.ggml.token_type")?
+        .iter()
+        .map(|v| v.to_i64().or_else(|_| v.to_i32().map(i64::from)).unwrap_or(1))
+        .collect();
     let kind = |id: usize| kinds.get(id).copied().unwrap_or(1);
-    let vocab: serde_json::Map<String, Value> =
-        tokens.iter().enumerate().filter(|(id, _)| !matches!(kind(*id), 3 | 4)).map(|(id, t)| (t.clone(), id.into())).collect();
+    let vocab: serde_json::Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| !matches!(kind(*id), 3 | 4))
+        .map(|(id, t)| (t.clone(), id.into()))
+        .collect();
     let added: Vec<Value> = (0..tokens.len())
         .filter(|id| matches!(kind(*id), 3 | 4))
         .map(|id| {

@@ -64,8 +64,14 @@ impl Weights {
             let file = files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::broken(file, "holds no weights"));
         }
-        let all = All { files, places, dialect, asked: Mutex::default(), ignored: Mutex::default() };
-        Ok(Self { all: Arc::new(all), prefix: String::new(), storage: Storage::AsStored, progress: None })
+        let all =
+            All { files, places, dialect, asked: Mutex::default(), ignored: Mutex::default() };
+        Ok(Self {
+            all: Arc::new(all),
+            prefix: String::new(),
+            storage: Storage::AsStored,
+            progress: None,
+        })
     }
 
     /// The same weights, matrices of which are kept as `storage`.
@@ -110,7 +116,9 @@ impl Weights {
 
     /// A linear layer's weight, `[out, in]`, in the chosen storage.
     pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
-        self.read(name, &shape, |bytes, kind, scale| Rows { kind, bytes, shape, scale }.to_matrix(self.storage))
+        self.read(name, &shape, |bytes, kind, scale| {
+            Rows { kind, bytes, shape, scale }.to_matrix(self.storage)
+        })
     }
 
     /// A table of rows, `[rows, width]`, that stays dense: bfloat16 where it is stored narrower.
@@ -137,11 +145,17 @@ impl Weights {
     /// An error that names the tensors nobody asked for.
     pub fn finish(&self) -> Result<()> {
         let (asked, ignored) = (lock(&self.all.asked), lock(&self.all.ignored));
-        let surplus = |name: &&String| !asked.contains(*name) && !ignored.iter().any(|prefix| name.starts_with(prefix));
+        let surplus = |name: &&String| {
+            !asked.contains(*name) && !ignored.iter().any(|prefix| name.starts_with(prefix))
+        };
         let mut left = self.all.places.keys().filter(surplus);
         match left.next() {
             None => Ok(()),
-            Some(first) => Err(Error::Surplus { file: self.file(), count: 1 + left.count(), first: first.clone() }),
+            Some(first) => Err(Error::Surplus {
+                file: self.file(),
+                count: 1 + left.count(),
+                first: first.clone(),
+            }),
         }
     }
 
@@ -161,12 +175,16 @@ impl Weights {
 
     /// Bytes of the files that loading reads.
     pub fn file_bytes(&self) -> u64 {
-        self.loaded().map(|p| ((self.all.entry(p).end - self.all.entry(p).start) / p.of) as u64).sum()
+        self.loaded()
+            .map(|p| ((self.all.entry(p).end - self.all.entry(p).start) / p.of) as u64)
+            .sum()
     }
 
     /// How many values there are.
     pub fn parameters(&self) -> u64 {
-        self.loaded().map(|p| (self.all.entry(p).shape.iter().product::<usize>() / p.of) as u64).sum()
+        self.loaded()
+            .map(|p| (self.all.entry(p).shape.iter().product::<usize>() / p.of) as u64)
+            .sum()
     }
 
     /// How the file names its tensors.
@@ -177,7 +195,8 @@ impl Weights {
     /// Whether most of the bytes are float32: a model as it was trained, and twice what it needs.
     pub fn is_float32(&self) -> bool {
         let bytes = |p: &Place| self.all.entry(p).end - self.all.entry(p).start;
-        let wide: usize = self.loaded().filter(|p| self.all.entry(p).kind == Kind::F32).map(bytes).sum();
+        let wide: usize =
+            self.loaded().filter(|p| self.all.entry(p).kind == Kind::F32).map(bytes).sum();
         2 * wide > self.loaded().map(bytes).sum()
     }
 
@@ -188,7 +207,11 @@ impl Weights {
 
     fn loaded(&self) -> impl Iterator<Item = &Place> {
         let ignored = lock(&self.all.ignored).clone();
-        let kept = self.all.places.iter().filter(move |(name, _)| !ignored.iter().any(|p| name.starts_with(p)));
+        let kept = self
+            .all
+            .places
+            .iter()
+            .filter(move |(name, _)| !ignored.iter().any(|p| name.starts_with(p)));
         kept.map(|(_, place)| place)
     }
 
@@ -205,13 +228,17 @@ impl Weights {
         };
         let (file, entry) = (&self.all.files[place.file], self.all.entry(place));
         if entry.kind == Kind::Other {
-            return Err(Error::broken(&file.name, format!("`{}` has a dtype that is not supported", place.name)));
+            return Err(Error::broken(
+                &file.name,
+                format!("`{}` has a dtype that is not supported", place.name),
+            ));
         }
         let mut found = entry.shape.clone();
         if let Some(rows) = found.first_mut().filter(|rows| **rows % place.of == 0) {
             *rows /= place.of;
         }
-        let same = found == wanted || (self.all.dialect.squeezes() && squeezed(&found) == squeezed(wanted));
+        let same = found == wanted
+            || (self.all.dialect.squeezes() && squeezed(&found) == squeezed(wanted));
         if !same {
             return Err(Error::Shape {
                 file: file.name.clone(),
@@ -228,7 +255,8 @@ impl Weights {
         if let Some(progress) = &self.progress {
             progress(size as u64);
         }
-        value.ok_or_else(|| Error::NotFinite { file: file.name.clone(), tensor: place.name.clone() })
+        value
+            .ok_or_else(|| Error::NotFinite { file: file.name.clone(), tensor: place.name.clone() })
     }
 }
 
@@ -284,11 +312,13 @@ fn places(files: &[WeightFile], dialect: Dialect, prefix: &str) -> Result<BTreeM
 fn scale(file: &WeightFile, name: &str) -> Result<f32> {
     let entry = &file.entries[name];
     let bytes = &file.bytes.all()[entry.start..entry.end];
-    let rows = Rows { kind: entry.kind, bytes, shape: [1, entry.shape.iter().product()], scale: 1.0 };
+    let rows =
+        Rows { kind: entry.kind, bytes, shape: [1, entry.shape.iter().product()], scale: 1.0 };
     match rows.to_f32().ok().flatten().as_deref() {
         Some([scale]) => Ok(*scale),
         _ => {
-            let problem = format!("`{name}` is no single number; only one scale a matrix is supported");
+            let problem =
+                format!("`{name}` is no single number; only one scale a matrix is supported");
             Err(Error::broken(&file.name, problem))
         }
     }

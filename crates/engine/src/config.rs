@@ -11,8 +11,10 @@ use crate::{Error, Result};
 
 /// Reads a configuration; `file` is named in errors.
 pub fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json)
-        .map_err(|e| Error::Config { file: file.into(), problem: format!("cannot be read as a configuration: {e}") })
+    serde_json::from_slice(json).map_err(|e| Error::Config {
+        file: file.into(),
+        problem: format!("cannot be read as a configuration: {e}"),
+    })
 }
 
 fn unsupported(part: &str, problem: String) -> Error {
@@ -26,7 +28,10 @@ const LAYERS_MAX: usize = 1024;
 fn check_range(part: &str, fields: &[(&str, usize, usize)]) -> Result<()> {
     for (name, value, most) in fields {
         if *value == 0 || value > most {
-            return Err(unsupported(part, format!("`{name}` is {value}; it must lie between 1 and {most}")));
+            return Err(unsupported(
+                part,
+                format!("`{name}` is {value}; it must lie between 1 and {most}"),
+            ));
         }
     }
     Ok(())
@@ -97,11 +102,19 @@ impl TransformerConfig {
             Some(format!("patch sizes {p:?} and {f:?} are not supported, only [2] and [1]"))
         } else if !self.qk_norm || self.n_kv_heads != self.n_heads {
             Some("only attention with qk_norm and n_kv_heads = n_heads is supported".into())
-        } else if self.dim % self.n_heads != 0 || self.axes_dims.iter().sum::<usize>() != self.head_dim() {
+        } else if self.dim % self.n_heads != 0
+            || self.axes_dims.iter().sum::<usize>() != self.head_dim()
+        {
             let (dim, heads) = (self.dim, self.n_heads);
-            Some(format!("axes_dims {:?} do not add up to a head of dim {dim} / {heads} heads", self.axes_dims))
+            Some(format!(
+                "axes_dims {:?} do not add up to a head of dim {dim} / {heads} heads",
+                self.axes_dims
+            ))
         } else if self.axes_dims.iter().any(|d| d % 2 != 0) {
-            Some(format!("axes_dims {:?} must be even: rotary embedding turns pairs", self.axes_dims))
+            Some(format!(
+                "axes_dims {:?} must be even: rotary embedding turns pairs",
+                self.axes_dims
+            ))
         } else {
             None
         };
@@ -117,7 +130,10 @@ impl TransformerConfig {
         let head = size("layers.0.attention.norm_q.weight", 0)?;
         let dim = size("layers.0.attention_norm1.weight", 0)?;
         if head < 8 || head % 8 != 0 {
-            return Err(unsupported("transformer", format!("heads of {head} values are not supported")));
+            return Err(unsupported(
+                "transformer",
+                format!("heads of {head} values are not supported"),
+            ));
         }
         let n_heads = dim / head;
         Self {
@@ -201,7 +217,10 @@ impl TextEncoderConfig {
         } else if self.attention_bias {
             Some("`attention_bias` is not supported: no Qwen3 has it".into())
         } else if rope_type.is_some_and(|t| t != "default") {
-            Some(format!("rope_type `{}` is not supported, only `default`", rope_type.unwrap_or_default()))
+            Some(format!(
+                "rope_type `{}` is not supported, only `default`",
+                rope_type.unwrap_or_default()
+            ))
         } else if self.rope_theta().is_none() {
             Some("there is neither `rope_theta` nor `rope_parameters.rope_theta`".into())
         } else {
@@ -268,14 +287,23 @@ impl VaeConfig {
                 ("layers_per_block", self.layers_per_block, 64),
                 ("latent_channels", self.latent_channels, 1024),
                 ("norm_num_groups", self.norm_num_groups, 4096),
-                ("block_out_channels", self.block_out_channels.iter().copied().max().unwrap_or(0), 1 << 14),
+                (
+                    "block_out_channels",
+                    self.block_out_channels.iter().copied().max().unwrap_or(0),
+                    1 << 14,
+                ),
             ],
         )?;
         let wrong = if self.in_channels != 3 || self.out_channels != 3 {
-            Some(format!("{} and {} image channels are not supported, only 3", self.in_channels, self.out_channels))
+            Some(format!(
+                "{} and {} image channels are not supported, only 3",
+                self.in_channels, self.out_channels
+            ))
         } else if self.block_out_channels.len() != 4 {
             let levels = self.block_out_channels.len();
-            Some(format!("`block_out_channels` has {levels} levels; Z-Image's latents are an eighth of the picture, 4 levels"))
+            Some(format!(
+                "`block_out_channels` has {levels} levels; Z-Image's latents are an eighth of the picture, 4 levels"
+            ))
         } else if self.block_out_channels.iter().any(|c| *c == 0 || c % self.norm_num_groups != 0) {
             let (channels, groups) = (&self.block_out_channels, self.norm_num_groups);
             Some(format!("`block_out_channels` {channels:?} do not divide into {groups} groups"))
@@ -293,7 +321,8 @@ impl VaeConfig {
     /// What the tensors tell, and the Flux autoencoder's published values for the rest.
     pub fn infer(weights: &Weights) -> Result<Self> {
         let size = |name: &str, axis: usize| size_of(weights, "vae", name, axis);
-        let channels = (0..4).map(|i| size(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0));
+        let channels =
+            (0..4).map(|i| size(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0));
         Self {
             in_channels: size("encoder.conv_in.weight", 1)?,
             out_channels: size("decoder.conv_out.weight", 0)?,
@@ -371,16 +400,24 @@ impl SchedulerConfig {
         {
             Some("only plain flow matching with static or dynamic shift is supported".into())
         } else if !matches!(self.time_shift_type.as_str(), "exponential" | "linear") {
-            Some(format!("`time_shift_type` is `{}`; it must be `exponential` or `linear`", self.time_shift_type))
+            Some(format!(
+                "`time_shift_type` is `{}`; it must be `exponential` or `linear`",
+                self.time_shift_type
+            ))
         } else if !(self.shift > 0.0 && self.shift.is_finite()) {
             Some(format!("`shift` is {}; it must be above 0", self.shift))
         } else if self.num_train_timesteps != 1000.0 {
-            Some(format!("`num_train_timesteps` is {}; only 1000 is supported", self.num_train_timesteps))
+            Some(format!(
+                "`num_train_timesteps` is {}; only 1000 is supported",
+                self.num_train_timesteps
+            ))
         } else {
             None
         };
         match wrong {
-            Some(problem) => Err(Error::Config { file: "scheduler/scheduler_config.json".into(), problem }),
+            Some(problem) => {
+                Err(Error::Config { file: "scheduler/scheduler_config.json".into(), problem })
+            }
             None => Ok(self),
         }
     }
@@ -390,7 +427,9 @@ fn size_of(weights: &Weights, part: &str, name: &str, axis: usize) -> Result<usi
     let size = weights.shape(name).and_then(|shape| shape.get(axis).copied());
     size.ok_or_else(|| Error::Config {
         file: format!("the {part}'s file"),
-        problem: format!("`{name}` is missing, so this is no Z-Image {part}, or the file is damaged"),
+        problem: format!(
+            "`{name}` is missing, so this is no Z-Image {part}, or the file is damaged"
+        ),
     })
 }
 

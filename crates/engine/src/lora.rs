@@ -32,7 +32,8 @@ pub fn modules(transformer: &mut Transformer) -> BTreeMap<String, [usize; 2]> {
 pub fn apply(transformer: &mut Transformer, adapters: &[Applied], device: &Device) -> Result<()> {
     let mut failed = None;
     transformer.visit_linears(&mut |name, linear| {
-        let of_layer = adapters.iter().filter_map(|a| Some((a.adapter.deltas.get(&name)?, a.scale)));
+        let of_layer =
+            adapters.iter().filter_map(|a| Some((a.adapter.deltas.get(&name)?, a.scale)));
         let deltas = of_layer.map(|(delta, scale)| Delta::new(delta, scale, device)).collect();
         match deltas {
             Ok(deltas) => linear.set_deltas(deltas),

@@ -24,14 +24,24 @@ pub(crate) fn storage_for(weights: &Weights, chosen: Option<Storage>) -> Storage
 }
 
 /// An error when `component` in `storage` does not fit into what is free now.
-pub(crate) fn check(component: &str, weights: &Weights, storage: Storage, device: &Device) -> Result<()> {
+pub(crate) fn check(
+    component: &str,
+    weights: &Weights,
+    storage: Storage,
+    device: &Device,
+) -> Result<()> {
     if !device.is_cpu() {
         return Ok(());
     }
     check_against(component, |storage| weights.memory_bytes(storage), storage, available_bytes())
 }
 
-fn check_against(component: &str, needed: impl Fn(Storage) -> u64, storage: Storage, free: u64) -> Result<()> {
+fn check_against(
+    component: &str,
+    needed: impl Fn(Storage) -> u64,
+    storage: Storage,
+    free: u64,
+) -> Result<()> {
     let needs = |storage| needed(storage) + RESERVE_BYTES;
     if needs(storage) <= free {
         return Ok(());
@@ -40,15 +50,26 @@ fn check_against(component: &str, needed: impl Fn(Storage) -> u64, storage: Stor
     let fits = smaller.into_iter().find(|s| needs(*s) <= free);
     let remedy = match fits {
         Some(fits) => format!("--dtype {fits} takes {} and fits", gigabytes(needs(fits))),
-        None => format!("even --dtype q4_k takes {}: close other programs", gigabytes(needs(Storage::Q4K))),
+        None => format!(
+            "even --dtype q4_k takes {}: close other programs",
+            gigabytes(needs(Storage::Q4K))
+        ),
     };
     let (need, have) = (gigabytes(needs(storage)), gigabytes(free));
-    Err(Error::Memory(format!("the {component} needs {need} of memory and {have} are free; {remedy}")))
+    Err(Error::Memory(format!(
+        "the {component} needs {need} of memory and {have} are free; {remedy}"
+    )))
 }
 
 /// An error when the work on pictures of `tokens` tokens, `batch` at a time, cannot fit: `dim` and `ffn` are the
 /// transformer's widths, `pixels` what the decoder holds at once.
-pub(crate) fn check_work(tokens: usize, dim: usize, ffn: usize, pixels: usize, device: &Device) -> Result<()> {
+pub(crate) fn check_work(
+    tokens: usize,
+    dim: usize,
+    ffn: usize,
+    pixels: usize,
+    device: &Device,
+) -> Result<()> {
     // A block holds about a dozen streams of `dim` and three of the feed-forward's width, the scores are bounded, and
     // the decoder's widest level about six copies of 256 channels at half the size and 128 at full size.
     let transformer = 4 * tokens as u64 * (12 * dim + 3 * ffn) as u64 + (512 << 20);
@@ -96,6 +117,11 @@ mod tests {
             message,
             "the transformer needs 13.4 GB of memory and 9.0 GB are free; --dtype q8_0 takes 7.7 GB and fits"
         );
-        assert!(check(1_000_000_000).unwrap_err().to_string().contains("even --dtype q4_k takes 5.1 GB"));
+        assert!(
+            check(1_000_000_000)
+                .unwrap_err()
+                .to_string()
+                .contains("even --dtype q4_k takes 5.1 GB")
+        );
     }
 }

@@ -84,7 +84,11 @@ mod tests {
     use super::*;
 
     fn check(seed: u64, count: usize, want: &[f32]) {
-        let got = Generator::new(Seed(seed)).normal(&[count], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+        let got = Generator::new(Seed(seed))
+            .normal(&[count], &Device::Cpu)
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap();
         for (got, want) in got[count - want.len()..].iter().zip(want) {
             assert!((got - want).abs() < 2e-6, "seed {seed}, {count} values: {got} is not {want}");
         }
@@ -105,7 +109,9 @@ mod tests {
     #[test]
     fn a_number_left_over_is_used_by_the_next_short_draw() {
         let mut generator = Generator::new(Seed(3));
-        let mut draw = |count: usize| generator.normal(&[count], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+        let mut draw = |count: usize| {
+            generator.normal(&[count], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap()
+        };
         let got = [draw(3), draw(2), draw(16)].concat();
         let want = [0.8032761, 0.1748334, 0.0889781, -0.613718, 0.04618245, -0.3397902, 0.2225253];
         for (got, want) in got.iter().zip(want) {

@@ -154,7 +154,16 @@ impl Pipeline {
         };
         let tokenizer = PromptTokenizer::new(&layout.tokenizer_json()?)?;
         let (scheduler, widths) = (scheduler.check()?, transformer_config(&layout)?);
-        Ok(Self { layout, scheduler, tokenizer, options, text_encoder: None, transformer: None, vae: None, widths })
+        Ok(Self {
+            layout,
+            scheduler,
+            tokenizer,
+            options,
+            text_encoder: None,
+            transformer: None,
+            vae: None,
+            widths,
+        })
     }
 
     /// The noise schedule's configuration.
@@ -185,14 +194,17 @@ impl Pipeline {
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Generated> {
-        let schedule = self.check(request)?;
+        self.check(request)?;
         let features = self.encode_prompts(request, interrupt, on)?;
         let (noise, start) = self.draw(request, interrupt, on)?;
         let device = self.options.device.clone();
         let transformer = self.load_transformer(on)?;
         lora::apply(transformer, adapters, &device)?;
-        let captions = features.iter().map(|f| transformer.caption(f, interrupt)).collect::<Result<Vec<_>>>()?;
-        let latents = self.sample(request, &schedule, &captions, (noise, start), interrupt, on)?;
+        let captions = features
+            .iter()
+            .map(|f| transformer.caption(f, interrupt))
+            .collect::<Result<Vec<_>>>()?;
+        let latents = self.sample(request, &captions, (noise, start), interrupt, on)?;
         sampler::check_finite(&latents, "the last step")?;
         if self.options.keep == Keep::OneAtATime {
             self.transformer = None;
@@ -202,22 +214,27 @@ impl Pipeline {
         Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)? })
     }
 
-    /// What can be refused before anything is loaded; the request's schedule.
-    fn check(&self, request: &Request) -> Result<Schedule> {
+    /// Refuses what can be refused before anything is loaded.
+    fn check(&self, request: &Request) -> Result<()> {
         let (width, height) = (request.size.width() as usize, request.size.height() as usize);
         let fits = |image: &Rgb| image.width == width && image.height == height;
         let (image, strength) = match &request.source {
             Source::Text => (None, None),
-            Source::Image { image, strength } | Source::Inpaint { image, strength, .. } => (Some(image), Some(strength)),
+            Source::Image { image, strength } | Source::Inpaint { image, strength, .. } => {
+                (Some(image), Some(strength))
+            }
         };
         if let Some(image) = image.filter(|image| !fits(image)) {
-            let problem = format!("is {}x{}, but the request's size is {}", image.width, image.height, request.size);
+            let problem = format!(
+                "is {}x{}, but the request's size is {}",
+                image.width, image.height, request.size
+            );
             return Err(InvalidField::new("image", problem).into());
         }
-        if let Source::Inpaint { mask, .. } = &request.source {
-            if mask.len() != width * height {
-                return Err(InvalidField::new("mask", "has another size than the image").into());
-            }
+        if let Source::Inpaint { mask, .. } = &request.source
+            && mask.len() != width * height
+        {
+            return Err(InvalidField::new("mask", "has another size than the image").into());
         }
         if let Some(stops) = &request.stops {
             Schedule::check_stops(stops)?;
@@ -227,19 +244,37 @@ impl Pipeline {
         }
         let limits = self.widths.axes_lens;
         if height / 16 > limits[1] || width / 16 > limits[2] {
-            let problem = format!("is {}; this model's rotary tables end at {}x{}", request.size, limits[2] * 16, limits[1] * 16);
+            let problem = format!(
+                "is {}; this model's rotary tables end at {}x{}",
+                request.size,
+                limits[2] * 16,
+                limits[1] * 16
+            );
             return Err(InvalidField::new("size", problem).into());
         }
         let tokens = request.size.image_tokens() * self.pictures_at_once(request);
-        memory::check_work(tokens, self.widths.dim, self.widths.ffn_dim(), width * height, &self.options.device)?;
-        Ok(self.schedule(request))
+        memory::check_work(
+            tokens,
+            self.widths.dim,
+            self.widths.ffn_dim(),
+            width * height,
+            &self.options.device,
+        )
     }
 
     /// Caption features of the prompt and, with guidance, of the negative prompt.
-    fn encode_prompts(&mut self, request: &Request, interrupt: &Interrupt, on: &Listener) -> Result<Vec<Tensor>> {
-        let negative = request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
+    fn encode_prompts(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Vec<Tensor>> {
+        let negative =
+            request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
         let prompts = std::iter::once(request.prompt.clone()).chain(negative);
-        let tokens = prompts.map(|p| self.tokenizer.encode(&p, request.tokens_max)).collect::<Result<Vec<_>>>()?;
+        let tokens = prompts
+            .map(|p| self.tokenizer.encode(&p, request.tokens_max))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(tokens) = tokens.iter().map(|t| t.cut).find(|cut| *cut > 0) {
             on(Event::PromptCut { tokens });
         }
@@ -252,7 +287,12 @@ impl Pipeline {
     }
 
     /// Draws in the reference's order: the posterior, then the noise of all pictures at once.
-    fn draw(&mut self, request: &Request, interrupt: &Interrupt, on: &Listener) -> Result<(Tensor, Start)> {
+    fn draw(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<(Tensor, Start)> {
         let device = self.options.device.clone();
         let channels = self.widths.in_channels;
         let (height, width) = request.size.latent();
@@ -265,7 +305,9 @@ impl Pipeline {
         };
         let start = match &request.source {
             Source::Text => Start::Noise,
-            Source::Image { image, strength } => Start::Image { latents: encode(image)?, strength: *strength },
+            Source::Image { image, strength } => {
+                Start::Image { latents: encode(image)?, strength: *strength }
+            }
             Source::Inpaint { image, mask, strength } => Start::Inpaint {
                 latents: encode(image)?,
                 mask: pixels::mask_to_latent(mask, request.size, &device)?,
@@ -285,27 +327,28 @@ impl Pipeline {
     fn sample(
         &self,
         request: &Request,
-        schedule: &Schedule,
         captions: &[Caption],
         (noise, start): (Tensor, Start),
         watch: &Interrupt,
         on: &Listener,
     ) -> Result<Tensor> {
-        let transformer = loaded(&self.transformer)?;
+        let (transformer, schedule) = (loaded(&self.transformer)?, self.schedule(request));
         let (count, at_once) = (request.count.get(), self.pictures_at_once(request));
         let groups = count.div_ceil(at_once);
         let mut finished = Vec::with_capacity(groups);
         for group in 0..groups {
             let first = group * at_once;
             let pictures = at_once.min(count - first);
-            let spread = |c: Option<&Caption>| vec![c.cloned(); pictures].into_iter().flatten().collect();
+            let spread =
+                |c: Option<&Caption>| vec![c.cloned(); pictures].into_iter().flatten().collect();
             let conditioning = Conditioning {
                 positive: spread(captions.first()),
                 negative: spread(captions.get(1)),
                 guidance: request.guidance,
             };
             let noise = noise.narrow(0, first, pictures)?;
-            let mut run = Run::new(transformer, &conditioning, schedule, (noise, start.clone()), watch)?;
+            let mut run =
+                Run::new(transformer, &conditioning, &schedule, (noise, start.clone()), watch)?;
             for step in &mut run {
                 let step = step?;
                 watch.check()?;
@@ -318,7 +361,12 @@ impl Pipeline {
     }
 
     /// Latents to pictures, one at a time: the decoder's memory grows with the pixels.
-    fn decode(&mut self, latents: &Tensor, interrupt: &Interrupt, on: &Listener) -> Result<Vec<Rgb>> {
+    fn decode(
+        &mut self,
+        latents: &Tensor,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Vec<Rgb>> {
         let vae = self.load_vae(on)?;
         let mut pictures = Vec::new();
         for i in 0..latents.dim(0)? {
@@ -333,12 +381,16 @@ impl Pipeline {
         if self.text_encoder.is_none() {
             let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
             let config = match &self.layout.text_encoder_config {
-                Some(blob) => config::parse::<TextEncoderConfig>(&blob.name(), &blob.read()?)?.check()?,
+                Some(blob) => {
+                    config::parse::<TextEncoderConfig>(&blob.name(), &blob.read()?)?.check()?
+                }
                 None => TextEncoderConfig::infer(&weights)?,
             };
             if self.tokenizer.vocabulary() > config.vocab_size {
                 let (ids, rows) = (self.tokenizer.vocabulary(), config.vocab_size);
-                let problem = format!("has {ids} tokens, but the text encoder knows {rows}: it is of another model");
+                let problem = format!(
+                    "has {ids} tokens, but the text encoder knows {rows}: it is of another model"
+                );
                 return Err(Error::Tokenizer(problem));
             }
             weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
@@ -371,7 +423,12 @@ impl Pipeline {
     }
 
     /// Chooses a component's form, checks that it fits, and reports while it is read.
-    fn prepare(&self, weights: Weights, component: &'static str, on: &Listener) -> Result<Parameters> {
+    fn prepare(
+        &self,
+        weights: Weights,
+        component: &'static str,
+        on: &Listener,
+    ) -> Result<Parameters> {
         let storage = memory::storage_for(&weights, self.options.storage);
         memory::check(component, &weights, storage, &self.options.device)?;
         let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());

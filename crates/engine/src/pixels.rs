@@ -29,7 +29,9 @@ pub fn to_pictures(image: &Tensor) -> Result<Vec<Rgb>> {
     let (batch, _, height, width) = image.dims4()?;
     let picture = |i: usize| {
         let values = image.get(i)?.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;
-        let bytes = values.iter().map(|v| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
+        let bytes = values
+            .iter()
+            .map(|v| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
         Ok(Rgb { width, height, bytes: bytes.collect() })
     };
     (0..batch).map(picture).collect()

@@ -24,7 +24,8 @@ pub struct Tokens {
 impl PromptTokenizer {
     /// From `tokenizer.json`.
     pub fn new(json: &[u8]) -> Result<Self> {
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|e| Error::Tokenizer(format!("cannot be read: {e}")))?;
+        let tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|e| Error::Tokenizer(format!("cannot be read: {e}")))?;
         Ok(Self { tokenizer })
     }
 
@@ -37,12 +38,15 @@ impl PromptTokenizer {
     /// Tokens of `prompt` in its chat, cut to `most`.
     pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
         let encoding = self.tokenizer.encode(Self::chat(prompt), true);
-        let encoding = encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
+        let encoding =
+            encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
         let mut ids = encoding.get_ids().to_vec();
         let cut = ids.len().saturating_sub(most);
         ids.truncate(most);
         if ids.is_empty() {
-            return Err(Error::Tokenizer("made no tokens of the prompt; it is not the model's".into()));
+            return Err(Error::Tokenizer(
+                "made no tokens of the prompt; it is not the model's".into(),
+            ));
         }
         Ok(Tokens { ids, cut })
     }

@@ -91,7 +91,17 @@ impl<'a> Run<'a> {
                 (first, start, Some(Kept { latents, mask }))
             }
         };
-        Ok(Self { network, conditioning, schedule, watch, noise, kept, latents, first, next: first })
+        Ok(Self {
+            network,
+            conditioning,
+            schedule,
+            watch,
+            noise,
+            kept,
+            latents,
+            first,
+            next: first,
+        })
     }
 
     /// The latents as they are now, `[batch, channels, height, width]`.
@@ -123,10 +133,13 @@ impl<'a> Run<'a> {
     fn velocity(&self, t: f64) -> Result<Tensor> {
         let Conditioning { positive, negative, guidance } = self.conditioning;
         let scale = guidance.scale_at(t);
-        let batch: Vec<Tensor> = (0..positive.len()).map(|i| self.latents.get(i)).collect::<candle_core::Result<_>>()?;
+        let batch: Vec<Tensor> =
+            (0..positive.len()).map(|i| self.latents.get(i)).collect::<candle_core::Result<_>>()?;
         let both = positive.iter().chain(negative.iter().filter(|_| scale.is_some()));
-        let items: Vec<_> =
-            both.zip(batch.iter().cycle()).map(|(caption, latents)| Item { latents, caption, t }).collect();
+        let items: Vec<_> = both
+            .zip(batch.iter().cycle())
+            .map(|(caption, latents)| Item { latents, caption, t })
+            .collect();
         let velocities = self.network.forward(&items, self.watch)?;
         let (pos, neg) = velocities.split_at(positive.len());
         let Some(scale) = scale else {

@@ -28,7 +28,10 @@ impl Schedule {
         if falling && inside && !stops.is_empty() {
             return Ok(());
         }
-        Err(zoetrope_api::InvalidField::new("sigmas", "must fall from at most 1 to above 0, each below the one before"))
+        Err(zoetrope_api::InvalidField::new(
+            "sigmas",
+            "must fall from at most 1 to above 0, each below the one before",
+        ))
     }
 
     /// Number of network evaluations.
@@ -73,7 +76,8 @@ fn shift(config: &SchedulerConfig, sigma: f32, image_tokens: usize) -> f32 {
         let s = config.shift;
         return (s as f32 * sigma) / (1.0 + (s - 1.0) as f32 * sigma);
     }
-    let slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len);
+    let slope = (config.max_shift - config.base_shift)
+        / (config.max_image_seq_len - config.base_image_seq_len);
     let mu = config.base_shift + slope * (image_tokens as f64 - config.base_image_seq_len);
     let factor = if config.time_shift_type == "linear" { mu } else { mu.exp() } as f32;
     factor / (factor + (1.0 / sigma - 1.0))

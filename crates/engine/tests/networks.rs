@@ -1,6 +1,8 @@
 //! Every network-level case that was recorded from the reference: tokens, text encoder, transformer, autoencoder,
 //! schedule, noise and pixels, stage by stage.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -45,7 +47,8 @@ fn tokenizer(fixture: &Fixture) -> PromptTokenizer {
 
 fn text_encoder(fixture: &Fixture, depth: Depth) -> TextEncoder {
     let config: TextEncoderConfig = fixture.config("text_encoder/config.json");
-    TextEncoder::load(&fixture.parameters(Role::TextEncoder), &config.check().unwrap(), depth).unwrap()
+    TextEncoder::load(&fixture.parameters(Role::TextEncoder), &config.check().unwrap(), depth)
+        .unwrap()
 }
 
 fn transformer(fixture: &Fixture) -> Transformer {
@@ -97,7 +100,10 @@ fn caption_features_are_the_reference_s() {
         for key in case.params()["prompts"].as_array().unwrap() {
             let key = key.as_str().unwrap();
             let tokens = tokenizer.encode(&fixture.prompt(key), 512).unwrap();
-            case.check(&format!("embeds.{key}"), &encoder.forward(&tokens.ids, &Unwatched).unwrap());
+            case.check(
+                &format!("embeds.{key}"),
+                &encoder.forward(&tokens.ids, &Unwatched).unwrap(),
+            );
         }
     });
 }
@@ -126,14 +132,16 @@ fn time_becomes_the_reference_s_embedding() {
         for (i, t) in t.iter().enumerate() {
             let recorder = Recorder::default();
             let config: TransformerConfig = fixture.config("transformer/config.json");
-            let caption = Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
+            let caption =
+                Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
             let caption = network.caption(&caption, &Unwatched).unwrap();
             let latents = Tensor::zeros((16, 2, 2), DType::F32, &Device::Cpu).unwrap();
             let item = Item { latents: &latents, caption: &caption, t: f64::from(*t) };
             network.forward(&[item], &recorder).unwrap();
             let got = recorder.stages()["t_embedding"].get(0).unwrap();
             let want = case.input("embedding").get(i).unwrap();
-            let worst = (got - want).unwrap().abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            let worst =
+                (got - want).unwrap().abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
             let allowed = case.json["outputs"]["embedding"]["atol"].as_f64().unwrap();
             assert!(f64::from(worst) <= allowed, "{} t {t}: {worst}", case.id);
         }
@@ -146,7 +154,8 @@ fn rotary_angles_are_the_reference_s() {
         let config: TransformerConfig = fixture.config("transformer/config.json");
         let table = RopeTable::new(config.rope_theta, config.axes_dims, config.axes_lens);
         let ids: Vec<Vec<u32>> = case.input("ids").to_vec2().unwrap();
-        let positions: Vec<[usize; 3]> = ids.iter().map(|p| [p[0], p[1], p[2]].map(|v| v as usize)).collect();
+        let positions: Vec<[usize; 3]> =
+            ids.iter().map(|p| [p[0], p[1], p[2]].map(|v| v as usize)).collect();
         let angles = table.angles(&positions, &Device::Cpu).unwrap();
         case.check("cos", &angles.cos);
         case.check("sin", &angles.sin);
@@ -158,8 +167,9 @@ fn run(network: &Transformer, case: &Case, watch: &dyn Watch) -> Vec<Tensor> {
     let t: Vec<f32> = case.input("t").to_vec1().unwrap();
     let latents: Vec<Tensor> =
         (0..t.len()).map(|i| case.input(&format!("latents.{i}")).squeeze(1).unwrap()).collect();
-    let captions: Vec<_> =
-        (0..t.len()).map(|i| network.caption(case.input(&format!("caps.{i}")), watch).unwrap()).collect();
+    let captions: Vec<_> = (0..t.len())
+        .map(|i| network.caption(case.input(&format!("caps.{i}")), watch).unwrap())
+        .collect();
     let items: Vec<_> = (0..t.len())
         .map(|i| Item { latents: &latents[i], caption: &captions[i], t: f64::from(t[i]) })
         .collect();
@@ -192,7 +202,8 @@ fn every_stage_of_the_transformer_is_the_reference_s() {
         }
         case.check("out", &out.unsqueeze(1).unwrap());
         let stages = case.json["outputs"].as_object().unwrap().keys();
-        let stages = stages.filter(|k| !k.ends_with("_ids") && !k.ends_with("_mask") && *k != "out").count();
+        let stages =
+            stages.filter(|k| !k.ends_with("_ids") && !k.ends_with("_mask") && *k != "out").count();
         assert_eq!(compared, stages, "{}: stages compared", case.id);
 
         let (_, _, height, width) = case.input("latents.0").dims4().unwrap();
@@ -200,7 +211,8 @@ fn every_stage_of_the_transformer_is_the_reference_s() {
         let padded = case.input("caption_pad_mask").dim(0).unwrap();
         let image: Vec<Vec<u32>> = case.input("image_position_ids").to_vec2().unwrap();
         let same = |got: Vec<[usize; 3]>, want: &[Vec<u32>]| {
-            let got: Vec<Vec<u32>> = got.iter().map(|p| p.iter().map(|v| *v as u32).collect()).collect();
+            let got: Vec<Vec<u32>> =
+                got.iter().map(|p| p.iter().map(|v| *v as u32).collect()).collect();
             assert_eq!(got, want, "{}", case.id);
         };
         same(transformer::caption_positions(padded), &caption[..padded]);
@@ -268,7 +280,10 @@ fn schedules_are_the_reference_s() {
             let sigmas = Tensor::new(schedule.sigmas(), &Device::Cpu).unwrap();
             case.check(&format!("{name}.sigmas"), &sigmas);
             let timesteps: Vec<f32> = (0..steps).map(|i| schedule.timestep(i)).collect();
-            case.check(&format!("{name}.timesteps"), &Tensor::new(timesteps, &Device::Cpu).unwrap());
+            case.check(
+                &format!("{name}.timesteps"),
+                &Tensor::new(timesteps, &Device::Cpu).unwrap(),
+            );
         };
         for shift in case.params()["shifts"].as_array().unwrap() {
             let shift = shift.as_f64().unwrap();
@@ -285,9 +300,12 @@ fn schedules_are_the_reference_s() {
         }
         for item in case.params()["dynamic"].as_array().unwrap() {
             let kind = item["type"].as_str().unwrap();
-            let (tokens, steps) = (item["image_tokens"].as_u64().unwrap(), item["steps"].as_u64().unwrap());
-            let config: SchedulerConfig =
-                serde_json::from_value(serde_json::json!({"use_dynamic_shifting": true, "time_shift_type": kind})).unwrap();
+            let (tokens, steps) =
+                (item["image_tokens"].as_u64().unwrap(), item["steps"].as_u64().unwrap());
+            let config: SchedulerConfig = serde_json::from_value(
+                serde_json::json!({"use_dynamic_shifting": true, "time_shift_type": kind}),
+            )
+            .unwrap();
             let schedule = Schedule::new(&config.check().unwrap(), steps as usize, tokens as usize);
             check(&format!("dynamic.{kind}.tokens{tokens}.steps{steps}"), &schedule);
         }
@@ -299,7 +317,9 @@ fn noise_is_torch_s() {
     every("noise", |_, case| {
         let recorded = case.json["outputs"].as_object().unwrap();
         for name in recorded.keys().filter(|k| k.starts_with("seed")) {
-            let [seed, shape, dtype] = name.split('.').collect::<Vec<_>>()[..] else { panic!("{name}") };
+            let [seed, shape, dtype] = name.split('.').collect::<Vec<_>>()[..] else {
+                panic!("{name}")
+            };
             let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
             let seed = Seed(seed.strip_prefix("seed").unwrap().parse().unwrap());
             let got = Generator::new(seed).normal(&shape, &Device::Cpu).unwrap();
@@ -310,29 +330,45 @@ fn noise_is_torch_s() {
             }
         }
         let list = &case.params()["list"];
-        let numbers = |v: &serde_json::Value| v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect::<Vec<_>>();
+        let numbers = |v: &serde_json::Value| {
+            v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect::<Vec<_>>()
+        };
         let shape: Vec<usize> = numbers(&list["shape"]).iter().map(|n| *n as usize).collect();
         let rows: Vec<Tensor> = numbers(&list["seeds"])
             .into_iter()
-            .map(|seed| Generator::new(Seed(seed)).normal(&[&[1], &shape[1..]].concat(), &Device::Cpu).unwrap())
+            .map(|seed| {
+                Generator::new(Seed(seed))
+                    .normal(&[&[1], &shape[1..]].concat(), &Device::Cpu)
+                    .unwrap()
+            })
             .collect();
         case.check("list", &Tensor::cat(&rows, 0).unwrap());
         let consecutive = &case.params()["consecutive"];
         let mut generator = Generator::new(Seed(consecutive["seed"].as_u64().unwrap()));
         for (i, shape) in consecutive["shapes"].as_array().unwrap().iter().enumerate() {
             let shape: Vec<usize> = numbers(shape).iter().map(|n| *n as usize).collect();
-            case.check(&format!("consecutive.{i}"), &generator.normal(&shape, &Device::Cpu).unwrap());
+            case.check(
+                &format!("consecutive.{i}"),
+                &generator.normal(&shape, &Device::Cpu).unwrap(),
+            );
         }
     });
 }
 
 /// bfloat16 noise is the float32 noise rounded; a tie may fall the other way by the float32 noise's last digit.
 fn check_rounded(case: &Case, name: &str, got: &Tensor) {
-    let flat = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let flat = |t: &Tensor| {
+        t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
     let (got, want) = (flat(&got.to_dtype(DType::BF16).unwrap()), flat(case.input(name)));
     for (g, w) in got.iter().zip(&want) {
         assert!((g - w).abs() <= w.abs() / 128.0, "{} {name}: {g} is not {w}", case.id);
     }
     let other = got.iter().zip(&want).filter(|(g, w)| g != w).count();
-    assert!(other * 1000 <= got.len(), "{} {name}: {other} of {} round otherwise", case.id, got.len());
+    assert!(
+        other * 1000 <= got.len(),
+        "{} {name}: {other} of {} round otherwise",
+        case.id,
+        got.len()
+    );
 }

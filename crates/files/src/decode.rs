@@ -69,7 +69,10 @@ pub fn read_mask(path: &Path, limits: &Limits) -> Result<Mask> {
     let mask = |bytes: &[u8]| {
         let (image, _) = open(bytes, limits)?;
         let rgb = image.to_rgb8();
-        let luma = |p: &[u8]| (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000) >> 16;
+        let luma = |p: &[u8]| {
+            (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000)
+                >> 16
+        };
         let grey = rgb.as_raw().chunks_exact(3).map(|p| luma(p) as u8).collect();
         Ok(Mask { width: rgb.width(), height: rgb.height(), grey })
     };
@@ -115,7 +118,10 @@ fn bytes_of(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
         return Err(image("is a folder, not an image".into()));
     }
     let mut bytes = Vec::new();
-    opened.take(limits.bytes_max + 1).read_to_end(&mut bytes).map_err(|e| image(format!("cannot be read: {e}")))?;
+    opened
+        .take(limits.bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| image(format!("cannot be read: {e}")))?;
     Ok(bytes)
 }
 
@@ -125,15 +131,22 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
     }
     if bytes.len() as u64 > limits.bytes_max {
         let most = limits.bytes_max >> 20;
-        return Err(Error::Image(format!("is larger than {most} MiB, the most that is read; make it smaller")));
+        return Err(Error::Image(format!(
+            "is larger than {most} MiB, the most that is read; make it smaller"
+        )));
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let reader = reader.map_err(|e| Error::Image(format!("cannot be read: {e}")))?;
     let Some(format) = reader.format() else { return Err(unknown(bytes)) };
     let name = name_of(format)?;
     let whole = |e: image::ImageError| {
-        Error::Image(format!("is no whole {name} image ({e}); it may be cut short or damaged: save it again"))
+        Error::Image(format!(
+            "is no whole {name} image ({e}); it may be cut short or damaged: save it again"
+        ))
     };
+    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
+        return Err(Error::Image("is no whole JPEG image: it is cut short; save it again".into()));
+    }
     let mut decoder = reader.into_decoder().map_err(whole)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels_max {
@@ -173,9 +186,15 @@ fn name_of(format: ImageFormat) -> Result<&'static str> {
         ImageFormat::Pnm => "PNM",
         ImageFormat::Qoi => "QOI",
         ImageFormat::Avif => {
-            return Err(Error::Image("is an AVIF image, which can be written but not read yet; convert it to PNG".into()));
+            return Err(Error::Image(
+                "is an AVIF image, which can be written but not read yet; convert it to PNG".into(),
+            ));
         }
-        _ => return Err(Error::Image("is an image of a format that is not read; convert it to PNG".into())),
+        _ => {
+            return Err(Error::Image(
+                "is an image of a format that is not read; convert it to PNG".into(),
+            ));
+        }
     })
 }
 
@@ -191,13 +210,22 @@ fn unknown(bytes: &[u8]) -> Error {
     Error::Image(what.into())
 }
 
+/// Whether a JPEG's last scan is followed by the end marker; the decoder fills what is missing with grey. Within a scan the
+/// marker cannot stand: the byte 0xff is escaped there.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let last_scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]);
+    last_scan.is_some_and(|start| bytes[start..].windows(2).any(|pair| pair == [0xff, 0xd9]))
+}
+
 fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Gif => {
-            let frames = image::codecs::gif::GifDecoder::new(Cursor::new(bytes)).map(|d| d.into_frames());
+            let frames =
+                image::codecs::gif::GifDecoder::new(Cursor::new(bytes)).map(|d| d.into_frames());
             frames.is_ok_and(|frames| frames.take(2).filter(Result::is_ok).count() > 1)
         }
-        ImageFormat::WebP => image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|d| d.has_animation()),
+        ImageFormat::WebP => image::codecs::webp::WebPDecoder::new(Cursor::new(bytes))
+            .is_ok_and(|d| d.has_animation()),
         ImageFormat::Png => {
             let decoder = image::codecs::png::PngDecoder::new(Cursor::new(bytes));
             decoder.is_ok_and(|d| d.is_apng().unwrap_or(false))

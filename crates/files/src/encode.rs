@@ -58,10 +58,16 @@ pub fn encode(picture: &Picture, format: Format, parameters: Option<&str>) -> Re
     let exif = parameters.map(metadata::exif);
     let done = match format {
         Format::Png => {
-            let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive);
+            let encoder = PngEncoder::new_with_quality(
+                &mut bytes,
+                CompressionType::Default,
+                FilterType::Adaptive,
+            );
             with_exif(encoder, exif, picture)
         }
-        Format::Jpeg => with_exif(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), exif, picture),
+        Format::Jpeg => {
+            with_exif(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), exif, picture)
+        }
         Format::WebP => with_exif(WebPEncoder::new_lossless(&mut bytes), exif, picture),
         Format::Avif => {
             let encoder = AvifEncoder::new_with_speed_quality(&mut bytes, AVIF_SPEED, AVIF_QUALITY);
@@ -72,7 +78,11 @@ pub fn encode(picture: &Picture, format: Format, parameters: Option<&str>) -> Re
     Ok(bytes.into_inner())
 }
 
-fn with_exif(mut encoder: impl ImageEncoder, exif: Option<Vec<u8>>, picture: &Picture) -> Result<(), ImageError> {
+fn with_exif(
+    mut encoder: impl ImageEncoder,
+    exif: Option<Vec<u8>>,
+    picture: &Picture,
+) -> Result<(), ImageError> {
     if let Some(exif) = exif {
         encoder.set_exif_metadata(exif).map_err(ImageError::Unsupported)?;
     }

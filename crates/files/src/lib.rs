@@ -5,6 +5,7 @@ mod encode;
 pub mod hub;
 mod metadata;
 mod picture;
+mod resample;
 mod write;
 
 pub use decode::{Decoded, Limits, Note, decode, read, read_mask};
@@ -39,7 +40,9 @@ pub enum Error {
         source: image::ImageError,
     },
     /// A file's ending that stands for no format.
-    #[error("{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp or .avif")]
+    #[error(
+        "{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp or .avif"
+    )]
     Ending {
         /// The file.
         file: String,

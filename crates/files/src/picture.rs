@@ -1,7 +1,6 @@
 //! Pictures and masks in memory, and the resampling between sizes.
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use crate::resample::lanczos;
 
 /// An RGB picture, 8 bit, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Mask {
 impl Picture {
     /// The picture at another size, by the 8-bit Lanczos filter that Pillow and so the reference uses.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let rgb = lanczos((&self.rgb, self.width, self.height), (width, height), PixelType::U8x3);
+        let rgb = lanczos(&self.rgb, (self.width, self.height), (width, height), 3);
         Self { width, height, rgb }
     }
 }
@@ -36,18 +35,7 @@ impl Picture {
 impl Mask {
     /// The mask at another size, by the same filter.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let grey = lanczos((&self.grey, self.width, self.height), (width, height), PixelType::U8);
+        let grey = lanczos(&self.grey, (self.width, self.height), (width, height), 1);
         Self { width, height, grey }
     }
-}
-
-fn lanczos((bytes, from_width, from_height): (&[u8], u32, u32), (width, height): (u32, u32), pixel: PixelType) -> Vec<u8> {
-    if (from_width, from_height) == (width, height) {
-        return bytes.to_vec();
-    }
-    let from = Image::from_vec_u8(from_width, from_height, bytes.to_vec(), pixel).expect("a picture has its size in bytes");
-    let mut to = Image::new(width, height, pixel);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(false);
-    Resizer::new().resize(&from, &mut to, &options).expect("both images have the same pixels");
-    to.into_vec()
 }

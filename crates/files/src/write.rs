@@ -31,7 +31,10 @@ fn temporary(path: &Path) -> Result<NamedTempFile> {
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        return Err(error(path, format!("cannot be written: there is no folder {}", folder.display())));
+        return Err(error(
+            path,
+            format!("cannot be written: there is no folder {}", folder.display()),
+        ));
     }
     NamedTempFile::new_in(folder).map_err(|e| error(path, format!("cannot be written: {e}")))
 }

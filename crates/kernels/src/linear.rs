@@ -72,7 +72,8 @@ impl Matrix {
             Self::Fp8 { values, scale } => {
                 let (rows, columns) = values.dims2()?;
                 let bytes = values.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
-                let wide: Vec<f32> = bytes.iter().map(|&b| FP8_E4M3FN[b as usize] * scale).collect();
+                let wide: Vec<f32> =
+                    bytes.iter().map(|&b| FP8_E4M3FN[b as usize] * scale).collect();
                 Tensor::from_vec(wide, (rows, columns), values.device())
             }
             Self::Quantized(blocks) => blocks.dequantize(&blocks.device()),
@@ -218,7 +219,10 @@ mod tests {
         for bits in (0..0x7fu8).chain(0x80..0xff) {
             assert_eq!(fp8_e4m3fn_from_f32(FP8_E4M3FN[bits as usize]), bits);
         }
-        assert_eq!((fp8_e4m3fn_from_f32(1.0625), fp8_e4m3fn_from_f32(1.1875), fp8_e4m3fn_from_f32(-1e9)), (0x38, 0x3a, 0xfe));
+        assert_eq!(
+            (fp8_e4m3fn_from_f32(1.0625), fp8_e4m3fn_from_f32(1.1875), fp8_e4m3fn_from_f32(-1e9)),
+            (0x38, 0x3a, 0xfe)
+        );
     }
 
     #[test]

@@ -72,7 +72,9 @@ mod tests {
     #[test]
     fn prompts_of_its_world_have_no_stranger() {
         let demo = Demo::load().unwrap();
-        for prompt in ["A red house on the left, at night.", "左边有一座红色的房子，夜晚", "the sea, clouds"] {
+        for prompt in
+            ["A red house on the left, at night.", "左边有一座红色的房子，夜晚", "the sea, clouds"]
+        {
             assert_eq!(demo.stranger(prompt), None, "{prompt}");
         }
         assert_eq!(demo.stranger("a red dragon").as_deref(), Some("dragon"));

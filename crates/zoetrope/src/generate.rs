@@ -96,7 +96,11 @@ pub(crate) struct Args {
 
 impl<'a> From<&'a Args> for Wanted<'a> {
     fn from(args: &'a Args) -> Self {
-        Self { model: &args.model, text_encoder: args.text_encoder.as_deref(), vae: args.vae.as_deref() }
+        Self {
+            model: &args.model,
+            text_encoder: args.text_encoder.as_deref(),
+            vae: args.vae.as_deref(),
+        }
     }
 }
 
@@ -104,7 +108,11 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let prompt = prompt(&args.prompt)?;
     let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
     let storage: Storage = args.dtype.parse().context("--dtype")?;
-    let options = Options { storage: Some(storage), device: device::parse(&args.device)?, keep: Keep::OneAtATime };
+    let options = Options {
+        storage: Some(storage),
+        device: device::parse(&args.device)?,
+        keep: Keep::OneAtATime,
+    };
     let layout = model::locate(args.into(), environment)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model, pipeline.scheduler())?;
@@ -138,13 +146,19 @@ fn prompt(typed: &str) -> anyhow::Result<String> {
         return Ok(typed.into());
     }
     let mut bytes = Vec::new();
-    std::io::stdin().take(PROMPT_BYTES_MAX + 1).read_to_end(&mut bytes).context("the prompt on standard input")?;
+    std::io::stdin()
+        .take(PROMPT_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .context("the prompt on standard input")?;
     if bytes.len() as u64 > PROMPT_BYTES_MAX {
         bail!("the prompt on standard input is longer than {PROMPT_BYTES_MAX} bytes");
     }
     let text = String::from_utf8(bytes).context("the prompt on standard input is not UTF-8")?;
     // A pipe ends in a line break that nobody meant.
-    Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_string())
+    Ok(text
+        .strip_suffix('\n')
+        .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t))
+        .to_string())
 }
 
 fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<Request> {
@@ -153,7 +167,8 @@ fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<R
     let size = size(args, image.as_ref(), defaults)?;
     let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
     let strength = Strength::new(args.strength)?;
-    let mask = args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
+    let mask =
+        args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
     let source = match (image, mask) {
         (None, _) => Source::Text,
         (Some(image), None) => Source::Image { image: fitted(image), strength },
@@ -194,7 +209,11 @@ fn size(args: &Args, image: Option<&Picture>, defaults: &Defaults) -> anyhow::Re
     let down = |side: u32| side / ImageSize::MULTIPLE * ImageSize::MULTIPLE;
     let (width, height) = match image {
         Some(image) if image.width < 16 || image.height < 16 => {
-            bail!("--image is {}x{} pixels; give a --size of at least 16x16", image.width, image.height)
+            bail!(
+                "--image is {}x{} pixels; give a --size of at least 16x16",
+                image.width,
+                image.height
+            )
         }
         Some(image) => (down(image.width), down(image.height)),
         None => (defaults.width, defaults.height),
@@ -209,7 +228,10 @@ fn by_chance() -> u64 {
 
 /// The files to write, checked before the work begins.
 fn outputs(args: &Args, request: &Request) -> anyhow::Result<Vec<(PathBuf, Format)>> {
-    let named = args.output.clone().unwrap_or_else(|| format!("{}-{}.png", slug(&request.prompt), request.seed.0).into());
+    let named = args
+        .output
+        .clone()
+        .unwrap_or_else(|| format!("{}-{}.png", slug(&request.prompt), request.seed.0).into());
     let format = Format::of(&named)?;
     let count = request.count.get();
     let numbered = |i: usize| {
@@ -217,7 +239,8 @@ fn outputs(args: &Args, request: &Request) -> anyhow::Result<Vec<(PathBuf, Forma
         let ending = named.extension().unwrap_or_default().to_string_lossy();
         named.with_file_name(format!("{stem}-{}.{ending}", i + 1))
     };
-    let paths: Vec<_> = if count == 1 { vec![named.clone()] } else { (0..count).map(numbered).collect() };
+    let paths: Vec<_> =
+        if count == 1 { vec![named.clone()] } else { (0..count).map(numbered).collect() };
     for path in paths.iter().chain(&args.save_latents) {
         zoetrope_files::check_writable(path)?;
     }
@@ -227,7 +250,8 @@ fn outputs(args: &Args, request: &Request) -> anyhow::Result<Vec<(PathBuf, Forma
 /// A file name from a prompt: its first words.
 fn slug(prompt: &str) -> String {
     let words = prompt.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
-    let name: String = words.take(6).collect::<Vec<_>>().join("-").to_lowercase().chars().take(48).collect();
+    let name: String =
+        words.take(6).collect::<Vec<_>>().join("-").to_lowercase().chars().take(48).collect();
     if name.is_empty() { "zoetrope".into() } else { name }
 }
 
@@ -252,7 +276,11 @@ fn on_ctrl_c(interrupt: &Interrupt) -> anyhow::Result<()> {
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
 }
 
-fn read_adapters(pipeline: &mut Pipeline, files: &[(PathBuf, f64)], on: &Listener) -> anyhow::Result<Vec<Applied>> {
+fn read_adapters(
+    pipeline: &mut Pipeline,
+    files: &[(PathBuf, f64)],
+    on: &Listener,
+) -> anyhow::Result<Vec<Applied>> {
     let read = |(path, scale): &(PathBuf, f64)| {
         let adapter = pipeline.read_adapter(&Blob::File(path.clone()), on)?;
         Ok(Applied { adapter: Arc::new(adapter), scale: *scale })
@@ -260,12 +288,20 @@ fn read_adapters(pipeline: &mut Pipeline, files: &[(PathBuf, f64)], on: &Listene
     files.iter().map(read).collect()
 }
 
-fn save(args: &Args, request: &Request, generated: &Generated, outputs: &[(PathBuf, Format)]) -> anyhow::Result<()> {
+fn save(
+    args: &Args,
+    request: &Request,
+    generated: &Generated,
+    outputs: &[(PathBuf, Format)],
+) -> anyhow::Result<()> {
     // Everything is encoded before anything is written.
     let mut files = Vec::new();
     for (i, (picture, (path, format))) in generated.pictures.iter().zip(outputs).enumerate() {
         let parameters = parameters(args, request, i).to_string();
-        files.push((path, zoetrope_files::encode(&to_picture(picture), *format, Some(&parameters))?));
+        files.push((
+            path,
+            zoetrope_files::encode(&to_picture(picture), *format, Some(&parameters))?,
+        ));
     }
     if let Some(path) = &args.save_latents {
         files.push((path, latents_file(generated)?));
@@ -312,7 +348,9 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
         add("image", path(image));
         add("strength", args.strength.into());
     }
-    for (name, file) in [("mask", &args.mask), ("text_encoder", &args.text_encoder), ("vae", &args.vae)] {
+    for (name, file) in
+        [("mask", &args.mask), ("text_encoder", &args.text_encoder), ("vae", &args.vae)]
+    {
         if let Some(file) = file {
             add(name, path(file));
         }
@@ -325,7 +363,8 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
 
 fn report(args: &Args, request: &Request, outputs: &[(PathBuf, Format)], seconds: f64) {
     if args.json {
-        let images: Vec<Value> = outputs.iter().map(|(path, _)| json!({"path": path.display().to_string()})).collect();
+        let images: Vec<Value> =
+            outputs.iter().map(|(path, _)| json!({"path": path.display().to_string()})).collect();
         let mut fields = parameters(args, request, 0);
         fields["images"] = images.into();
         fields["seconds"] = ((seconds * 1000.0).round() / 1000.0).into();

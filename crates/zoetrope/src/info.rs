@@ -18,7 +18,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let bytes = std::fs::read(&args.file).with_context(|| args.file.display().to_string())?;
     let Some(text) = zoetrope_files::read_parameters(&bytes) else {
-        bail!("{}: holds no parameters; it was not made by zoetrope, or its metadata was removed", args.file.display());
+        bail!(
+            "{}: holds no parameters; it was not made by zoetrope, or its metadata was removed",
+            args.file.display()
+        );
     };
     let json: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
     match &json {

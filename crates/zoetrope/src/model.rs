@@ -23,10 +23,16 @@ impl Defaults {
     pub(crate) fn of(model: &str, scheduler: &SchedulerConfig) -> anyhow::Result<Self> {
         if model == demo::NAME {
             let demo = demo::Demo::load()?;
-            return Ok(Self { width: demo.width, height: demo.height, steps: demo.steps, guidance_scale: 0.0 });
+            return Ok(Self {
+                width: demo.width,
+                height: demo.height,
+                steps: demo.steps,
+                guidance_scale: 0.0,
+            });
         }
         // The schedule tells the two apart: 3 for Turbo, 6 for the base model.
-        let base = !scheduler.use_dynamic_shifting && scheduler.shift >= (Family::Turbo.shift() + Family::Base.shift()) / 2.0;
+        let base = !scheduler.use_dynamic_shifting
+            && scheduler.shift >= (Family::Turbo.shift() + Family::Base.shift()) / 2.0;
         let (steps, guidance_scale) = if base { (28, 4.0) } else { (8, 0.0) };
         Ok(Self { width: 1024, height: 768, steps, guidance_scale })
     }
@@ -51,9 +57,13 @@ pub(crate) fn locate(wanted: Wanted, environment: &Environment) -> anyhow::Resul
         return Ok(Layout::locate(Path::new(model), text_encoder, vae)?);
     }
     let Ok(repo) = model.parse() else {
-        bail!("--model {model}: there is no such file or folder; use `demo`, a path, or a hub id as Tongyi-MAI/Z-Image-Turbo")
+        bail!(
+            "--model {model}: there is no such file or folder; use `demo`, a path, or a hub id as Tongyi-MAI/Z-Image-Turbo"
+        )
     };
-    match models::obtain(&environment.hub, &repo, Consent::Ask).with_context(|| format!("--model {model}"))? {
+    match models::obtain(&environment.hub, &repo, Consent::Ask)
+        .with_context(|| format!("--model {model}"))?
+    {
         Obtained::Directory(folder) => Ok(Layout::locate(&folder, text_encoder, vae)?),
         Obtained::Files { transformer, text_encoder: own_text, vae: own_vae, configs } => {
             let (text_encoder, vae) = (text_encoder.unwrap_or(&own_text), vae.unwrap_or(&own_vae));
@@ -65,13 +75,13 @@ pub(crate) fn locate(wanted: Wanted, environment: &Environment) -> anyhow::Resul
 /// An adapter's file and scale, `FILE[:SCALE]`.
 pub(crate) fn lora(text: &str) -> anyhow::Result<(PathBuf, f64)> {
     // A colon may be part of the path; only what reads as a number after the last one is a scale.
-    if let Some((file, scale)) = text.rsplit_once(':') {
-        if let Ok(scale) = scale.parse::<f64>() {
-            if !scale.is_finite() || scale.abs() > 100.0 {
-                bail!("--lora {text}: the scale is {scale}; it must lie between -100 and 100");
-            }
-            return Ok((file.into(), scale));
+    let scaled =
+        text.rsplit_once(':').and_then(|(file, scale)| Some((file, scale.parse::<f64>().ok()?)));
+    if let Some((file, scale)) = scaled {
+        if !scale.is_finite() || scale.abs() > 100.0 {
+            bail!("--lora {text}: the scale is {scale}; it must lie between -100 and 100");
         }
+        return Ok((file.into(), scale));
     }
     let path = PathBuf::from(text);
     std::fs::metadata(&path).with_context(|| format!("--lora {text}"))?;

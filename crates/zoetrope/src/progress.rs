@@ -9,7 +9,8 @@ use zoetrope_engine::pipeline::{Event, Listener};
 
 /// A bar on standard error, hidden where that is no terminal.
 pub(crate) fn listener() -> (ProgressBar, Listener) {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.enable_steady_tick(Duration::from_millis(200));
     let shown = bar.clone();
     let on = move |event: Event| show(&shown, event);
@@ -35,7 +36,9 @@ fn show(bar: &ProgressBar, event: Event) {
         }
         Event::Decoding => bar.set_message("developing"),
         Event::PromptCut { tokens } => {
-            bar.suspend(|| eprintln!("note: the prompt is too long; its last {tokens} tokens are cut off"));
+            bar.suspend(|| {
+                eprintln!("note: the prompt is too long; its last {tokens} tokens are cut off")
+            });
         }
     }
 }

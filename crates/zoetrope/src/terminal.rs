@@ -14,8 +14,11 @@ pub(crate) fn show(picture: &Picture) {
     if viuer::get_kitty_support() == viuer::KittySupport::None && !viuer::is_iterm_supported() {
         return;
     }
-    let Some(image) = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone()) else { return };
-    let config = viuer::Config { absolute_offset: false, width: Some(48), ..viuer::Config::default() };
+    let Some(image) = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone()) else {
+        return;
+    };
+    let config =
+        viuer::Config { absolute_offset: false, width: Some(48), ..viuer::Config::default() };
     // The picture is written already; a terminal that fails to show it is no failure.
     let _ = viuer::print(&DynamicImage::ImageRgb8(image), &config);
 }

@@ -139,4 +139,4 @@ def words():
             for option in options:
                 out.update(option.split())
     chinese_words = {w for table in ZH.values() for options in table.values() for w in options}
-    return sorted(out | {"a", "an", "picture", "illustration", "of"}), sorted(chinese_words | {"一", "有", "是"})
+    return sorted(out | {"a", "an", "picture", "illustration", "of"}), sorted(chinese_words | {"一座", "一条", "一个", "一棵", "有", "是"})

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from . import draw, world
-from .stage import Stage, to_tensor
+from .stage import Stage, device, to_tensor
 
+WHOLE = [(192, 192), (256, 144), (144, 256), (224, 160), (160, 224), (256, 256)]
 SIDES = [(192, 192), (256, 256), (320, 192), (192, 320)]
 
 
@@ -37,7 +38,7 @@ def crops(rng, count, side, pool):
         if rng.random() < 0.6:
             top = min(x.shape[1] - side, int(x.shape[1] * rng.uniform(0.3, 0.6)))
         out.append(x[:, top : top + side, left : left + side])
-    return torch.stack(out).float() / 127.5 - 1
+    return torch.stack(out).float().to(device()) / 127.5 - 1
 
 
 def edges(x):
@@ -59,6 +60,20 @@ def train(folder, steps=1600, batch=8, side=80):
     pool = [(picture(i) + 1).mul(127.5).round().to(torch.uint8) for i in range(1200)]
     while stage.step < steps:
         stage.update(loss_of(stage.model, crops(rng, batch, side, pool)))
+    return train_whole(folder, stage.finish())
+
+
+def train_whole(folder, start, steps=1000, batch=2):
+    """Whole pictures at the sizes that are shown: the norms' statistics are of all of a picture, not of a crop."""
+    stage = Stage(folder, "vae-whole", build, steps, lr=2.5e-3, warmup=20)
+    if stage.step == 0:
+        stage.model.load_state_dict(start.state_dict())
+        stage.average.load_state_dict(start.state_dict())
+    while stage.step < steps:
+        width, height = WHOLE[stage.step % len(WHOLE)]
+        seeds = [2_000_000 + stage.step * batch + i for i in range(batch)]
+        pictures = [to_tensor(draw.draw(world.sample_training(s), width, height, s)) for s in seeds]
+        stage.update(loss_of(stage.model, torch.stack(pictures).to(device())))
     model = stage.finish()
     normalise(model)
     return model
@@ -67,7 +82,7 @@ def train(folder, steps=1600, batch=8, side=80):
 @torch.no_grad()
 def normalise(model):
     """Chooses scaling and shift so that latents have mean 0 and deviation 1 over all channels."""
-    z = torch.cat([model.encode(picture(4 * i)[None]).latent_dist.mean.flatten(1) for i in range(64)])
+    z = torch.cat([model.encode(picture(4 * i)[None].to(device())).latent_dist.mean.flatten(1) for i in range(64)])
     shift, scale = z.mean().item(), 1 / z.std().item()
     model.register_to_config(scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
 
@@ -77,6 +92,6 @@ def error(model, count=32):
     """Mean absolute error in levels of 255 on pictures that training did not see, latents rounded to the mean."""
     total = 0.0
     for i in range(count):
-        x = picture(10_000_000 + i)[None]
+        x = picture(10_000_000 + i)[None].to(device())
         total += (model.decode(model.encode(x).latent_dist.mean).sample.clamp(-1, 1) - x).abs().mean().item() * 127.5
     return total / count

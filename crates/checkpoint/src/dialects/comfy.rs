@@ -4,7 +4,9 @@ use super::{Meaning, replace_parts};
 
 /// Names that only this dialect has.
 pub(super) fn is_typical(name: &str) -> bool {
-    name.contains(".attention.qkv.") || name.starts_with("x_embedder.") || name.starts_with("final_layer.")
+    name.contains(".attention.qkv.")
+        || name.starts_with("x_embedder.")
+        || name.starts_with("final_layer.")
 }
 
 pub(super) fn meaning(name: &str) -> Meaning {
@@ -19,7 +21,12 @@ pub(super) fn meaning(name: &str) -> Meaning {
         return Meaning::Tensor(format!("all_final_layer.2-1.{rest}"));
     }
     if let Some((before, after)) = name.split_once(".attention.qkv.") {
-        return Meaning::Parts(["to_q", "to_k", "to_v"].map(|p| format!("{before}.attention.{p}.{after}")).to_vec());
+        return Meaning::Parts(
+            ["to_q", "to_k", "to_v"].map(|p| format!("{before}.attention.{p}.{after}")).to_vec(),
+        );
     }
-    Meaning::Tensor(replace_parts(name, &[("out", "to_out.0"), ("q_norm", "norm_q"), ("k_norm", "norm_k")]))
+    Meaning::Tensor(replace_parts(
+        name,
+        &[("out", "to_out.0"), ("q_norm", "norm_q"), ("k_norm", "norm_k")],
+    ))
 }

@@ -37,16 +37,28 @@ const PREFIXES: &[(Role, &[&str])] = &[
     (Role::Transformer, &["model.diffusion_model.", "diffusion_model.", "transformer."]),
     (
         Role::TextEncoder,
-        &["text_encoders.qwen3_4b.transformer.model.", "text_encoders.qwen3_4b.model.", "text_encoder.model.", "model."],
+        &[
+            "text_encoders.qwen3_4b.transformer.model.",
+            "text_encoders.qwen3_4b.model.",
+            "text_encoder.model.",
+            "model.",
+        ],
     ),
     (Role::Vae, &["first_stage_model.", "vae."]),
 ];
 
 impl Dialect {
     /// The dialect and the prefix of a file's names.
-    pub(crate) fn recognise<'a>(role: Role, names: impl Iterator<Item = &'a str> + Clone) -> (Self, &'static str) {
+    pub(crate) fn recognise<'a>(
+        role: Role,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> (Self, &'static str) {
         let prefixes = PREFIXES.iter().find(|(r, _)| *r == role).map_or(&[][..], |(_, p)| p);
-        let prefix = prefixes.iter().find(|p| names.clone().any(|n| n.starts_with(**p))).copied().unwrap_or("");
+        let prefix = prefixes
+            .iter()
+            .find(|p| names.clone().any(|n| n.starts_with(**p)))
+            .copied()
+            .unwrap_or("");
         let mut bare = names.filter_map(|n| n.strip_prefix(prefix));
         let dialect = match role {
             Role::Transformer if bare.any(comfy::is_typical) => Self::Comfy,
@@ -68,7 +80,10 @@ impl Dialect {
 
     /// What `name`, without its prefix, means.
     pub(crate) fn meaning(self, name: &str) -> Meaning {
-        if matches!(name, "scaled_fp8") || name.ends_with(".scale_input") || name.ends_with(".input_scale") {
+        if matches!(name, "scaled_fp8")
+            || name.ends_with(".scale_input")
+            || name.ends_with(".input_scale")
+        {
             return Meaning::Nothing;
         }
         for ending in [".scale_weight", ".weight_scale"] {
@@ -97,7 +112,9 @@ impl Dialect {
 
 /// `name` with the parts between dots that `rules` list replaced.
 fn replace_parts(name: &str, rules: &[(&str, &str)]) -> String {
-    let part = |p: &str| rules.iter().find(|(from, _)| *from == p).map_or(p.to_string(), |(_, to)| to.to_string());
+    let part = |p: &str| {
+        rules.iter().find(|(from, _)| *from == p).map_or(p.to_string(), |(_, to)| to.to_string())
+    };
     name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
@@ -116,13 +133,37 @@ mod tests {
             (Comfy, "layers.3.attention.out.weight", tensor("layers.3.attention.to_out.0.weight")),
             (Comfy, "layers.3.attention.q_norm.weight", tensor("layers.3.attention.norm_q.weight")),
             (Comfy, "norm_final.weight", Meaning::Nothing),
-            (Comfy, "layers.3.attention.out.scale_weight", Meaning::Scale("layers.3.attention.to_out.0.weight".into())),
-            (FluxVae, "decoder.up.0.block.1.conv1.weight", tensor("decoder.up_blocks.3.resnets.1.conv1.weight")),
-            (FluxVae, "encoder.down.2.block.0.nin_shortcut.bias", tensor("encoder.down_blocks.2.resnets.0.conv_shortcut.bias")),
-            (FluxVae, "encoder.mid.attn_1.proj_out.weight", tensor("encoder.mid_block.attentions.0.to_out.0.weight")),
-            (FluxVae, "encoder.mid.attn_1.norm.weight", tensor("encoder.mid_block.attentions.0.group_norm.weight")),
+            (
+                Comfy,
+                "layers.3.attention.out.scale_weight",
+                Meaning::Scale("layers.3.attention.to_out.0.weight".into()),
+            ),
+            (
+                FluxVae,
+                "decoder.up.0.block.1.conv1.weight",
+                tensor("decoder.up_blocks.3.resnets.1.conv1.weight"),
+            ),
+            (
+                FluxVae,
+                "encoder.down.2.block.0.nin_shortcut.bias",
+                tensor("encoder.down_blocks.2.resnets.0.conv_shortcut.bias"),
+            ),
+            (
+                FluxVae,
+                "encoder.mid.attn_1.proj_out.weight",
+                tensor("encoder.mid_block.attentions.0.to_out.0.weight"),
+            ),
+            (
+                FluxVae,
+                "encoder.mid.attn_1.norm.weight",
+                tensor("encoder.mid_block.attentions.0.group_norm.weight"),
+            ),
             (FluxVae, "decoder.norm_out.weight", tensor("decoder.conv_norm_out.weight")),
-            (FluxVae, "decoder.up.3.upsample.conv.bias", tensor("decoder.up_blocks.0.upsamplers.0.conv.bias")),
+            (
+                FluxVae,
+                "decoder.up.3.upsample.conv.bias",
+                tensor("decoder.up_blocks.0.upsamplers.0.conv.bias"),
+            ),
             (Llama, "blk.7.attn_q_norm.weight", tensor("layers.7.self_attn.q_norm.weight")),
             (Llama, "blk.7.ffn_norm.weight", tensor("layers.7.post_attention_layernorm.weight")),
             (Llama, "token_embd.weight", tensor("embed_tokens.weight")),

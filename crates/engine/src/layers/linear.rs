@@ -32,7 +32,8 @@ impl Linear {
 
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
-        let weight = parameters.weights.matrix("weight", [out, width])?.to_device(&parameters.device)?;
+        let weight =
+            parameters.weights.matrix("weight", [out, width])?.to_device(&parameters.device)?;
         Ok(Self { weight, bias: None, shape: [out, width], deltas: Vec::new() })
     }
 

@@ -17,14 +17,24 @@ impl Angles {
     fn from_radians(angles: Vec<f32>, tokens: usize, device: &Device) -> Result<Self> {
         let half = angles.len() / tokens.max(1);
         let of = |f: fn(f32) -> f32| {
-            Tensor::from_vec(angles.iter().map(|a| f(*a)).collect::<Vec<_>>(), (tokens, half), device)
+            Tensor::from_vec(
+                angles.iter().map(|a| f(*a)).collect::<Vec<_>>(),
+                (tokens, half),
+                device,
+            )
         };
-        Ok(Self { cos: of(|a| f64::from(a).cos() as f32)?, sin: of(|a| f64::from(a).sin() as f32)? })
+        Ok(Self {
+            cos: of(|a| f64::from(a).cos() as f32)?,
+            sin: of(|a| f64::from(a).sin() as f32)?,
+        })
     }
 
     /// The angles of these tokens, then of `more`.
     pub fn then(&self, more: &Self) -> Result<Self> {
-        Ok(Self { cos: Tensor::cat(&[&self.cos, &more.cos], 0)?, sin: Tensor::cat(&[&self.sin, &more.sin], 0)? })
+        Ok(Self {
+            cos: Tensor::cat(&[&self.cos, &more.cos], 0)?,
+            sin: Tensor::cat(&[&self.sin, &more.sin], 0)?,
+        })
     }
 }
 
@@ -47,7 +57,10 @@ impl RopeTable {
         for position in positions {
             for ((p, dim), len) in position.iter().zip(self.axes_dims).zip(self.axes_lens) {
                 if *p >= len {
-                    let problem = format!("a token's position {position:?} is beyond `axes_lens` {:?}", self.axes_lens);
+                    let problem = format!(
+                        "a token's position {position:?} is beyond `axes_lens` {:?}",
+                        self.axes_lens
+                    );
                     return Err(Error::Config { file: "transformer/config.json".into(), problem });
                 }
                 angles.extend(frequencies(self.theta, dim).map(|f| (*p as f64 * f) as f32));
@@ -59,7 +72,8 @@ impl RopeTable {
 
 /// Angles of a head of `dim` values at positions 0 to `tokens`, as Qwen3 has them: float32 frequencies and products.
 pub fn half_angles(theta: f64, dim: usize, tokens: usize, device: &Device) -> Result<Angles> {
-    let frequencies: Vec<f32> = (0..dim / 2).map(|k| 1.0 / (theta as f32).powf(2.0 * k as f32 / dim as f32)).collect();
+    let frequencies: Vec<f32> =
+        (0..dim / 2).map(|k| 1.0 / (theta as f32).powf(2.0 * k as f32 / dim as f32)).collect();
     let angles = (0..tokens).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
     Angles::from_radians(angles, tokens, device)
 }

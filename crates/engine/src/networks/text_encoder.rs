@@ -30,12 +30,18 @@ impl TextEncoder {
     /// The network in `parameters`; what `depth` leaves out is not read.
     pub fn load(parameters: &Parameters, config: &TextEncoderConfig, depth: Depth) -> Result<Self> {
         let weights = parameters.weights();
-        let embed_tokens = weights.embedding("embed_tokens.weight", [config.vocab_size, config.hidden_size])?;
+        let embed_tokens =
+            weights.embedding("embed_tokens.weight", [config.vocab_size, config.hidden_size])?;
         let last = config.num_hidden_layers - 1;
         let (run, norm) = match depth {
-            Depth::Full => {
-                (config.num_hidden_layers, Some(RmsNorm::load(&parameters.at("norm"), config.hidden_size, config.rms_norm_eps)?))
-            }
+            Depth::Full => (
+                config.num_hidden_layers,
+                Some(RmsNorm::load(
+                    &parameters.at("norm"),
+                    config.hidden_size,
+                    config.rms_norm_eps,
+                )?),
+            ),
             Depth::Features => {
                 weights.ignore(&format!("layers.{last}."));
                 weights.ignore("norm.");
@@ -43,7 +49,8 @@ impl TextEncoder {
             }
         };
         weights.ignore("lm_head."); // tied to the embedding, or a copy of it
-        let layers = (0..run).into_par_iter().map(|i| Layer::load(&parameters.at("layers").at(i), config));
+        let layers =
+            (0..run).into_par_iter().map(|i| Layer::load(&parameters.at("layers").at(i), config));
         let layers = layers.collect::<Result<_>>()?;
         weights.finish()?;
         let rope_theta = config.rope_theta().ok_or_else(|| Error::Config {
@@ -113,7 +120,8 @@ struct Attention {
 impl Attention {
     fn load(p: &Parameters, config: &TextEncoderConfig) -> Result<Self> {
         let (hidden, head_dim) = (config.hidden_size, config.head_dim());
-        let (all, shared) = (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
+        let (all, shared) =
+            (config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim);
         Ok(Self {
             q_proj: Linear::load_without_bias(&p.at("q_proj"), all, hidden)?,
             k_proj: Linear::load_without_bias(&p.at("k_proj"), shared, hidden)?,

@@ -65,16 +65,26 @@ impl Transformer {
     /// The network in `parameters`.
     pub fn load(parameters: &Parameters, config: &TransformerConfig) -> Result<Self> {
         let p = parameters;
-        let modulated = |group: &str, count: usize| load_blocks(&p.at(group), count, config, Modulation::load);
+        let modulated =
+            |group: &str, count: usize| load_blocks(&p.at(group), count, config, Modulation::load);
         let plain = |_: &Parameters, _: &TransformerConfig| Ok(None);
         let network = Self {
             t_embedder: TimestepEmbedder::load(&p.at("t_embedder").at("mlp"), config)?,
-            x_embedder: Linear::load_precise(&p.at("all_x_embedder").at("2-1"), config.dim, config.patch_values())?,
+            x_embedder: Linear::load_precise(
+                &p.at("all_x_embedder").at("2-1"),
+                config.dim,
+                config.patch_values(),
+            )?,
             cap_embedder: CapEmbedder::load(&p.at("cap_embedder"), config)?,
             x_pad_token: p.tensor("x_pad_token", &[1, config.dim])?,
             cap_pad_token: p.tensor("cap_pad_token", &[1, config.dim])?,
             noise_refiner: modulated("noise_refiner", config.n_refiner_layers)?,
-            context_refiner: load_blocks(&p.at("context_refiner"), config.n_refiner_layers, config, plain)?,
+            context_refiner: load_blocks(
+                &p.at("context_refiner"),
+                config.n_refiner_layers,
+                config,
+                plain,
+            )?,
             layers: modulated("layers", config.n_layers)?,
             final_layer: FinalLayer::load(&p.at("all_final_layer").at("2-1"), config)?,
             rope: RopeTable::new(config.rope_theta, config.axes_dims, config.axes_lens),
@@ -126,10 +136,12 @@ impl Transformer {
         let c = self.t_embedder.forward(&times, items[0].latents.device())?; // [batch, adaln]
         watch.stage(&"t_embedding", &c)?;
 
-        let patches = items.iter().map(|item| patchify(item.latents)).collect::<Result<Vec<_>>>()?;
+        let patches =
+            items.iter().map(|item| patchify(item.latents)).collect::<Result<Vec<_>>>()?;
         let x = self.x_embedder.forward(&Tensor::stack(&patches, 0)?)?; // [batch, tokens, dim]
         watch.stage(&"x_embedded", &x)?;
-        let x = x.chunk(items.len(), 0)?.into_iter().map(|x| pad(&x.squeeze(0)?, &self.x_pad_token));
+        let x =
+            x.chunk(items.len(), 0)?.into_iter().map(|x| pad(&x.squeeze(0)?, &self.x_pad_token));
         let mut x = Tensor::stack(&x.collect::<Result<Vec<_>>>()?, 0)?; // [batch, padded, dim]
         let padded = x.dim(1)?;
         let positions = image_positions(rows, columns, items[0].caption.padded, padded);
@@ -198,7 +210,12 @@ pub fn caption_positions(padded: usize) -> Vec<[usize; 3]> {
 }
 
 /// Image tokens stand after the caption at (caption + 1, row, column); their padding at (0, 0, 0).
-pub fn image_positions(rows: usize, columns: usize, caption: usize, padded: usize) -> Vec<[usize; 3]> {
+pub fn image_positions(
+    rows: usize,
+    columns: usize,
+    caption: usize,
+    padded: usize,
+) -> Vec<[usize; 3]> {
     let grid = (0..rows).flat_map(|row| (0..columns).map(move |column| [caption + 1, row, column]));
     grid.chain(std::iter::repeat([0; 3])).take(padded).collect()
 }
@@ -222,7 +239,8 @@ fn unpatchify(x: &Tensor, channels: usize, rows: usize, columns: usize) -> Resul
 /// `[cos, sin]` of `t` times 128 frequencies from 1 down to 1 / 10000, `[batch, 256]`.
 pub fn sinusoid(t: &[f32], device: &candle_core::Device) -> Result<Tensor> {
     const HALF: usize = SINUSOID / 2;
-    let frequencies: Vec<f32> = (0..HALF).map(|k| (-(10000f32.ln()) * k as f32 / HALF as f32).exp()).collect();
+    let frequencies: Vec<f32> =
+        (0..HALF).map(|k| (-(10000f32.ln()) * k as f32 / HALF as f32).exp()).collect();
     let row = |t: f32| {
         let angles: Vec<f64> = frequencies.iter().map(|f| f64::from(t * f)).collect();
         let cos: Vec<f32> = angles.iter().map(|a| a.cos() as f32).collect();
@@ -271,7 +289,12 @@ impl CapEmbedder {
 
 type LoadModulation = fn(&Parameters, &TransformerConfig) -> Result<Option<Modulation>>;
 
-fn load_blocks(p: &Parameters, count: usize, config: &TransformerConfig, modulation: LoadModulation) -> Result<Vec<Block>> {
+fn load_blocks(
+    p: &Parameters,
+    count: usize,
+    config: &TransformerConfig,
+    modulation: LoadModulation,
+) -> Result<Vec<Block>> {
     (0..count).into_par_iter().map(|i| Block::load(&p.at(i), config, modulation)).collect()
 }
 
@@ -286,7 +309,11 @@ struct Block {
 }
 
 impl Block {
-    fn load(p: &Parameters, config: &TransformerConfig, modulation: LoadModulation) -> Result<Self> {
+    fn load(
+        p: &Parameters,
+        config: &TransformerConfig,
+        modulation: LoadModulation,
+    ) -> Result<Self> {
         let norm = |name: &str| RmsNorm::load(&p.at(name), config.dim, config.norm_eps);
         Ok(Self {
             modulation: modulation(p, config)?,
@@ -354,7 +381,8 @@ struct Modulation {
 
 impl Modulation {
     fn load(p: &Parameters, config: &TransformerConfig) -> Result<Option<Self>> {
-        let linear = Linear::load(&p.at("adaLN_modulation").at(0), 4 * config.dim, config.adaln_dim())?;
+        let linear =
+            Linear::load(&p.at("adaLN_modulation").at(0), 4 * config.dim, config.adaln_dim())?;
         Ok(Some(Self { linear }))
     }
 
@@ -438,7 +466,11 @@ impl FinalLayer {
     fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
         Ok(Self {
             linear: Linear::load_precise(&p.at("linear"), config.patch_values(), config.dim)?,
-            modulation: Linear::load_precise(&p.at("adaLN_modulation").at(1), config.dim, config.adaln_dim())?,
+            modulation: Linear::load_precise(
+                &p.at("adaLN_modulation").at(1),
+                config.dim,
+                config.adaln_dim(),
+            )?,
         })
     }
 
@@ -456,12 +488,18 @@ mod tests {
 
     #[test]
     fn patches_come_back_where_they_were() {
-        let x = Tensor::arange(0f32, 3.0 * 4.0 * 6.0, &Device::Cpu).unwrap().reshape((3, 4, 6)).unwrap();
+        let x = Tensor::arange(0f32, 3.0 * 4.0 * 6.0, &Device::Cpu)
+            .unwrap()
+            .reshape((3, 4, 6))
+            .unwrap();
         let patches = patchify(&x).unwrap();
         // Row in patch, column in patch, channel fastest.
         let first: Vec<f32> = patches.get(0).unwrap().to_vec1().unwrap();
         assert_eq!(first, [0., 24., 48., 1., 25., 49., 6., 30., 54., 7., 31., 55.]);
         let back = unpatchify(&patches.unsqueeze(0).unwrap(), 3, 2, 3).unwrap().squeeze(0).unwrap();
-        assert_eq!(back.flatten_all().unwrap().to_vec1::<f32>().unwrap(), x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        assert_eq!(
+            back.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            x.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        );
     }
 }

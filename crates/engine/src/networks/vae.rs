@@ -76,7 +76,13 @@ impl Encoder {
         let last = channels[channels.len() - 1];
         let down = (0..channels.len()).map(|i| {
             let from = channels[i.saturating_sub(1)];
-            DownBlock::load(&p.at("down_blocks").at(i), from, channels[i], i + 1 < channels.len(), config)
+            DownBlock::load(
+                &p.at("down_blocks").at(i),
+                from,
+                channels[i],
+                i + 1 < channels.len(),
+                config,
+            )
         });
         Ok(Self {
             conv_in: Conv2d::load(&p.at("conv_in"), channels[0], config.in_channels, 3)?,
@@ -113,7 +119,13 @@ impl Decoder {
         let last = channels[channels.len() - 1];
         let up = (0..channels.len()).map(|i| {
             let from = channels[i.saturating_sub(1)];
-            UpBlock::load(&p.at("up_blocks").at(i), from, channels[i], i + 1 < channels.len(), config)
+            UpBlock::load(
+                &p.at("up_blocks").at(i),
+                from,
+                channels[i],
+                i + 1 < channels.len(),
+                config,
+            )
         });
         Ok(Self {
             conv_in: Conv2d::load(&p.at("conv_in"), channels[0], config.latent_channels, 3)?,
@@ -142,7 +154,13 @@ struct DownBlock {
 }
 
 impl DownBlock {
-    fn load(p: &Parameters, from: usize, to: usize, halve: bool, config: &VaeConfig) -> Result<Self> {
+    fn load(
+        p: &Parameters,
+        from: usize,
+        to: usize,
+        halve: bool,
+        config: &VaeConfig,
+    ) -> Result<Self> {
         let resnets = load_resnets(p, from, to, config.layers_per_block, config)?;
         let downsampler = match halve {
             true => Some(Conv2d::load(&p.at("downsamplers.0.conv"), to, to, 3)?.halving()),
@@ -170,7 +188,13 @@ struct UpBlock {
 }
 
 impl UpBlock {
-    fn load(p: &Parameters, from: usize, to: usize, double: bool, config: &VaeConfig) -> Result<Self> {
+    fn load(
+        p: &Parameters,
+        from: usize,
+        to: usize,
+        double: bool,
+        config: &VaeConfig,
+    ) -> Result<Self> {
         let resnets = load_resnets(p, from, to, config.layers_per_block + 1, config)?;
         let upsampler = match double {
             true => Some(Conv2d::load(&p.at("upsamplers.0.conv"), to, to, 3)?),
@@ -195,7 +219,13 @@ impl UpBlock {
     }
 }
 
-fn load_resnets(p: &Parameters, from: usize, to: usize, count: usize, config: &VaeConfig) -> Result<Vec<Resnet>> {
+fn load_resnets(
+    p: &Parameters,
+    from: usize,
+    to: usize,
+    count: usize,
+    config: &VaeConfig,
+) -> Result<Vec<Resnet>> {
     let from = |i: usize| if i == 0 { from } else { to };
     (0..count).map(|i| Resnet::load(&p.at("resnets").at(i), from(i), to, config)).collect()
 }
@@ -287,8 +317,14 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = x.dims4()?;
         let tokens = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, D::Minus1)?; // [batch, pixels, channels]
-        let one_head = |linear: &Linear| linear.forward(&tokens)?.unsqueeze(1).map_err(crate::Error::from);
-        let y = attention(&one_head(&self.to_q)?, &one_head(&self.to_k)?, &one_head(&self.to_v)?, Mask::None)?;
+        let one_head =
+            |linear: &Linear| linear.forward(&tokens)?.unsqueeze(1).map_err(crate::Error::from);
+        let y = attention(
+            &one_head(&self.to_q)?,
+            &one_head(&self.to_k)?,
+            &one_head(&self.to_v)?,
+            Mask::None,
+        )?;
         let y = self.to_out.forward(&y.squeeze(1)?)?; // [batch, pixels, channels]
         Ok((x + y.transpose(1, 2)?.reshape((batch, channels, height, width))?)?)
     }

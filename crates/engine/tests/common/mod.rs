@@ -1,5 +1,7 @@
 //! The recorded cases of the reference: a manifest, inputs and golden outputs with their tolerances.
 
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test uses a part
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +37,10 @@ impl Fixture {
             Role::TextEncoder => layout.text_encoder,
             Role::Vae => layout.vae,
         };
-        Parameters::new(Weights::open(&blobs, role).unwrap().with_storage(Storage::F32), &Device::Cpu)
+        Parameters::new(
+            Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),
+            &Device::Cpu,
+        )
     }
 
     pub fn config<T: serde::de::DeserializeOwned>(&self, part: &str) -> T {
@@ -96,17 +101,22 @@ impl Case {
         let want = self.input(name);
         let want = rows.map_or(want.clone(), |rows| want.narrow(0, 0, rows).unwrap());
         assert_eq!(got.dims(), want.dims(), "{} {name}: shape", self.id);
-        let flat = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let flat = |t: &Tensor| {
+            t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
         let (got, want) = (flat(got), flat(&want));
         let difference = |(g, w): (&f32, &f32)| (f64::from(*g) - f64::from(*w)).abs();
         let worst = got.iter().zip(&want).map(difference).fold(0.0, f64::max);
-        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let square =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let error = square(&mut got.iter().zip(&want).map(difference));
         let relative = error / square(&mut want.iter().map(|w| f64::from(*w))).max(1e-300);
         let atol = tolerance["atol"].as_f64().unwrap_or(0.0);
         let rel_l2 = tolerance["rel_l2"].as_f64().unwrap_or(f64::INFINITY);
         assert!(
-            worst <= atol && (relative <= rel_l2 || error == 0.0) && got.iter().all(|v| v.is_finite()),
+            worst <= atol
+                && (relative <= rel_l2 || error == 0.0)
+                && got.iter().all(|v| v.is_finite()),
             "{} {name}: off by {worst:.2e} (allowed {atol:.2e}), relative {relative:.2e} (allowed {rel_l2:.2e})",
             self.id
         );
@@ -119,11 +129,17 @@ impl Case {
         let want = image::open(self.root.join(file)).unwrap().to_rgb8().into_raw();
         assert_eq!(got.len(), want.len());
         let tolerance = &self.json["image_outputs"][&key];
-        let off: Vec<u8> = got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).filter(|d| *d > 0).collect();
+        let off: Vec<u8> =
+            got.iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).filter(|d| *d > 0).collect();
         let worst = u64::from(off.iter().copied().max().unwrap_or(0));
         let share = off.len() as f64 / got.len() as f64;
-        let (max_diff, mismatch) = (tolerance["max_diff"].as_u64().unwrap(), tolerance["mismatch"].as_f64().unwrap());
-        assert!(worst <= max_diff && share <= mismatch, "{} picture {index}: {worst} levels, {share} of bytes", self.id);
+        let (max_diff, mismatch) =
+            (tolerance["max_diff"].as_u64().unwrap(), tolerance["mismatch"].as_f64().unwrap());
+        assert!(
+            worst <= max_diff && share <= mismatch,
+            "{} picture {index}: {worst} levels, {share} of bytes",
+            self.id
+        );
     }
 }
 
@@ -132,7 +148,9 @@ pub fn read_tensors(path: &Path) -> HashMap<String, Tensor> {
     let bytes = std::fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensor = |view: safetensors::tensor::TensorView| {
-        let four = |f: &mut dyn FnMut([u8; 4])| view.data().chunks_exact(4).for_each(|c| f([c[0], c[1], c[2], c[3]]));
+        let four = |f: &mut dyn FnMut([u8; 4])| {
+            view.data().chunks_exact(4).for_each(|c| f([c[0], c[1], c[2], c[3]]))
+        };
         match view.dtype() {
             safetensors::Dtype::I32 => {
                 let mut values = Vec::new();
@@ -145,7 +163,8 @@ pub fn read_tensors(path: &Path) -> HashMap<String, Tensor> {
                 Tensor::from_vec(values, view.shape(), &Device::Cpu).unwrap()
             }
             safetensors::Dtype::BF16 => {
-                Tensor::from_raw_buffer(view.data(), DType::BF16, view.shape(), &Device::Cpu).unwrap()
+                Tensor::from_raw_buffer(view.data(), DType::BF16, view.shape(), &Device::Cpu)
+                    .unwrap()
             }
             other => panic!("{other:?}"),
         }

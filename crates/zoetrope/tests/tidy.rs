@@ -1,0 +1,92 @@
+//! The house rules that machines can check: which room may use which, where `unsafe` and the environment are, and that
+//! every file says what it holds.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// What each room may use. An arrow that is not here needs a reason in ARCHITECTURE.md first.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("kernels", &[]),
+    ("checkpoint", &["kernels"]),
+    ("engine", &["api", "checkpoint", "kernels"]),
+    ("files", &["api"]),
+    ("zoetrope", &["api", "checkpoint", "engine", "files"]),
+];
+
+#[test]
+fn rooms_use_only_the_rooms_below_them() {
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap().to_string();
+        let (_, allowed) = ARROWS
+            .iter()
+            .find(|(room, _)| *room == name)
+            .unwrap_or_else(|| panic!("{name} is not in the map"));
+        let manifest: toml::Table =
+            fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+        let used = manifest["dependencies"]
+            .as_table()
+            .unwrap()
+            .keys()
+            .filter_map(|k| k.strip_prefix("zoetrope-"));
+        for room in used {
+            assert!(allowed.contains(&room), "{name} uses {room}");
+        }
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all_sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(&root().join("crates"), &mut found);
+    assert!(found.len() > 30);
+    let name = |p: &PathBuf| p.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+    found.iter().map(|p| (name(p), fs::read_to_string(p).unwrap())).collect()
+}
+
+#[test]
+fn every_file_says_what_it_holds() {
+    for (name, text) in all_sources() {
+        assert!(text.starts_with("//! "), "{name} does not begin with `//!`");
+    }
+}
+
+#[test]
+fn unsafe_code_and_the_environment_have_one_place_each() {
+    for (name, text) in all_sources() {
+        let marker = concat!("allow(unsafe", "_code)");
+        assert!(
+            !text.contains(marker) || name == "crates/checkpoint/src/blob.rs",
+            "{name} has unsafe code"
+        );
+        let read = concat!("env::", "var");
+        let may = ["crates/zoetrope/src/environment.rs", "crates/zoetrope/tests/tidy.rs"]
+            .contains(&name.as_str());
+        assert!(!text.contains(read) || may, "{name} reads the environment");
+    }
+}
+
+#[test]
+fn the_architecture_page_knows_every_room() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for (room, _) in ARROWS {
+        assert!(page.contains(&format!("`{room}`")), "ARCHITECTURE.md does not name `{room}`");
+    }
+}
