@@ -251,7 +251,8 @@ fn a_damaged_checkpoint_is_refused_by_name() {
     };
     let no_vae = |m: &Path| fs::remove_dir_all(m.join("vae")).unwrap();
     let no_json = |m: &Path| fs::write(m.join("scheduler/scheduler_config.json"), "{").unwrap();
-    let cases: &[(&dyn Fn(&Path), &str)] = &[
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: &[(Damage, &str)] = &[
         (&cut, "is no whole safetensors file"),
         (&lie, "is no whole safetensors file"),
         (&other_config, "but the model wants"),
