@@ -1,5 +1,6 @@
 """Draws a scene as a flat illustration, at any size. Sizes are fractions of the shorter side, drawn twice as large."""
 
+import dataclasses
 import math
 import random
 
@@ -23,8 +24,10 @@ GROUND = {  # far, near
     "desert": ((238, 206, 138), (222, 178, 104)),
     "snow": ((226, 236, 246), (246, 250, 253)),
 }
+CLOUD = {"dawn": (255, 236, 234), "day": (255, 255, 255), "sunset": (250, 190, 150), "night": (84, 92, 138)}
+SUN = {"dawn": (255, 236, 160), "day": (255, 226, 84), "sunset": (255, 214, 92)}
 HORIZON = 0.6
-HEIGHT = {"small": 0.22, "medium": 0.31, "big": 0.42}
+HEIGHT = {"small": 0.26, "medium": 0.36, "big": 0.5}
 ACROSS = {"left": 0.2, "middle": 0.5, "right": 0.8}
 OVER = 2
 
@@ -52,21 +55,30 @@ class Canvas:
 
 
 def draw(scene, width, height, seed):
-    rng = random.Random(seed)
+    def chance(part):
+        return random.Random(f"{seed} {part}")  # one part drawn or not changes no other
+
     c = Canvas(width, height)
     unit = min(c.w, c.h)
-    horizon = c.h * (HORIZON + rng.uniform(-0.02, 0.02))
+    horizon = c.h * (HORIZON + chance("horizon").uniform(-0.02, 0.02))
     sky(c, scene, horizon)
     if scene.time == "night":
-        stars(c, horizon, rng)
-    if scene.body != "none":
-        body(c, scene, unit, rng)
+        stars(c, horizon, chance("stars"))
     if scene.clouds:
-        clouds(c, scene, unit, rng)
-    ground(c, scene, horizon, rng)
+        clouds(c, scene, unit, chance("clouds"))
+    if scene.body != "none":
+        body(c, scene, unit, chance("body"))
+    ground(c, scene, horizon, chance("ground"))
     for thing in sorted(scene.things, key=lambda t: t.kind == "balloon"):
-        place(c, scene, thing, unit, horizon, rng)
+        place(c, scene, thing, unit, horizon, chance(thing.place))
     return c.image.reduce(OVER)
+
+
+def foreground(scene, width, height, seed):
+    """The picture, and `[height, width]` where its things, sun and moon are."""
+    picture = draw(scene, width, height, seed)
+    bare = draw(dataclasses.replace(scene, body="none", things=()), width, height, seed)
+    return picture, (np.asarray(picture) != np.asarray(bare)).any(2)
 
 
 def sky(c, scene, horizon):
@@ -77,17 +89,20 @@ def sky(c, scene, horizon):
 
 
 def stars(c, horizon, rng):
-    for _ in range(round(26 * c.w / c.h)):
-        x, y, r = rng.uniform(0, c.w), rng.uniform(0, horizon * 0.85), c.h * rng.choice([0.004, 0.006])
+    for _ in range(round(14 * c.w / c.h)):
+        x, y, r = rng.uniform(0, c.w), rng.uniform(0, horizon * 0.85), min(c.w, c.h) * 0.009
         c.disc(x, y, r, (236, 238, 255))
 
 
 def body(c, scene, unit, rng):
-    x, y, r = c.w * (0.35 if "left" in scene.body else 0.65), c.h * rng.uniform(0.12, 0.16), unit * 0.075
-    if scene.body.startswith("sun"):
-        if scene.time in ("dawn", "sunset"):
-            y = c.h * rng.uniform(0.3, 0.36)
-        c.disc(x, y, r * 1.1, {"dawn": (255, 236, 160), "day": (255, 226, 84), "sunset": (255, 214, 92)}[scene.time])
+    low = scene.time in ("dawn", "sunset")
+    disc_of(c, scene.body, scene.time, c.h * (rng.uniform(0.22, 0.27) if low else rng.uniform(0.12, 0.16)), unit)
+
+
+def disc_of(c, name, time, y, unit):
+    x, r = c.w * (0.35 if "left" in name else 0.65), unit * 0.075
+    if name.startswith("sun"):
+        c.disc(x, y, r * 1.1, SUN.get(time, SUN["day"]))
     else:
         c.disc(x, y, r, (244, 240, 214))
         for dx, dy, s in ((-0.35, -0.2, 0.2), (0.25, 0.3, 0.26), (0.3, -0.35, 0.14)):
@@ -95,12 +110,11 @@ def body(c, scene, unit, rng):
 
 
 def clouds(c, scene, unit, rng):
-    colour = {"dawn": (255, 236, 234), "day": (255, 255, 255), "sunset": (250, 190, 150), "night": (84, 92, 138)}
     for at in (0.14, 0.5, 0.86):
         x, y, r = c.w * (at + rng.uniform(-0.04, 0.04)), c.h * rng.uniform(0.2, 0.26), unit * 0.045
         for dx, dy, s in ((-1.5, 0.25, 0.75), (-0.5, -0.25, 1.0), (0.7, -0.1, 0.9), (1.6, 0.3, 0.7)):
-            c.disc(x + dx * r, y + dy * r, r * s, colour[scene.time])
-        c.box(x - 1.6 * r, y + 0.3 * r, x + 1.6 * r, y + 0.98 * r, colour[scene.time])
+            c.disc(x + dx * r, y + dy * r, r * s, CLOUD[scene.time])
+        c.box(x - 1.6 * r, y + 0.3 * r, x + 1.6 * r, y + 0.98 * r, CLOUD[scene.time])
 
 
 def waves(c, base, height, phase, bumps, colour):

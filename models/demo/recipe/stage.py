@@ -8,6 +8,8 @@ import time
 import numpy as np
 import torch
 
+from .muon import Muon
+
 SAVE_SECONDS = 120
 
 
@@ -36,12 +38,10 @@ class Stage:
 
     def make_optimizers(self, muon):
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        hidden = [p for n, p in named if muon and p.ndim == 2 and muon(n)]
-        others = [p for n, p in named if not (muon and p.ndim == 2 and muon(n))]
+        hidden = [p for n, p in named if muon and p.ndim in (2, 4) and muon(n)]
+        others = [p for n, p in named if not (muon and p.ndim in (2, 4) and muon(n))]
         out = [torch.optim.AdamW(others, lr=self.lr, betas=(0.9, 0.98), weight_decay=1e-3)]
-        if hidden:
-            out.append(torch.optim.Muon(hidden, lr=self.lr, weight_decay=1e-3, adjust_lr_fn="match_rms_adamw"))
-        return out
+        return out + ([Muon(hidden, lr=self.lr)] if hidden else [])
 
     def rate(self):
         rise = min(1.0, (self.step + 1) / self.warmup)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers import ZImageTransformer2DModel
 from PIL import Image
 
-from . import captions, text, world
+from . import blocks, captions, text, world
 from .latents import Pool
 from .stage import Stage, device
 
@@ -28,7 +28,7 @@ def positions(caption, rows, columns, fill):
     return torch.tensor(image), torch.tensor(cap)
 
 
-def forward(model, x, features, lengths, t):
+def forward(model, x, features, lengths, t, fast=True):
     """diffusers' forward for a batch of one size and one padded caption length, without its lists.
 
     `x` [batch, 16, h, w]; `features` [batch, padded, text.HIDDEN], padded a multiple of 32; `t` [batch] in 0..1.
@@ -41,17 +41,18 @@ def forward(model, x, features, lengths, t):
     c = model.t_embedder(t * model.t_scale)
     img = model.all_x_embedder["2-1"](tokens)
     img = torch.cat([img, model.x_pad_token.expand(b, fill, -1)], 1)
-    rope = [model.rope_embedder(ids.to(x.device))[None].expand(b, -1, -1) for ids in (image_ids, cap_ids)]
+    rope = [model.rope_embedder(ids.to(x.device)) for ids in (image_ids, cap_ids)]
+    turns = [blocks.rotation(r) for r in (*rope, torch.cat(rope))]
     for block in model.noise_refiner:
-        img = block(img, None, rope[0], c)
+        img = blocks.run(block, img, turns[0], c, fast)
     txt = model.cap_embedder(features)
     real = torch.arange(cap, device=x.device)[None, :] < lengths[:, None]
     txt = torch.where(real[:, :, None], txt, model.cap_pad_token[None].to(txt.dtype))
     for block in model.context_refiner:
-        txt = block(txt, None, rope[1])
-    both, rope = torch.cat([img, txt], 1), torch.cat(rope, 1)
+        txt = blocks.run(block, txt, turns[1], None, fast)
+    both = torch.cat([img, txt], 1)
     for block in model.layers:
-        both = block(both, None, rope, c)
+        both = blocks.run(block, both, turns[2], c, fast)
     out = model.all_final_layer["2-1"](both[:, : rows * columns], c)
     return out.view(b, rows, columns, 2, 2, ch).permute(0, 5, 1, 3, 2, 4).reshape(b, ch, h, w)
 
@@ -90,7 +91,7 @@ def noise_levels(rng, count):
     return torch.tensor(out, device=device())
 
 
-def train(folder, speaker, vae, buckets, steps, count=32, lr=2e-3, name="transformer", start=None):
+def train(folder, speaker, vae, buckets, steps, count=16, lr=2e-3, name="transformer", start=None):
     stage = Stage(folder, name, build, steps, lr=lr, warmup=60, decay=0.997,
                   muon=lambda n: ("layers." in n or "refiner" in n) and "adaLN" not in n)
     if start is not None and stage.step == 0:
@@ -106,14 +107,14 @@ def train(folder, speaker, vae, buckets, steps, count=32, lr=2e-3, name="transfo
             n = len(speaker.tokenizer(text.chat(said)).input_ids)
             return said if most - 32 < n <= most else None
 
-        x0, texts = pool.draw(rng, accept, count)
-        x0 = x0.to(device())
+        x0, weights, texts = pool.draw(rng, accept, count)
+        x0, weights = x0.to(device()), weights.to(device())
         features, lengths = speaker.features(texts)
         sigma = noise_levels(rng, count)
         noise = torch.randn(x0.shape, device=x0.device)
         s = sigma[:, None, None, None]
         out = forward(stage.model, s * noise + (1 - s) * x0, features, lengths, 1 - sigma)
-        stage.update(F.mse_loss(out, x0 - noise))
+        stage.update(((out - x0 + noise).square() * weights).mean() / weights.mean())
         if stage.step % 200 == 0:
             pool.refresh()
         if stage.step % 400 == 0:

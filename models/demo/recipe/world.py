@@ -40,9 +40,10 @@ class Scene:
     things: tuple = field(default_factory=tuple)
 
 
-def thing_for(rng, terrain, place):
+def thing_for(rng, terrain, place, crowd):
+    """A thing at `place`; the more there are, the smaller they are, so that each can be seen."""
     kinds = [k for k in KINDS if k != ("cactus" if terrain == "sea" else "boat")]
-    size = rng.choices(SIZES, [3, 4, 3])[0]
+    size = rng.choices(SIZES, {1: [2, 4, 4], 2: [3, 5, 2], 3: [6, 4, 0]}[crowd])[0]
     return Thing(rng.choice(kinds), rng.choice(list(COLOURS)), size, place)
 
 
@@ -53,7 +54,7 @@ def sample(rng):
     terrain = rng.choice(TERRAINS)
     count = rng.choices([1, 2, 3], [4, 4, 2])[0]
     places = sorted(rng.sample(PLACES, count), key=PLACES.index)
-    things = tuple(thing_for(rng, terrain, place) for place in places)
+    things = tuple(thing_for(rng, terrain, place, count) for place in places)
     return Scene(time, terrain, body, rng.random() < 0.5, things)
 
 
