@@ -70,7 +70,10 @@ fn write_text_encoder(path: &Path) {
     let merges = tokenizer["model"]["merges"].as_array().unwrap().iter().map(merge).collect();
     let lists = [
         ("general.architecture", text("qwen3")),
-        ("tokenizer.ggml.tokens", gguf_file::Value::Array(tokens.iter().map(|t| text(t.1)).collect())),
+        (
+            "tokenizer.ggml.tokens",
+            gguf_file::Value::Array(tokens.iter().map(|t| text(t.1)).collect()),
+        ),
         (
             "tokenizer.ggml.token_type",
             gguf_file::Value::Array(tokens.iter().map(|t| gguf_file::Value::I32(t.2)).collect()),
@@ -136,7 +139,11 @@ fn single_files_without_configurations_make_the_reference_s_picture() {
 #[test]
 fn a_model_beyond_this_machine_s_memory_is_refused_before_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("huge.safetensors");
+    let transformer = folder.path().join("huge/transformer");
+    fs::create_dir_all(&transformer).unwrap();
+    let config = "config.json";
+    fs::copy(fixture("model/transformer").join(config), transformer.join(config)).unwrap();
+    let path = transformer.join("huge.safetensors");
     // A file with a hole: 4 TB to every program that asks, nothing on the disk.
     let side = 1u64 << 20;
     let bytes = side * side * 4;
@@ -157,7 +164,7 @@ fn a_model_beyond_this_machine_s_memory_is_refused_before_it_is_read() {
     let model = fixture("model");
     let output = Command::new(env!("CARGO_BIN_EXE_zoetrope"))
         .current_dir(folder.path())
-        .args(["generate", "fox", "--model", "huge.safetensors", "--text-encoder"])
+        .args(["generate", "fox", "--model", "huge", "--text-encoder"])
         .arg(model.join("text_encoder"))
         .arg("--vae")
         .arg(model.join("vae"))
