@@ -3,7 +3,9 @@
 //! Pure: no tensor, file, socket or clock. A value of these types has been checked; code behind the border does not
 //! check again.
 
+pub mod fal;
 mod size;
+pub mod task;
 mod values;
 
 pub use size::{ImageSize, NAMED_SIZES};

@@ -1,0 +1,190 @@
+//! The fields of fal's endpoints: one description of each, from which validation, schemas and documents are made.
+
+use serde_json::{Value, json};
+
+use super::endpoint::Endpoint;
+use crate::task::Model;
+
+/// A field of an endpoint's input.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// As it is sent.
+    pub name: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+    /// What it is when it is not sent; a field without one must be sent, unless it is optional.
+    pub default: Option<Value>,
+    /// Whether leaving it out is an error.
+    pub required: bool,
+    /// One or two sentences.
+    pub description: &'static str,
+    /// A value to show.
+    pub example: Option<Value>,
+}
+
+/// What a field may hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// An address or a data URI of an image.
+    ImageUrl,
+    /// A whole number. `documented` is the range that is published, `accepted` the one that is enforced.
+    Integer {
+        /// Least and most that are published.
+        documented: (i64, i64),
+        /// Least and most that are taken.
+        accepted: (i64, i64),
+    },
+    /// A seed.
+    Seed,
+    /// A number in a range.
+    Number {
+        /// The least.
+        min: f64,
+        /// The most.
+        max: f64,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// A named size or `{width, height}`, and `auto` where there is an image.
+    ImageSize {
+        /// Whether `auto` is one of the names.
+        auto: bool,
+    },
+    /// Up to `max` adapters.
+    Loras {
+        /// The most.
+        max: usize,
+    },
+}
+
+/// Adapters of one request.
+pub const LORAS_MAX: usize = 3;
+/// Scales of an adapter.
+pub const LORA_SCALE: (f64, f64) = (0.0, 4.0);
+
+fn field(name: &'static str, kind: Kind, default: Value, description: &'static str) -> Field {
+    Field { name, kind, default: Some(default), required: false, description, example: None }
+}
+
+fn required(
+    name: &'static str,
+    kind: Kind,
+    example: &'static str,
+    description: &'static str,
+) -> Field {
+    Field { name, kind, default: None, required: true, description, example: Some(json!(example)) }
+}
+
+/// The fields of `endpoint`, in the order of fal's pages.
+pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
+    let base = endpoint.model == Model::Base;
+    let size = if endpoint.image { "auto" } else { "landscape_4_3" };
+    let steps = match base {
+        true => Kind::Integer { documented: (1, 50), accepted: (1, 50) },
+        // fal's own pages disagree, 1 to 8 or 1 to 30.
+        false => Kind::Integer { documented: (1, 8), accepted: (1, 30) },
+    };
+    let mut out = vec![required(
+        "prompt",
+        Kind::Text,
+        "A red fox sleeping under an old pine tree, soft morning light",
+        "The prompt to generate an image from.",
+    )];
+    if endpoint.image {
+        let example = "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-input.png";
+        out.push(required(
+            "image_url",
+            Kind::ImageUrl,
+            example,
+            "The image to start from: an address or a data URI.",
+        ));
+    }
+    out.push(field(
+        "image_size",
+        Kind::ImageSize { auto: endpoint.image },
+        json!(size),
+        "The size of the generated image.",
+    ));
+    out.push(field(
+        "num_inference_steps",
+        steps,
+        json!(if base { 28 } else { 8 }),
+        "The number of inference steps to perform.",
+    ));
+    out.push(Field {
+        required: false,
+        default: None,
+        example: Some(json!(42)),
+        ..required(
+            "seed",
+            Kind::Seed,
+            "",
+            "The same seed and the same prompt given to the same version of the model output the same image every time.",
+        )
+    });
+    out.push(field(
+        "sync_mode",
+        Kind::Flag,
+        json!(false),
+        "If true, images come as data URIs and are not kept in the request history.",
+    ));
+    let count = Kind::Integer { documented: (1, 4), accepted: (1, 4) };
+    out.push(field("num_images", count, json!(1), "The number of images to generate."));
+    out.push(field(
+        "enable_safety_checker",
+        Kind::Flag,
+        json!(true),
+        "If true, images are checked for unsafe content.",
+    ));
+    out.push(field(
+        "output_format",
+        Kind::Choice(&["jpeg", "png", "webp"]),
+        json!("png"),
+        "The format of the generated image.",
+    ));
+    out.push(field(
+        "acceleration",
+        Kind::Choice(&["none", "regular", "high"]),
+        json!("regular"),
+        "How much the engine may approximate to be faster. It computes exactly at every level.",
+    ));
+    if base {
+        let scale = Kind::Number { min: 1.0, max: 20.0 };
+        out.push(field("guidance_scale", scale, json!(4.0), "How closely to follow the prompt."));
+        out.push(field(
+            "negative_prompt",
+            Kind::Text,
+            json!(""),
+            "What the image should not show.",
+        ));
+    } else {
+        out.push(field(
+            "enable_prompt_expansion",
+            Kind::Flag,
+            json!(false),
+            "If true, the prompt is expanded by a language model first.",
+        ));
+    }
+    if endpoint.image {
+        let strength = Kind::Number { min: 0.0, max: 1.0 };
+        out.push(field(
+            "strength",
+            strength,
+            json!(0.6),
+            "How far the result may leave the image: 0 keeps it, 1 ignores it.",
+        ));
+    }
+    if endpoint.loras {
+        out.push(field(
+            "loras",
+            Kind::Loras { max: LORAS_MAX },
+            json!([]),
+            "LoRA weights to apply, at most 3.",
+        ));
+    }
+    out
+}

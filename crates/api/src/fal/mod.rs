@@ -1,0 +1,10 @@
+//! fal's dialect: its endpoints, their fields and errors. One table of fields makes validation, schemas and documents.
+
+pub mod endpoint;
+pub mod field;
+pub mod parse;
+pub mod problem;
+
+pub use endpoint::{ENDPOINTS, Endpoint, application};
+pub use parse::{PIXELS_MAX, parse};
+pub use problem::{Problem, detail};

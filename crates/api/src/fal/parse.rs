@@ -1,0 +1,473 @@
+//! What was sent to a task that cannot be wrong. All wrong fields are reported together, as Pydantic would.
+
+use serde_json::{Map, Value, json};
+
+use super::endpoint::Endpoint;
+use super::field::{Field, Kind, LORA_SCALE, fields};
+use super::problem::Problem;
+use crate::NAMED_SIZES;
+use crate::task::{Delivery, Format, Generate, Lora, Reference, Size};
+
+/// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
+pub const PIXELS_MAX: u64 = 2048 * 2048;
+/// fal's most for one side.
+pub const SIDE_MAX: i64 = 14142;
+/// Where an object leaves a side out.
+const SIDE_DEFAULT: u32 = 512;
+/// Bytes of a prompt; the encoder reads 512 tokens of it.
+pub const PROMPT_BYTES_MAX: usize = 100_000;
+
+/// The task that `body`, sent to `endpoint`, asks for.
+pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Generate, Vec<Problem>> {
+    let Value::Object(body) = body else {
+        let msg = "Input should be a valid dictionary or object to extract fields from";
+        return Err(vec![Problem::new(&[], "model_attributes_type", msg).input(body)]);
+    };
+    let fields = fields(endpoint);
+    let mut read = Reader { body, fields: &fields, problems: Vec::new() };
+    let task = read.generate(endpoint);
+    match read.problems.is_empty() {
+        true => Ok(task),
+        false => Err(read.problems),
+    }
+}
+
+struct Reader<'a> {
+    body: &'a Map<String, Value>,
+    fields: &'a [Field],
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn generate(&mut self, endpoint: &Endpoint) -> Generate {
+        let prompt = self.prompt("prompt");
+        let image = endpoint.image.then(|| Reference {
+            url: self.text("image_url"),
+            strength: self.number("strength").unwrap_or(0.6),
+        });
+        let size = self.image_size();
+        let steps = self.integer("num_inference_steps").unwrap_or(8) as u32;
+        let seed = self.seed();
+        let inline = self.flag("sync_mode");
+        let count = self.integer("num_images").unwrap_or(1) as u32;
+        self.flag("enable_safety_checker");
+        let format = match self.choice("output_format").as_str() {
+            "jpeg" => Format::Jpeg,
+            "webp" => Format::Webp,
+            _ => Format::Png,
+        };
+        self.choice("acceleration");
+        if self.flag("enable_prompt_expansion") {
+            let path = [json!("enable_prompt_expansion")];
+            let msg = "prompt expansion needs a language model, and this server has none; leave it out or send false";
+            self.problems
+                .push(Problem::new(&path, "feature_not_supported", msg).input(&json!(true)));
+        }
+        Generate {
+            model: endpoint.model,
+            prompt,
+            negative_prompt: self.prompt("negative_prompt"),
+            size,
+            steps,
+            seed,
+            count,
+            guidance_scale: self.number("guidance_scale").unwrap_or(0.0),
+            image,
+            loras: self.loras(),
+            format,
+            delivery: if inline { Delivery::Inline } else { Delivery::Stored },
+        }
+    }
+
+    /// What was sent as `name`, else its default; `None` for a field that the endpoint has not.
+    fn value(&mut self, name: &'static str) -> Option<(Value, Kind)> {
+        let field = self.fields.iter().find(|field| field.name == name)?;
+        let sent = self.body.get(name).filter(|value| !value.is_null() || field.required);
+        if let Some(value) = sent.or(field.default.as_ref()) {
+            return Some((value.clone(), field.kind.clone()));
+        }
+        if field.required {
+            let missing = Problem::new(&[json!(name)], "missing", "Field required");
+            self.problems.push(missing.input(&Value::Object(self.body.clone())));
+        }
+        None
+    }
+
+    fn wrong(&mut self, name: &str, kind: &'static str, msg: impl Into<String>, input: &Value) {
+        self.problems.push(Problem::new(&[json!(name)], kind, msg).input(input));
+    }
+
+    fn text(&mut self, name: &'static str) -> String {
+        match self.value(name) {
+            Some((Value::String(text), _)) => text,
+            Some((other, _)) => {
+                self.wrong(name, "string_type", "Input should be a valid string", &other);
+                String::new()
+            }
+            None => String::new(),
+        }
+    }
+
+    fn prompt(&mut self, name: &'static str) -> String {
+        let text = self.text(name);
+        if text.len() > PROMPT_BYTES_MAX {
+            let msg =
+                format!("String should have at most {PROMPT_BYTES_MAX} bytes, not {}", text.len());
+            let path = [json!(name)];
+            let problem = Problem::new(&path, "string_too_long", msg);
+            self.problems.push(problem.with("max_length", PROMPT_BYTES_MAX).input(&json!(text)));
+        }
+        text
+    }
+
+    fn integer(&mut self, name: &'static str) -> Option<i64> {
+        let (value, kind) = self.value(name)?;
+        let Kind::Integer { accepted: (least, most), .. } = kind else { return None };
+        let path = [json!(name)];
+        self.whole(&path, &value, least, most)
+    }
+
+    /// A whole number as Pydantic takes one: `8`, `8.0` and `"8"`.
+    fn whole(&mut self, path: &[Value], value: &Value, least: i64, most: i64) -> Option<i64> {
+        let wrong = |kind, msg: &str| Problem::new(path, kind, msg).input(value);
+        let valid = "Input should be a valid integer";
+        let found = match value {
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(whole), _) => Ok(whole),
+                (_, Some(float)) if float.fract() == 0.0 && float.abs() < 9e15 => Ok(float as i64),
+                (_, Some(float)) if float.fract() != 0.0 => {
+                    let msg = format!("{valid}, got a number with a fractional part");
+                    Err(wrong("int_from_float", &msg))
+                }
+                _ => Err(wrong(
+                    "int_parsing_size",
+                    "Unable to parse input string as an integer, exceeded maximum size",
+                )),
+            },
+            Value::String(text) => text.trim().parse().map_err(|_| {
+                wrong("int_parsing", &format!("{valid}, unable to parse string as an integer"))
+            }),
+            _ => Err(wrong("int_type", valid)),
+        };
+        let checked = found.and_then(|whole| within(path, value, whole, least, most));
+        self.keep(checked)
+    }
+
+    fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    fn seed(&mut self) -> Option<u64> {
+        let (value, _) = self.value("seed")?;
+        if let Some(seed) = value.as_u64() {
+            return Some(seed);
+        }
+        // Negative seeds are taken as torch takes them, modulo 2⁶⁴.
+        self.whole(&[json!("seed")], &value, i64::MIN, i64::MAX).map(|seed| seed as u64)
+    }
+
+    fn number(&mut self, name: &'static str) -> Option<f64> {
+        let (value, kind) = self.value(name)?;
+        let Kind::Number { min, max } = kind else { return None };
+        self.float(&[json!(name)], &value, min, max)
+    }
+
+    fn float(&mut self, path: &[Value], value: &Value, least: f64, most: f64) -> Option<f64> {
+        let wrong = |kind, msg: &str| Problem::new(path, kind, msg).input(value);
+        let found = match value {
+            Value::Number(number) => Ok(number.as_f64().unwrap_or(f64::NAN)),
+            Value::String(text) => text.trim().parse().map_err(|_| {
+                let msg = "Input should be a valid number, unable to parse string as a number";
+                wrong("float_parsing", msg)
+            }),
+            _ => Err(wrong("float_type", "Input should be a valid number")),
+        };
+        let checked = found.and_then(|number: f64| match number.is_finite() {
+            true => within(path, value, number, least, most),
+            false => Err(wrong("finite_number", "Input should be a finite number")),
+        });
+        self.keep(checked)
+    }
+
+    fn flag(&mut self, name: &'static str) -> bool {
+        let Some((value, _)) = self.value(name) else { return false };
+        let known = match &value {
+            Value::Bool(flag) => Some(*flag),
+            Value::Number(number) if number.as_f64() == Some(1.0) => Some(true),
+            Value::Number(number) if number.as_f64() == Some(0.0) => Some(false),
+            Value::String(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "on" | "t" | "y" | "yes" => Some(true),
+                "false" | "0" | "off" | "f" | "n" | "no" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        };
+        if known.is_none() {
+            let msg = "Input should be a valid boolean, unable to interpret input";
+            self.wrong(name, "bool_parsing", msg, &value);
+        }
+        known.unwrap_or(false)
+    }
+
+    fn choice(&mut self, name: &'static str) -> String {
+        let Some((value, Kind::Choice(options))) = self.value(name) else { return String::new() };
+        match value.as_str().filter(|text| options.contains(text)) {
+            Some(text) => text.into(),
+            None => {
+                self.problems.push(not_among(&[json!(name)], options, &value));
+                String::new()
+            }
+        }
+    }
+
+    fn image_size(&mut self) -> Size {
+        let fallback = Size::Pixels { width: 1024, height: 1024 };
+        let Some((value, Kind::ImageSize { auto })) = self.value("image_size") else {
+            return fallback;
+        };
+        let path = json!("image_size");
+        match &value {
+            Value::Object(object) => {
+                let mut side = |name: &str| match object.get(name) {
+                    Some(sent) => self.whole(&[path.clone(), json!(name)], sent, 1, SIDE_MAX),
+                    None => Some(i64::from(SIDE_DEFAULT)),
+                };
+                let (width, height) = (side("width"), side("height"));
+                let (Some(width), Some(height)) = (width, height) else { return fallback };
+                if (width * height) as u64 > PIXELS_MAX {
+                    let msg = format!(
+                        "{width}x{height} are {:.1} megapixels; the most is 2048x2048 or as many pixels in another ratio",
+                        (width * height) as f64 / 1e6
+                    );
+                    let problem = Problem::new(&[path], "image_too_large", msg);
+                    self.problems.push(
+                        problem.with("max_width", 2048).with("max_height", 2048).input(&value),
+                    );
+                }
+                Size::Pixels { width: width as u32, height: height as u32 }
+            }
+            Value::String(name) if auto && name == "auto" => Size::Auto,
+            other => {
+                let named = |name: &str| NAMED_SIZES.iter().find(|(known, ..)| *known == name);
+                if let Some((_, width, height)) = other.as_str().and_then(named) {
+                    return Size::Pixels { width: *width, height: *height };
+                }
+                let names = size_names(auto);
+                self.problems.push(not_among(&[path], &names, other));
+                fallback
+            }
+        }
+    }
+
+    fn loras(&mut self) -> Vec<Lora> {
+        let Some((value, Kind::Loras { max })) = self.value("loras") else { return Vec::new() };
+        let Value::Array(list) = &value else {
+            self.wrong("loras", "list_type", "Input should be a valid list", &value);
+            return Vec::new();
+        };
+        if list.len() > max {
+            let msg = format!(
+                "List should have at most {max} items after validation, not {}",
+                list.len()
+            );
+            let problem =
+                Problem::new(&[json!("loras")], "too_long", msg).with("field_type", "List");
+            let problem = problem.with("max_length", max).with("actual_length", list.len());
+            self.problems.push(problem.input(&value));
+            return Vec::new();
+        }
+        list.iter().enumerate().filter_map(|(at, entry)| self.lora(at, entry)).collect()
+    }
+
+    fn lora(&mut self, at: usize, entry: &Value) -> Option<Lora> {
+        let path = |name: &str| [json!("loras"), json!(at), json!(name)];
+        let scale = match entry.get("scale").filter(|scale| !scale.is_null()) {
+            Some(scale) => self.float(&path("scale"), scale, LORA_SCALE.0, LORA_SCALE.1),
+            None => Some(1.0),
+        };
+        let found = match entry.get("path") {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+            Some(other) => {
+                let msg = "Input should be a valid string with an address, a hub id or a name";
+                Err(Problem::new(&path("path"), "string_type", msg).input(other))
+            }
+            None => Err(Problem::new(&path("path"), "missing", "Field required").input(entry)),
+        };
+        Some(Lora { path: self.keep(found)?, scale: scale? })
+    }
+}
+
+/// The names that `image_size` takes.
+pub fn size_names(auto: bool) -> Vec<&'static str> {
+    let names = NAMED_SIZES.iter().map(|(name, ..)| *name);
+    names.chain(auto.then_some("auto")).collect()
+}
+
+fn not_among(path: &[Value], options: &[&str], value: &Value) -> Problem {
+    let quoted: Vec<_> = options.iter().map(|option| format!("'{option}'")).collect();
+    let (last, front) = quoted.split_last().expect("an enum has values");
+    let expected = format!("{} or {last}", front.join(", "));
+    Problem::new(path, "literal_error", format!("Input should be {expected}"))
+        .with("expected", expected)
+        .input(value)
+}
+
+fn within<T: PartialOrd + Copy + std::fmt::Display + Into<Value>>(
+    path: &[Value],
+    value: &Value,
+    number: T,
+    least: T,
+    most: T,
+) -> Result<T, Problem> {
+    let wrong = |kind, words, key, limit: T| {
+        let msg = format!("Input should be {words} than or equal to {limit}");
+        Err(Problem::new(path, kind, msg).with(key, limit).input(value))
+    };
+    match () {
+        () if number < least => wrong("greater_than_equal", "greater", "ge", least),
+        () if number > most => wrong("less_than_equal", "less", "le", most),
+        () => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fal::endpoint::ENDPOINTS;
+    use crate::task::Model;
+
+    fn endpoint(path: &str) -> &'static Endpoint {
+        Endpoint::find(&format!("fal-ai/z-image/{path}")).unwrap()
+    }
+
+    #[test]
+    fn a_prompt_alone_gets_every_default() {
+        let task = parse(endpoint("turbo"), &json!({"prompt": "a fox", "unknown": 1})).unwrap();
+        assert_eq!(
+            task,
+            Generate {
+                model: Model::Turbo,
+                prompt: "a fox".into(),
+                negative_prompt: String::new(),
+                size: Size::Pixels { width: 1024, height: 768 },
+                steps: 8,
+                seed: None,
+                count: 1,
+                guidance_scale: 0.0,
+                image: None,
+                loras: Vec::new(),
+                format: Format::Png,
+                delivery: Delivery::Stored,
+            }
+        );
+        let base = parse(endpoint("base"), &json!({"prompt": ""})).unwrap();
+        assert_eq!((base.steps, base.guidance_scale), (28, 4.0));
+        let image = json!({"prompt": "x", "image_url": "data:image/png;base64,", "seed": -1});
+        let image = parse(endpoint("turbo/image-to-image"), &image).unwrap();
+        assert_eq!((image.size, image.seed), (Size::Auto, Some(u64::MAX)));
+    }
+
+    #[test]
+    fn values_are_read_as_pydantic_reads_them() {
+        let body = json!({"prompt": "x", "num_inference_steps": "4", "num_images": 2.0, "sync_mode": "yes",
+            "image_size": {"width": 100}, "seed": null, "output_format": "webp"});
+        let task = parse(endpoint("turbo"), &body).unwrap();
+        assert_eq!((task.steps, task.count, task.delivery), (4, 2, Delivery::Inline));
+        assert_eq!(task.size, Size::Pixels { width: 100, height: 512 });
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let cases = [
+            ("turbo", json!({}), vec!["prompt missing"]),
+            ("turbo", json!([]), vec![" model_attributes_type"]),
+            (
+                "turbo",
+                json!({"prompt": 3, "num_inference_steps": 31, "num_images": 0, "output_format": "jpg"}),
+                vec![
+                    "prompt string_type",
+                    "num_inference_steps less_than_equal",
+                    "num_images greater_than_equal",
+                    "output_format literal_error",
+                ],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "image_size": {"width": 0, "height": 20000}, "seed": 1.5, "sync_mode": "maybe"}),
+                vec![
+                    "image_size.width greater_than_equal",
+                    "image_size.height less_than_equal",
+                    "seed int_from_float",
+                    "sync_mode bool_parsing",
+                ],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "image_size": "auto"}),
+                vec!["image_size literal_error"],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "image_size": {"width": 3000, "height": 3000}}),
+                vec!["image_size image_too_large"],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "enable_prompt_expansion": true}),
+                vec!["enable_prompt_expansion feature_not_supported"],
+            ),
+            (
+                "turbo/lora",
+                json!({"prompt": "x", "loras": [{}, {"path": "a/b", "scale": 9}]}),
+                vec!["loras.0.path missing", "loras.1.scale less_than_equal"],
+            ),
+            ("turbo/lora", json!({"prompt": "x", "loras": [1, 2, 3, 4]}), vec!["loras too_long"]),
+            (
+                "base",
+                json!({"prompt": "x", "guidance_scale": "much"}),
+                vec!["guidance_scale float_parsing"],
+            ),
+        ];
+        for (path, body, want) in cases {
+            let problems = parse(endpoint(path), &body).unwrap_err();
+            let name = |part: &Value| part.as_str().map_or(part.to_string(), String::from);
+            let short = |p: &Problem| {
+                let loc: Vec<_> = p.loc[1..].iter().map(name).collect();
+                format!("{} {}", loc.join("."), p.kind)
+            };
+            assert_eq!(problems.iter().map(short).collect::<Vec<_>>(), want, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_problem_looks_as_fal_s() {
+        let problem =
+            &parse(endpoint("turbo"), &json!({"prompt": "x", "num_images": 9})).unwrap_err()[0];
+        let want = json!({"loc": ["body", "num_images"], "msg": "Input should be less than or equal to 4",
+            "type": "less_than_equal", "ctx": {"le": 4}, "input": 9});
+        assert_eq!(serde_json::to_value(problem).unwrap(), want);
+    }
+
+    #[test]
+    fn each_example_passes_its_own_validation() {
+        for endpoint in ENDPOINTS {
+            let mut body = Map::new();
+            for field in fields(endpoint) {
+                let value = field.example.or(field.default).expect("an example or a default");
+                body.insert(field.name.into(), value);
+            }
+            parse(endpoint, &Value::Object(body)).unwrap();
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_is_sent_panics(name in "prompt|image_size|seed|loras|num_images|strength", text in ".{0,40}", number in proptest::num::f64::ANY) {
+            for value in [json!(text), json!(number), json!([text]), json!({"width": number, "path": text}), json!(null)] {
+                for endpoint in ENDPOINTS {
+                    let _ = parse(endpoint, &json!({ &name: value }));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! fal's model errors: what is wrong with which field, in Pydantic's shape with fal's own types.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// One entry of an error's `detail`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Problem {
+    /// Where: `["body", "image_size", "width"]`.
+    pub loc: Vec<Value>,
+    /// For people.
+    pub msg: String,
+    /// For programs.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The limit and the like.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub ctx: Map<String, Value>,
+    /// What was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// The page about fal's own types.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// More of an input than this is not sent back.
+const ECHO_MAX: usize = 200;
+
+impl Problem {
+    /// An error of type `kind` at `body.path`.
+    pub fn new(path: &[Value], kind: &'static str, msg: impl Into<String>) -> Self {
+        let loc = std::iter::once(json!("body")).chain(path.iter().cloned()).collect();
+        let url = OWN.contains(&kind).then(|| format!("https://docs.fal.ai/errors/#{kind}"));
+        Self { loc, msg: msg.into(), kind, ctx: Map::new(), input: None, url }
+    }
+
+    /// The same with `ctx[key]`.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.ctx.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same with what was sent; long texts are cut.
+    pub fn input(mut self, value: &Value) -> Self {
+        self.input = Some(match value {
+            Value::String(text) if text.len() > ECHO_MAX => {
+                let cut = text.char_indices().nth(ECHO_MAX / 4).map_or(text.len(), |(at, _)| at);
+                json!(format!("{}… ({} bytes)", &text[..cut], text.len()))
+            }
+            other if other.to_string().len() > ECHO_MAX * 4 => json!("…"),
+            other => other.clone(),
+        });
+        self
+    }
+}
+
+/// The types that fal documents on a page of their own; the others are Pydantic's.
+const OWN: &[&str] = &[
+    "content_policy_violation",
+    "feature_not_supported",
+    "file_download_error",
+    "file_too_large",
+    "generation_timeout",
+    "image_load_error",
+    "image_too_large",
+    "image_too_small",
+    "internal_server_error",
+    "unsupported_image_format",
+];
+
+/// `{"detail": […]}`.
+pub fn detail(problems: &[Problem]) -> Value {
+    json!({ "detail": problems })
+}
