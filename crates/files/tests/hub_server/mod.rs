@@ -1,4 +1,7 @@
-//! A hub of one repository on a loopback port, which misbehaves as it is told.
+//! A hub on a loopback port, which misbehaves as it is told.
+
+// Each test program that includes it uses a part of it.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -26,10 +29,15 @@ pub(crate) enum Fault {
     IgnoreRange,
 }
 
+/// Names and bytes.
+pub(crate) type Files = HashMap<String, Vec<u8>>;
+
 /// What the hub has, and what it has seen.
 #[derive(Default)]
 pub(crate) struct Hub {
-    pub(crate) files: HashMap<String, Vec<u8>>,
+    pub(crate) files: Files,
+    /// Repositories besides `REPO`.
+    pub(crate) also: HashMap<String, Files>,
     /// File name to the faults of its next answers.
     pub(crate) faults: HashMap<String, Vec<Fault>>,
     /// Statuses of the next listings.
@@ -77,20 +85,19 @@ fn add(root: &Path, dir: &Path, files: &mut HashMap<String, Vec<u8>>) {
 pub(crate) fn serve(hub: Hub) -> (String, Shared) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let listing: Arc<str> = listing(&hub).into();
     let shared = Arc::new(Mutex::new(hub));
     let hub = shared.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (hub, listing) = (hub.clone(), listing.clone());
-            std::thread::spawn(move || answer(stream, &hub, &listing));
+            let hub = hub.clone();
+            std::thread::spawn(move || answer(stream, &hub));
         }
     });
     (address, shared)
 }
 
 /// One request a connection.
-fn answer(mut stream: TcpStream, hub: &Shared, listing: &str) -> Option<()> {
+fn answer(mut stream: TcpStream, hub: &Shared) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_string();
     let headers: HashMap<String, String> = lines
@@ -112,19 +119,21 @@ fn answer(mut stream: TcpStream, hub: &Shared, listing: &str) -> Option<()> {
     }
     if path.starts_with("/api/") {
         let status = if hub.listing_faults.is_empty() { 200 } else { hub.listing_faults.remove(0) };
-        let known = path.starts_with(&format!("/api/models/{REPO}/revision/"))
-            && path.ends_with("?blobs=true");
+        let repo = path.strip_prefix("/api/models/").and_then(|rest| rest.split_once("/revision/"));
+        let known = repo.filter(|(repo, rest)| rest.ends_with("?blobs=true") && hub.has(repo));
         return match (status, known) {
-            (200, true) => {
+            (200, Some((repo, _))) => {
+                let listing = listing(&hub, repo);
                 head(&mut stream, 200, &format!("Content-Length: {}\r\n", listing.len()))?;
                 stream.write_all(listing.as_bytes()).ok()
             }
-            (200, false) => head(&mut stream, 404, "Content-Length: 0\r\n"),
+            (200, None) => head(&mut stream, 404, "Content-Length: 0\r\n"),
             (status, _) => head(&mut stream, status, "Retry-After: 0\r\nContent-Length: 0\r\n"),
         };
     }
     // As the hub does: the address of a file leads to a storage elsewhere.
-    if let Some(name) = path.strip_prefix(&format!("/{REPO}/resolve/{COMMIT}/")) {
+    let resolve = format!("/resolve/{COMMIT}/");
+    if let Some((repo, name)) = path[1..].split_once(&resolve).filter(|(repo, _)| hub.has(repo)) {
         let status = match hub
             .faults
             .get_mut(name)
@@ -133,8 +142,9 @@ fn answer(mut stream: TcpStream, hub: &Shared, listing: &str) -> Option<()> {
             Some(faults) => faults.remove(0),
             None => {
                 let port = stream.local_addr().ok()?.port(); // the same server under the name of another host
+                let place = if repo == REPO { name.into() } else { format!("{repo}/{name}") };
                 let location = format!(
-                    "Location: http://localhost:{port}/storage/{name}\r\nContent-Length: 0\r\n"
+                    "Location: http://localhost:{port}/storage/{place}\r\nContent-Length: 0\r\n"
                 );
                 return head(&mut stream, 302, &location);
             }
@@ -151,7 +161,10 @@ fn answer(mut stream: TcpStream, hub: &Shared, listing: &str) -> Option<()> {
         .get_mut(&name)
         .filter(|faults| !faults.is_empty())
         .map(|faults| faults.remove(0));
-    let bytes = hub.files.get(&name)?.clone();
+    let elsewhere = |(repo, files): (&String, &Files)| {
+        files.get(name.strip_prefix(&format!("{repo}/"))?).cloned()
+    };
+    let bytes = hub.files.get(&name).cloned().or_else(|| hub.also.iter().find_map(elsewhere))?;
     drop(hub);
     send(&mut stream, &bytes, &range, fault)
 }
@@ -190,12 +203,18 @@ fn head(stream: &mut TcpStream, status: u16, headers: &str) -> Option<()> {
     write!(stream, "HTTP/1.1 {status} X\r\n{headers}Connection: close\r\n\r\n").ok()
 }
 
-fn listing(hub: &Hub) -> String {
-    let mut files: Vec<String> =
-        hub.files.iter().map(|(name, bytes)| entry(hub, name, bytes)).collect();
+impl Hub {
+    fn has(&self, repo: &str) -> bool {
+        repo == REPO || self.also.contains_key(repo)
+    }
+}
+
+fn listing(hub: &Hub, repo: &str) -> String {
+    let here = if repo == REPO { &hub.files } else { &hub.also[repo] };
+    let mut files: Vec<String> = here.iter().map(|(name, bytes)| entry(hub, name, bytes)).collect();
     files.extend(hub.extra_name.as_ref().map(|name| entry(hub, name, b"evil")));
     format!(
-        r#"{{"id":"{REPO}","sha":"{COMMIT}","private":false,"siblings":[{}]}}"#,
+        r#"{{"id":"{repo}","sha":"{COMMIT}","private":false,"siblings":[{}]}}"#,
         files.join(",")
     )
 }
