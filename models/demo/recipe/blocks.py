@@ -41,7 +41,8 @@ def modulated(x, cos, sin, scale1, gate1, scale2, gate2, weights):
     return x + gate2 * norm(F.linear(F.silu(gate) * value, down), after2)
 
 
-compiled = torch.compile(modulated)
+compiled = torch.compile(modulated, dynamic=False)  # five shapes in all
+
 
 
 def run(block, x, angles, c=None, fast=True):

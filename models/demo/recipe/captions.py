@@ -2,6 +2,8 @@
 
 import random
 
+from . import world
+
 EN = {
     "time": {
         "dawn": ["at dawn", "at sunrise", "in the early morning"],
@@ -57,29 +59,27 @@ ZH = {
 }
 ONE = {"boat": "一条", "house": "一座", "tower": "一座", "windmill": "一座", "lighthouse": "一座", "balloon": "一个"}
 
-# Chances that a caption leaves something open; the picture then shows anything.
-OPEN = dict(time=0.08, terrain=0.08, body=0.45, body_side=0.4, clouds=0.4, colour=0.06, size=0.45, place=0.12, thing=0.04)
+# Chances that a caption leaves open what is as usual; whatever is not as usual is always said.
+OPEN = dict(time=0.4, terrain=0.4, body=0.6, body_side=0.4, clouds=0.6, colour=0.4, size=0.7, place=0.5)
 ALL = dict.fromkeys(OPEN, 0.0)
 
 
 def promise(scene, rng, open_=OPEN):
     """What a caption will say of `scene`: the same fields, `None` where it says nothing."""
-    def keep(value, what):
-        return None if rng.random() < open_[what] else value
+    def keep(value, what, usual):
+        return None if value == usual and rng.random() < open_[what] else value
 
-    body = keep(scene.body, "body")
-    if body and body != "none" and rng.random() < open_["body_side"]:
+    body = keep(scene.body, "body", world.USUAL["body"])
+    if body and body.endswith(world.USUAL_SIDE) and rng.random() < open_["body_side"]:
         body = body.split()[0]
     things = []
     for t in scene.things:
-        if len(scene.things) > 1 and rng.random() < open_["thing"]:
-            continue
-        place = None if any(x["place"] is None for x in things) else keep(t.place, "place")
-        if any(x["place"] is None for x in things):
-            place = t.place
-        things.append(dict(kind=t.kind, colour=keep(t.colour, "colour"), size=keep(t.size, "size"), place=place))
-    return dict(time=keep(scene.time, "time"), terrain=keep(scene.terrain, "terrain"), body=body,
-                clouds=keep(scene.clouds, "clouds"), things=things)
+        alone = len(scene.things) == 1
+        things.append(dict(
+            kind=t.kind, colour=keep(t.colour, "colour", world.USUAL_COLOUR[t.kind]), size=keep(t.size, "size", world.USUAL["size"]),
+            place=keep(t.place, "place", "middle") if alone else t.place))
+    return dict(time=keep(scene.time, "time", world.USUAL["time"]), terrain=keep(scene.terrain, "terrain", world.USUAL["terrain"]),
+                body=body, clouds=keep(scene.clouds, "clouds", world.USUAL["clouds"]), things=things)
 
 
 def english(said, rng):

@@ -13,20 +13,10 @@ from . import draw, world
 from .world import Scene, Thing
 
 CLIP = 100  # a pixel counts at most this much, so that what is not modelled does not decide
-BACKGROUNDS = 16
+BACKGROUNDS = 24
 PRESENT = 0.4  # a thing must explain this share of what differs from the background where it stands
 LIKE = 60
 CHOICES = [(kind, colour, size) for kind in world.KINDS for colour in world.COLOURS for size in world.SIZES]
-
-
-class Still:
-    """A `random.Random` that has no chance in it."""
-
-    def uniform(self, low, high):
-        return (low + high) / 2
-
-    def choice(self, options):
-        return options[0]
 
 
 def cost(a, b):
@@ -55,7 +45,7 @@ def sprite(kind, colour, size, place, time, terrain, width, height):
     for shade in (0, 255):
         c = draw.Canvas(width, height)
         c.box(0, 0, c.w, c.h, (shade,) * 3)
-        draw.place(c, scene, Thing(kind, colour, size, place), min(c.w, c.h), c.h * draw.HORIZON, Still())
+        draw.place(c, scene, Thing(kind, colour, size, place), min(c.w, c.h), c.h * draw.HORIZON)
         layers.append(pixels(c.image.reduce(draw.OVER)))
     alpha = 1 - (layers[1] - layers[0]).mean(-1) / 255
     ys, xs = np.where(alpha > 0.02)
@@ -77,7 +67,7 @@ def sky(picture, background, scene):
         shares.append(cloudy.mean())
     found, best = "none", 0.45
     for side in ("left", "right"):
-        for y in np.arange(0.1, 0.3, 0.015):
+        for y in np.arange(0.1, 0.3, 8 / height):
             disc, alpha = body(f"{light} {side}", scene.time, y, width, height)
             where = alpha > 0.5
             shown = np.where(where, cost(picture, disc) < np.minimum(LIKE, 0.8 * cost(picture, bare)), False).sum() / where.sum()
@@ -99,16 +89,15 @@ def body(name, time, y, width, height):
     return layers[0], 1 - (layers[1] - layers[0]).mean(-1) / 255
 
 
-def shifts(width, height, step):
-    reach_x, reach_y = int(0.03 * width), int(0.045 * height)
-    return [(dy, dx) for dy in range(-reach_y, reach_y + 1, step) for dx in range(-reach_x, reach_x + 1, step)]
+def shifts(reach, step):
+    return [(dy, dx) for dy in range(-reach, reach + 1, step) for dx in range(-reach, reach + 1, step)]
 
 
-def explain(picture, background, plain, scene, choice, place, offsets):
-    """How much of the difference a thing at `place` takes away, best over `offsets`: `(gain, where, drawn, share)`."""
+def explain(picture, background, plain, scene, kind, colour, size, place, offsets):
+    """How much of the difference a thing at `place` takes away, best over `offsets`: `(gain, where, drawn, share, offset)`."""
     height, width, _ = picture.shape
-    top, left, rgb, alpha = sprite(*choice, place, scene.time, scene.terrain, width, height)
-    best = (0.0, None, None, 0.0)
+    top, left, rgb, alpha = sprite(kind, colour, size, place, scene.time, scene.terrain, width, height)
+    best = (0.0, None, None, 0.0, None)
     for dy, dx in offsets:
         y0, x0 = max(0, top + dy), max(0, left + dx)
         y1, x1 = min(height, top + dy + alpha.shape[0]), min(width, left + dx + alpha.shape[1])
@@ -121,20 +110,22 @@ def explain(picture, background, plain, scene, choice, place, offsets):
         gain = (plain[where] - cost(picture[where], drawn)).sum()
         if gain > best[0]:
             solid = a > 0.5
-            best = (gain, where, drawn, gain / (plain[where] * solid).sum().clip(12 * solid.sum()))
+            share = gain / (plain[where] * solid).sum().clip(12 * solid.sum())
+            best = (gain, where, drawn, share, (dy, dx))
     return best
 
 
 def fit(picture, background, scene, place, choices):
-    """The things of `choices` at `place` that explain most, first coarsely, then the best of them exactly; best first."""
-    height, width, _ = picture.shape
+    """The things of `choices` at `place` that explain most: first on the grid of tokens, then the best of them a little beside it."""
     plain = cost(picture, background)
-    for step, keep in ((5, 24), (2, 24)):
-        offsets = shifts(width, height, step)
-        scored = [(explain(picture, background, plain, scene, c, place, offsets), c) for c in choices]
-        scored = sorted((s for s in scored if s[0][0] > 0), key=lambda s: -s[0][0])[:keep]
-        choices = [c for _, c in scored]
-    return scored
+
+    def best(choices, offsets, keep):
+        scored = [(explain(picture, background, plain, scene, *c, place, o), c) for c, o in zip(choices, offsets)]
+        return sorted((s for s in scored if s[0][0] > 0), key=lambda s: -s[0][0])[:keep]
+
+    coarse = best(choices, [shifts(16, 16)] * len(choices), 24)
+    near = [[(y + dy, x + dx) for dy, dx in shifts(4, 2)] for y, x in (s[0][4] for s in coarse)]
+    return best([c for _, c in coarse], near, 24)
 
 
 def read(picture):
@@ -148,7 +139,7 @@ def read(picture):
     for _ in range(2):  # the second time each thing is fitted with its neighbours in place
         for place in world.PLACES:
             behind = background.copy()
-            for other, (_, where, drawn, _) in found.items():
+            for other, (_, where, drawn, *_) in found.items():
                 if other != place:
                     behind[where] = drawn
             scored = fit(picture, behind, scene, place, choices[place])

@@ -25,8 +25,9 @@ def to_tensor(image):
 class Stage:
     """`steps` updates of `build()`; `average` is the exponential moving average that the stage ends with."""
 
-    def __init__(self, folder, name, build, steps, lr, warmup=100, decay=0.995, muon=None):
-        self.path, self.name, self.steps, self.lr, self.warmup, self.decay = folder / f"{name}.pt", name, steps, lr, warmup, decay
+    def __init__(self, folder, name, build, steps, lr, warmup=100, decay=0.995, hold=0.5, muon=None):
+        self.path, self.name, self.steps, self.lr, self.warmup = folder / f"{name}.pt", name, steps, lr, warmup
+        self.decay, self.hold = decay, hold
         torch.manual_seed(0)
         self.model = build().to(device())
         self.average = copy.deepcopy(self.model)
@@ -44,9 +45,10 @@ class Stage:
         return out + ([Muon(hidden, lr=self.lr)] if hidden else [])
 
     def rate(self):
+        """Of the learning rate: up in `warmup` updates, held for a share `hold` of all, then along a cosine to 2%."""
         rise = min(1.0, (self.step + 1) / self.warmup)
-        left = self.step / self.steps
-        return rise * (1.0 if left < 0.5 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (left - 0.5) * 2)))
+        fall = max(0.0, self.step / self.steps - self.hold) / (1 - self.hold)
+        return rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
     def update(self, loss):
         for optimizer in self.optimizers:

@@ -92,7 +92,7 @@ def noise_levels(rng, count):
 
 
 def train(folder, speaker, vae, buckets, steps, count=16, lr=2e-3, name="transformer", start=None):
-    stage = Stage(folder, name, build, steps, lr=lr, warmup=60, decay=0.997,
+    stage = Stage(folder, name, build, steps, lr=lr, warmup=60, decay=0.997, hold=0.3,
                   muon=lambda n: ("layers." in n or "refiner" in n) and "adaLN" not in n)
     if start is not None and stage.step == 0:
         stage.model.load_state_dict(start)

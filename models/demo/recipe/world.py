@@ -21,6 +21,11 @@ COLOURS = {
     "white": (246, 246, 242),
     "brown": (128, 82, 52),
 }
+# What a picture shows of what its caption leaves open: the same always, so that a caption is one scene.
+USUAL = dict(time="day", terrain="hills", body="none", clouds=False, size="medium")
+USUAL_SIDE = "right"
+USUAL_COLOUR = dict(house="red", tree="green", pine="green", boat="red", cactus="green", tower="brown", windmill="white",
+                    lighthouse="red", balloon="red")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,21 @@
+//! The durable queue: requests, leases, logs, history, keys and webhook deliveries, in SQLite or PostgreSQL.
+//!
+//! What is answered is written: a submission is committed before its id is known to anybody. A worker holds a lease that it
+//! prolongs; whoever loses it can no longer finish the request. The queue does not know what a job does.
+
+mod database;
+mod deliveries;
+mod error;
+mod history;
+mod keys;
+mod lease;
+mod queue;
+mod request;
+mod sql;
+
+pub use deliveries::{Delivery, Due};
+pub use error::{Error, Result};
+pub use keys::{Key, Scope};
+pub use lease::{Attempt, Heartbeat, Lease, Swept};
+pub use queue::{Cancelled, Limits, New, Queue, Settings};
+pub use request::{End, LogLine, Outcome, Priority, Request, State};

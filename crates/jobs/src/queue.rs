@@ -1,0 +1,290 @@
+//! The queue's front: submitting, looking, cancelling.
+
+use std::sync::Arc;
+
+use sqlx::{AnyPool, Row};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::database::{Dialect, open};
+use crate::request::{End, LogLine, Outcome, Priority, Request, State};
+use crate::{Error, Result, sql};
+
+/// How the queue is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// `sqlite://FILE?mode=rwc` or `postgres://…`.
+    pub url: String,
+    /// What may pile up.
+    pub limits: Limits,
+    /// Milliseconds since 1970.
+    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
+
+/// What may pile up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests that wait.
+    pub queued_max: i64,
+    /// Attempts of one request.
+    pub attempts_max: i64,
+    /// How long a worker may be silent.
+    pub lease_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queued_max: 100_000, attempts_max: 10, lease_ms: 30_000 }
+    }
+}
+
+/// A request to be submitted.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// Where it was sent.
+    pub endpoint: String,
+    /// The key's id, or `local`.
+    pub owner: String,
+    /// Which requests it waits for.
+    pub priority: Priority,
+    /// Whether input and output stay in the history.
+    pub keep_io: bool,
+    /// JSON as it was sent.
+    pub input: String,
+    /// JSON of what is to be done.
+    pub task: String,
+    /// Requests of this owner that may run at once.
+    pub concurrency_max: i64,
+    /// Whether a failed attempt is followed by another.
+    pub retry: bool,
+    /// Milliseconds in which it must have started.
+    pub start_within_ms: Option<i64>,
+    /// Where its end is reported.
+    pub webhook: Option<String>,
+}
+
+/// What became of the wish to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It waited and will never run.
+    Removed,
+    /// Its worker will hear of it.
+    Requested,
+    /// Too late.
+    AlreadyDone,
+    /// There is no such request.
+    NotFound,
+}
+
+/// The queue. Cheap to clone; all clones are one queue.
+#[derive(Clone)]
+pub struct Queue {
+    pub(crate) pool: AnyPool,
+    pub(crate) dialect: Dialect,
+    pub(crate) settings: Settings,
+    pub(crate) changed: watch::Sender<u64>,
+    submissions: mpsc::Sender<Submission>,
+}
+
+struct Submission {
+    id: String,
+    new: New,
+    answer: oneshot::Sender<Result<()>>,
+}
+
+/// Submissions that share one commit: a disk takes as long for one as for all of them.
+const BATCH: usize = 256;
+
+impl Queue {
+    /// Opens the queue, making its tables if they are not there.
+    pub async fn open(settings: Settings) -> Result<Self> {
+        let (pool, dialect) = open(&settings.url).await?;
+        let (submissions, receiver) = mpsc::channel(4 * BATCH);
+        let queue = Self { pool, dialect, settings, changed: watch::Sender::new(0), submissions };
+        tokio::spawn(write(queue.writer(), receiver));
+        Ok(queue)
+    }
+
+    fn writer(&self) -> Writer {
+        Writer { pool: self.pool.clone(), settings: self.settings.clone(), changed: self.changed.clone() }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.settings.now_ms)()
+    }
+
+    /// Tells everybody in this process that something has changed.
+    pub(crate) fn announce(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever a request of this process did.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Accepts a request; its id is given away once it is on the disk.
+    pub async fn submit(&self, new: New) -> Result<String> {
+        let id = Uuid::now_v7().to_string();
+        let (answer, answered) = oneshot::channel();
+        let submission = Submission { id: id.clone(), new, answer };
+        self.submissions.send(submission).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)??;
+        Ok(id)
+    }
+
+    /// The request called `id`, in any case of letters.
+    pub async fn request(&self, id: &str) -> Result<Option<Request>> {
+        let row = sqlx::query(sql::BY_ID).bind(id.to_ascii_lowercase()).fetch_optional(&self.pool);
+        row.await?.as_ref().map(Request::of).transpose()
+    }
+
+    /// Requests that will be taken before `request`; 0 is next.
+    pub async fn position(&self, request: &Request) -> Result<i64> {
+        let query = sqlx::query(sql::POSITION).bind(request.priority.number()).bind(&request.id);
+        Ok(query.fetch_one(&self.pool).await?.try_get(0)?)
+    }
+
+    /// Requests that wait.
+    pub async fn queued(&self) -> Result<i64> {
+        Ok(sqlx::query(sql::COUNT_QUEUED).fetch_one(&self.pool).await?.try_get(0)?)
+    }
+
+    /// At most `most` lines about a request, from number `from`.
+    pub async fn logs(&self, id: &str, from: i64, most: i64) -> Result<Vec<LogLine>> {
+        let query = sqlx::query(sql::LOGS).bind(id).bind(from).bind(most);
+        let rows = query.fetch_all(&self.pool).await?;
+        let line = |row: &sqlx::any::AnyRow| {
+            Ok(LogLine {
+                number: row.try_get(0)?,
+                at_ms: row.try_get(1)?,
+                level: row.try_get(2)?,
+                message: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(line).collect()
+    }
+
+    /// Ends a request that waits; asks the worker of one that runs.
+    pub async fn cancel(&self, id: &str) -> Result<Cancelled> {
+        let id = id.to_ascii_lowercase();
+        let end = cancelled();
+        if self.end_queued(&id, &end).await? {
+            return Ok(Cancelled::Removed);
+        }
+        let asked = sqlx::query(sql::ASK_TO_CANCEL).bind(&id).execute(&self.pool).await?;
+        if asked.rows_affected() > 0 {
+            self.announce();
+            return Ok(Cancelled::Requested);
+        }
+        match self.request(&id).await?.map(|request| request.state) {
+            None => Ok(Cancelled::NotFound),
+            Some(State::Done) => Ok(Cancelled::AlreadyDone),
+            // It was handed back between the two statements.
+            Some(_) => match self.end_queued(&id, &end).await? {
+                true => Ok(Cancelled::Removed),
+                false => Ok(Cancelled::Requested),
+            },
+        }
+    }
+
+    /// Ends `id` if it waits, and makes its webhook due; whether it did.
+    pub(crate) async fn end_queued(&self, id: &str, end: &End) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        let now = self.now_ms();
+        let query = sqlx::query(sql::END_QUEUED)
+            .bind(end.outcome.name())
+            .bind(now)
+            .bind(i64::from(end.status_code))
+            .bind(&end.response)
+            .bind(end.error.clone())
+            .bind(end.error_type.clone())
+            .bind(id);
+        if query.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.make_due(&mut transaction, id, now).await?;
+        transaction.commit().await?;
+        self.announce();
+        Ok(true)
+    }
+
+    /// Finishes what is being written and closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// fal's answer for what was cancelled.
+pub(crate) fn cancelled() -> End {
+    End::of_request(Outcome::Cancelled, 499, "client_cancelled", "Request was cancelled")
+}
+
+/// What the writing task needs; it holds no sender, so that it ends with the last queue.
+struct Writer {
+    pool: AnyPool,
+    settings: Settings,
+    changed: watch::Sender<u64>,
+}
+
+/// Writes submissions, as many as have come in one transaction.
+async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        match writer.insert(&batch).await {
+            Ok(()) => {
+                writer.changed.send_modify(|count| *count += 1);
+                for submission in batch.drain(..) {
+                    let _ = submission.answer.send(Ok(())); // whoever asked may have gone
+                }
+            }
+            // One of them may be at fault: each for itself.
+            Err(_) if batch.len() > 1 => {
+                for submission in batch.drain(..) {
+                    let result = writer.insert(std::slice::from_ref(&submission)).await;
+                    writer.changed.send_modify(|count| *count += 1);
+                    let _ = submission.answer.send(result);
+                }
+            }
+            Err(error) => {
+                for submission in batch.drain(..1) {
+                    let _ = submission.answer.send(Err(error));
+                    break;
+                }
+                batch.clear();
+            }
+        }
+    }
+}
+
+impl Writer {
+    async fn insert(&self, batch: &[Submission]) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        let waiting: i64 =
+            sqlx::query(sql::COUNT_QUEUED).fetch_one(&mut *transaction).await?.try_get(0)?;
+        let Limits { queued_max, attempts_max, .. } = self.settings.limits;
+        if waiting + batch.len() as i64 > queued_max {
+            return Err(Error::Full { waiting, most: queued_max });
+        }
+        let now = (self.settings.now_ms)();
+        for Submission { id, new, .. } in batch {
+            sqlx::query(sql::INSERT)
+                .bind(id)
+                .bind(&new.endpoint)
+                .bind(&new.owner)
+                .bind(new.priority.number())
+                .bind(i64::from(new.keep_io))
+                .bind(&new.input)
+                .bind(&new.task)
+                .bind(new.concurrency_max)
+                .bind(if new.retry { attempts_max } else { 1 })
+                .bind(now)
+                .bind(new.start_within_ms.map(|within| now + within))
+                .bind(new.webhook.clone())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! The only SQL. One text for both databases wherever they agree, which is nearly everywhere.
+
+/// What a request is read with.
+macro_rules! columns {
+    () => {
+        "id, endpoint, owner, state, outcome, priority, keep_io, input, task, attempts, attempts_max, created_ms, \
+         started_ms, finished_ms, lease, cancel, status_code, response, error, error_type, inference_ms, billable_units, webhook"
+    };
+}
+
+pub(crate) const INSERT: &str = "
+    INSERT INTO requests (id, endpoint, owner, state, priority, keep_io, input, task, concurrency_max, attempts_max, \
+        created_ms, available_ms, start_by_ms, webhook)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12)";
+
+pub(crate) const COUNT_QUEUED: &str = "SELECT count(*) FROM requests WHERE state = 'queued'";
+
+pub(crate) const BY_ID: &str = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
+
+/// Requests that will be taken before this one.
+pub(crate) const POSITION: &str = "
+    SELECT count(*) FROM requests
+    WHERE state = 'queued' AND (priority < $1 OR (priority = $1 AND id < $2))";
+
+macro_rules! claim {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE requests SET state = 'running', attempts = attempts + 1, lease = $1, lease_until_ms = $2, \
+                started_ms = $3
+             WHERE id = (
+                SELECT id FROM requests AS waiting
+                WHERE state = 'queued' AND available_ms <= $3 AND (start_by_ms IS NULL OR start_by_ms > $3) AND cancel = 0
+                    AND (SELECT count(*) FROM requests AS running
+                         WHERE running.state = 'running' AND running.owner = waiting.owner) < concurrency_max
+                ORDER BY priority, id LIMIT 1 ",
+            $lock,
+            ") RETURNING ",
+            columns!()
+        )
+    };
+}
+
+/// SQLite has one writer, so nobody else can take what was selected.
+pub(crate) const CLAIM_SQLITE: &str = claim!("");
+/// PostgreSQL's workers step over what another is taking.
+pub(crate) const CLAIM_POSTGRES: &str = claim!("FOR UPDATE SKIP LOCKED");
+
+/// Prolongs a lease; tells whether cancelling was asked for.
+pub(crate) const HEARTBEAT: &str = "
+    UPDATE requests SET lease_until_ms = $1 WHERE id = $2 AND lease = $3 AND state = 'running' RETURNING cancel";
+
+/// The end of an attempt that still holds its lease: whoever lost it changes nothing.
+pub(crate) const FINISH: &str = "
+    UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
+        error_type = $6, inference_ms = $7, billable_units = $8, lease = NULL, lease_until_ms = NULL,
+        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END
+    WHERE id = $9 AND lease = $10 AND state = 'running'";
+
+/// The attempt goes back into the queue, to be taken no earlier than `available_ms`.
+pub(crate) const HAND_BACK: &str = "
+    UPDATE requests SET state = 'queued', available_ms = $1, lease = NULL, lease_until_ms = NULL, started_ms = NULL,
+        attempts = attempts - $2
+    WHERE id = $3 AND lease = $4 AND state = 'running'";
+
+/// Running requests whose worker has gone.
+pub(crate) const LOST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM requests WHERE state = 'running' AND lease_until_ms < $1 ORDER BY id LIMIT 100"
+);
+
+/// Queued requests whose time to start has passed.
+pub(crate) const OVERDUE: &str = "
+    SELECT id FROM requests WHERE state = 'queued' AND start_by_ms IS NOT NULL AND start_by_ms <= $1 ORDER BY id LIMIT 100";
+
+/// The end of a request that nobody works on.
+pub(crate) const END_QUEUED: &str = "
+    UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
+        error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END
+    WHERE id = $7 AND state = 'queued'";
+
+pub(crate) const ASK_TO_CANCEL: &str =
+    "UPDATE requests SET cancel = 1 WHERE id = $1 AND state = 'running'";
+
+pub(crate) const INSERT_LOG: &str = "
+    INSERT INTO logs (request, number, at_ms, level, message)
+    SELECT $1, (SELECT coalesce(max(number) + 1, 0) FROM logs WHERE request = $1), $2, $3, $4";
+
+pub(crate) const LOGS: &str = "
+    SELECT number, at_ms, level, message FROM logs WHERE request = $1 AND number >= $2 ORDER BY number LIMIT $3";
+
+pub(crate) const HISTORY: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM requests WHERE ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
+     ORDER BY id DESC LIMIT $4"
+);
+
+pub(crate) const DELETE: &str = "DELETE FROM requests WHERE id = $1 AND state = 'done'";
+pub(crate) const DELETE_LOGS: &str = "DELETE FROM logs WHERE request = $1";
+pub(crate) const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE request = $1";
+pub(crate) const EXPIRED: &str =
+    "SELECT id FROM requests WHERE state = 'done' AND finished_ms < $1 ORDER BY finished_ms LIMIT $2";
+
+pub(crate) const INSERT_DELIVERY: &str = "
+    INSERT INTO deliveries (request, url, due_ms) VALUES ($1, $2, $3) ON CONFLICT (request) DO NOTHING";
+
+macro_rules! due {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE deliveries SET due_ms = $1, attempts = attempts + 1 WHERE request = (
+                SELECT request FROM deliveries WHERE due_ms <= $2 ORDER BY due_ms LIMIT 1 ",
+            $lock,
+            ") RETURNING request, url, attempts"
+        )
+    };
+}
+
+/// Takes a delivery and sets when it is tried again should its sender die.
+pub(crate) const DUE_SQLITE: &str = due!("");
+/// The same.
+pub(crate) const DUE_POSTGRES: &str = due!("FOR UPDATE SKIP LOCKED");
+
+pub(crate) const DELIVERED: &str =
+    "UPDATE deliveries SET due_ms = NULL, delivered_ms = $1, error = NULL WHERE request = $2";
+pub(crate) const UNDELIVERED: &str =
+    "UPDATE deliveries SET due_ms = $1, error = $2 WHERE request = $3";
+pub(crate) const DELIVERY: &str =
+    "SELECT url, attempts, due_ms, delivered_ms, error FROM deliveries WHERE request = $1";
+
+pub(crate) const INSERT_KEY: &str = "
+    INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms) VALUES ($1, $2, $3, $4, $5, $6)";
+pub(crate) const KEY: &str = "
+    SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms FROM keys WHERE id = $1";
+pub(crate) const KEYS: &str = "
+    SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms FROM keys ORDER BY created_ms, id";
+pub(crate) const REVOKE_KEY: &str =
+    "UPDATE keys SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL";

@@ -1,0 +1,348 @@
+//! The queue's promises, on a database in a file.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use zoetrope_jobs::{
+    Attempt, Cancelled, End, Error, Heartbeat, Key, Limits, New, Outcome, Priority, Queue, Scope,
+    Settings, State, Swept,
+};
+
+/// A queue whose clock stands until it is moved.
+struct Room {
+    queue: Queue,
+    clock: Arc<AtomicI64>,
+    folder: tempfile::TempDir,
+}
+
+const START: i64 = 1_000_000;
+const LEASE_MS: i64 = 30_000;
+
+impl Room {
+    async fn new() -> Self {
+        Self::with(Limits { attempts_max: 3, lease_ms: LEASE_MS, ..Limits::default() }).await
+    }
+
+    async fn with(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(AtomicI64::new(START));
+        let queue = open(folder.path(), &clock, limits).await;
+        Self { queue, clock, folder }
+    }
+
+    fn wait(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    async fn submit(&self, change: impl FnOnce(&mut New)) -> String {
+        let mut new = new();
+        change(&mut new);
+        self.queue.submit(new).await.unwrap()
+    }
+
+    async fn state(&self, id: &str) -> State {
+        self.queue.request(id).await.unwrap().unwrap().state
+    }
+}
+
+async fn open(folder: &std::path::Path, clock: &Arc<AtomicI64>, limits: Limits) -> Queue {
+    let clock = clock.clone();
+    let url = format!("sqlite://{}/queue.db?mode=rwc", folder.display());
+    let now_ms = Arc::new(move || clock.load(Ordering::Relaxed));
+    Queue::open(Settings { url, limits, now_ms }).await.unwrap()
+}
+
+fn new() -> New {
+    New {
+        endpoint: "fal-ai/z-image/turbo".into(),
+        owner: "local".into(),
+        priority: Priority::Normal,
+        keep_io: true,
+        input: r#"{"prompt":"a fox"}"#.into(),
+        task: "{}".into(),
+        concurrency_max: 10,
+        retry: true,
+        start_within_ms: None,
+        webhook: None,
+    }
+}
+
+fn done() -> End {
+    End {
+        outcome: Outcome::Completed,
+        status_code: 200,
+        response: r#"{"images":[]}"#.into(),
+        error: None,
+        error_type: None,
+        inference_ms: Some(1234),
+        billable_units: Some(0.786432),
+    }
+}
+
+fn broken() -> End {
+    End::of_request(Outcome::Failed, 500, "runner_server_error", "It broke")
+}
+
+#[tokio::test]
+async fn a_request_waits_runs_and_ends_once() {
+    let room = Room::new().await;
+    let id = room.submit(|_| {}).await;
+    let waiting = room.queue.request(&id.to_uppercase()).await.unwrap().unwrap();
+    assert_eq!((waiting.state, waiting.attempts, waiting.created_ms), (State::Queued, 0, START));
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    assert_eq!((lease.request.id.as_str(), lease.request.attempts), (id.as_str(), 1));
+    assert!(room.queue.claim().await.unwrap().is_none());
+    lease.log("INFO", "step 1/8").await.unwrap();
+    lease.log("INFO", "step 2/8").await.unwrap();
+    let logs = room.queue.logs(&id, 1, 100).await.unwrap();
+    assert_eq!((logs.len(), logs[0].number, logs[0].message.as_str()), (1, 1, "step 2/8"));
+    lease.finish(Attempt::End(done())).await.unwrap();
+    let ended = room.queue.request(&id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.end), (State::Done, Some(done())));
+    assert_eq!(room.queue.cancel(&id).await.unwrap(), Cancelled::AlreadyDone);
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_there_after_a_restart() {
+    let room = Room::new().await;
+    let id = room.submit(|_| {}).await;
+    let again = open(room.folder.path(), &room.clock, Limits::default()).await; // the first is never closed
+    assert_eq!(again.claim().await.unwrap().unwrap().request.id, id);
+}
+
+#[tokio::test]
+async fn normal_requests_run_before_low_ones_each_in_order() {
+    let room = Room::new().await;
+    let low = room.submit(|new| new.priority = Priority::Low).await;
+    let first = room.submit(|_| {}).await;
+    let second = room.submit(|_| {}).await;
+    for (id, place) in [(&first, 0), (&second, 1), (&low, 2)] {
+        let request = room.queue.request(id).await.unwrap().unwrap();
+        assert_eq!(room.queue.position(&request).await.unwrap(), place);
+    }
+    for want in [first, second, low] {
+        assert_eq!(room.queue.claim().await.unwrap().unwrap().request.id, want);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_worker_s_request_is_tried_again_and_ends_at_last() {
+    let room = Room::new().await;
+    let id = room.submit(|_| {}).await;
+    for attempt in 1..=3 {
+        room.wait(60_000);
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        assert_eq!(lease.request.attempts, attempt);
+        room.wait(LEASE_MS);
+        assert_eq!(room.queue.sweep(i64::MAX / 2).await.unwrap(), Swept::default());
+        room.wait(1);
+        assert_eq!(room.queue.sweep(i64::MAX / 2).await.unwrap().lost, 1);
+        // The worker comes back: its work is no longer wanted.
+        let late = lease.finish(Attempt::End(done())).await;
+        assert!(matches!(late, Err(Error::LeaseLost(lost)) if lost == id));
+    }
+    let ended = room.queue.request(&id).await.unwrap().unwrap();
+    let end = ended.end.unwrap();
+    assert_eq!((end.outcome, end.status_code), (Outcome::Failed, 503));
+    assert_eq!(end.error_type.as_deref(), Some("runner_disconnected"));
+}
+
+#[tokio::test]
+async fn a_failed_attempt_pauses_longer_each_time() {
+    let room = Room::new().await;
+    room.submit(|_| {}).await;
+    for pause in [500, 1000] {
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        lease.finish(Attempt::Again(broken())).await.unwrap();
+        room.wait(pause - 1);
+        assert!(room.queue.claim().await.unwrap().is_none());
+        room.wait(1);
+    }
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    let id = lease.request.id.clone();
+    lease.finish(Attempt::Again(broken())).await.unwrap();
+    assert_eq!(room.state(&id).await, State::Done);
+    let once = room.submit(|new| new.retry = false).await;
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    lease.finish(Attempt::Again(broken())).await.unwrap();
+    assert_eq!(room.state(&once).await, State::Done);
+}
+
+#[tokio::test]
+async fn what_is_handed_back_does_not_count() {
+    let room = Room::new().await;
+    let id = room.submit(|_| {}).await;
+    for _ in 0..5 {
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        assert_eq!(lease.request.attempts, 1);
+        lease.finish(Attempt::HandedBack).await.unwrap();
+        assert_eq!(room.state(&id).await, State::Queued);
+    }
+}
+
+#[tokio::test]
+async fn cancelling_removes_what_waits_and_tells_what_runs() {
+    let room = Room::new().await;
+    let waiting = room.submit(|_| {}).await;
+    assert_eq!(room.queue.cancel(&waiting).await.unwrap(), Cancelled::Removed);
+    assert!(room.queue.claim().await.unwrap().is_none());
+    let end = room.queue.request(&waiting).await.unwrap().unwrap().end.unwrap();
+    assert_eq!((end.outcome, end.status_code), (Outcome::Cancelled, 499));
+
+    let running = room.submit(|_| {}).await;
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    assert_eq!(lease.heartbeat().await.unwrap(), Heartbeat::Held);
+    assert_eq!(room.queue.cancel(&running).await.unwrap(), Cancelled::Requested);
+    assert_eq!(lease.heartbeat().await.unwrap(), Heartbeat::CancelAsked);
+    // Its attempt fails in the meantime: there is no other.
+    lease.finish(Attempt::Again(broken())).await.unwrap();
+    let end = room.queue.request(&running).await.unwrap().unwrap().end.unwrap();
+    assert_eq!(end.outcome, Outcome::Cancelled);
+    assert_eq!(room.queue.cancel("nobody").await.unwrap(), Cancelled::NotFound);
+}
+
+#[tokio::test]
+async fn an_owner_s_limit_leaves_room_for_others() {
+    let room = Room::new().await;
+    let mut ids = Vec::new();
+    for owner in ["a", "a", "b"] {
+        ids.push(room.submit(|new| (new.owner, new.concurrency_max) = (owner.into(), 1)).await);
+    }
+    let first = room.queue.claim().await.unwrap().unwrap();
+    assert_eq!(first.request.id, ids[0]);
+    assert_eq!(room.queue.claim().await.unwrap().unwrap().request.id, ids[2]);
+    assert!(room.queue.claim().await.unwrap().is_none());
+    first.finish(Attempt::End(done())).await.unwrap();
+    assert_eq!(room.queue.claim().await.unwrap().unwrap().request.id, ids[1]);
+}
+
+#[tokio::test]
+async fn what_does_not_start_in_time_ends_with_504() {
+    let room = Room::new().await;
+    let id = room.submit(|new| new.start_within_ms = Some(2000)).await;
+    room.wait(2000);
+    assert!(room.queue.claim().await.unwrap().is_none());
+    assert_eq!(room.queue.sweep(i64::MAX / 2).await.unwrap().overdue, 1);
+    let end = room.queue.request(&id).await.unwrap().unwrap().end.unwrap();
+    assert_eq!((end.status_code, end.error_type.as_deref()), (504, Some("request_timeout")));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_keeps_what_it_has() {
+    let room = Room::with(Limits { queued_max: 2, ..Limits::default() }).await;
+    room.submit(|_| {}).await;
+    room.submit(|_| {}).await;
+    let refused = room.queue.submit(new()).await;
+    assert!(matches!(refused, Err(Error::Full { waiting: 2, most: 2 })), "{refused:?}");
+    assert_eq!(room.queue.queued().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_hundred_workers_claim_each_request_once() {
+    let room = Room::new().await;
+    let mut submissions = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let queue = room.queue.clone();
+        submissions.spawn(async move {
+            let new = New { concurrency_max: 1000, ..new() };
+            queue.submit(new).await.unwrap()
+        });
+    }
+    let mut submitted = submissions.join_all().await;
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let queue = room.queue.clone();
+        workers.spawn(async move {
+            let mut ids = Vec::new();
+            while let Some(lease) = queue.claim().await.unwrap() {
+                ids.push(lease.request.id.clone());
+                lease.finish(Attempt::End(done())).await.unwrap();
+            }
+            ids
+        });
+    }
+    let mut worked: Vec<String> = workers.join_all().await.concat();
+    submitted.sort();
+    worked.sort();
+    assert_eq!(worked, submitted);
+}
+
+#[tokio::test]
+async fn a_webhook_is_due_with_the_end_and_again_until_it_is_taken() {
+    let room = Room::new().await;
+    let id = room.submit(|new| new.webhook = Some("https://example.com/hook".into())).await;
+    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    lease.finish(Attempt::End(done())).await.unwrap();
+    let due = room.queue.take_due(60_000).await.unwrap().unwrap();
+    assert_eq!((due.request.as_str(), due.attempt), (id.as_str(), 1));
+    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    room.queue.undelivered(&id, "status 500", Some(5_000)).await.unwrap();
+    room.wait(5_000);
+    assert_eq!(room.queue.take_due(60_000).await.unwrap().unwrap().attempt, 2);
+    room.queue.delivered(&id).await.unwrap();
+    room.wait(1_000_000);
+    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    let delivery = room.queue.delivery(&id).await.unwrap().unwrap();
+    assert_eq!((delivery.attempts, delivery.error), (2, None));
+}
+
+#[tokio::test]
+async fn history_is_listed_by_owner_and_forgotten_in_time() {
+    let room = Room::new().await;
+    let kept = room.submit(|new| new.owner = "a".into()).await;
+    let secret = room.submit(|new| (new.owner, new.keep_io) = ("b".into(), false)).await;
+    for _ in 0..2 {
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        lease.log("INFO", "done").await.unwrap();
+        lease.finish(Attempt::End(done())).await.unwrap();
+    }
+    let list = |owner: &'static str| {
+        let queue = room.queue.clone();
+        async move {
+            let page = queue.history(owner, "", "", 10).await.unwrap();
+            page.into_iter().map(|request| request.id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list("a").await, [kept.clone()]);
+    assert_eq!(list("").await, [secret.clone(), kept.clone()]);
+    let before = room.queue.history("", "", &secret, 10).await.unwrap();
+    assert_eq!(before.len(), 1);
+    assert_eq!(room.queue.request(&secret).await.unwrap().unwrap().input, "{}");
+    assert!(room.queue.delete(&secret).await.unwrap());
+    assert!(!room.queue.delete(&secret).await.unwrap());
+    room.wait(10_001);
+    assert_eq!(room.queue.sweep(10_000).await.unwrap().expired, 1);
+    assert_eq!(list("").await, Vec::<String>::new());
+    assert_eq!(room.queue.logs(&kept, 0, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_revoked_key_stays_known() {
+    let room = Room::new().await;
+    let key = Key {
+        id: "k1".into(),
+        alias: "laptop".into(),
+        hash: "00".into(),
+        scope: Scope::Admin,
+        concurrency_max: 4,
+        created_ms: START,
+        revoked_ms: None,
+    };
+    room.queue.insert_key(&key).await.unwrap();
+    assert_eq!(room.queue.keys().await.unwrap(), [key.clone()]);
+    assert!(room.queue.revoke_key("k1").await.unwrap());
+    assert!(!room.queue.revoke_key("k1").await.unwrap());
+    assert_eq!(room.queue.key("k1").await.unwrap().unwrap().revoked_ms, Some(START));
+    assert_eq!(room.queue.key("k2").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_address_of_no_database_is_refused_by_name() {
+    let settings =
+        Settings { url: "mysql://x".into(), limits: Limits::default(), now_ms: Arc::new(|| 0) };
+    let error = Queue::open(settings).await.err().unwrap().to_string();
+    assert!(error.contains("mysql://x") && error.contains("sqlite://"), "{error}");
+}
