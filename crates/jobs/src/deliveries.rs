@@ -57,11 +57,7 @@ impl Queue {
         let now = self.now_ms();
         let query = sqlx::query(text).bind(now + again_ms).bind(now);
         let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
-        Ok(Some(Due {
-            request: row.try_get(0)?,
-            url: row.try_get(1)?,
-            attempt: row.try_get(2)?,
-        }))
+        Ok(Some(Due { request: row.try_get(0)?, url: row.try_get(1)?, attempt: row.try_get(2)? }))
     }
 
     /// The receiver took it.

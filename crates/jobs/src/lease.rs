@@ -58,7 +58,8 @@ impl Queue {
             Dialect::Postgres => sql::CLAIM_POSTGRES,
         };
         let (token, now) = (Uuid::now_v7().to_string(), self.now_ms());
-        let query = sqlx::query(text).bind(&token).bind(now + self.settings.limits.lease_ms).bind(now);
+        let query =
+            sqlx::query(text).bind(&token).bind(now + self.settings.limits.lease_ms).bind(now);
         let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
         let request = Request::of(&row)?;
         self.announce();

@@ -106,7 +106,11 @@ impl Queue {
     }
 
     fn writer(&self) -> Writer {
-        Writer { pool: self.pool.clone(), settings: self.settings.clone(), changed: self.changed.clone() }
+        Writer {
+            pool: self.pool.clone(),
+            settings: self.settings.clone(),
+            changed: self.changed.clone(),
+        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -247,11 +251,9 @@ async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
                 }
             }
             Err(error) => {
-                for submission in batch.drain(..1) {
+                if let Some(submission) = batch.pop() {
                     let _ = submission.answer.send(Err(error));
-                    break;
                 }
-                batch.clear();
             }
         }
     }

@@ -146,8 +146,7 @@ impl Priority {
 impl Request {
     pub(crate) fn of(row: &AnyRow) -> Result<Self> {
         let id: String = row.try_get("id")?;
-        let unknown =
-            |column, value: String| Error::Unknown { id: id.clone(), column, value };
+        let unknown = |column, value: String| Error::Unknown { id: id.clone(), column, value };
         let state = match row.try_get::<String, _>("state")? {
             name if name == "queued" => State::Queued,
             name if name == "running" => State::Running,

@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("checkpoint", &["kernels"]),
     ("engine", &["api", "checkpoint", "kernels"]),
     ("files", &["api"]),
+    ("jobs", &[]),
     ("zoetrope", &["api", "checkpoint", "engine", "files"]),
 ];
 
@@ -80,6 +81,15 @@ fn unsafe_code_and_the_environment_have_one_place_each() {
         let may = ["crates/zoetrope/src/environment.rs", "crates/zoetrope/tests/tidy.rs"]
             .contains(&name.as_str());
         assert!(!text.contains(read) || may, "{name} reads the environment");
+    }
+}
+
+#[test]
+fn sql_has_one_place() {
+    let statement = concat!("SELECT", " ");
+    for (name, text) in all_sources() {
+        let may = name.starts_with("crates/jobs/src/sql/");
+        assert!(!text.contains(statement) || may, "{name} has SQL");
     }
 }
 

@@ -2,8 +2,10 @@
 
 pub mod endpoint;
 pub mod field;
+pub mod llms;
 pub mod parse;
 pub mod problem;
+pub mod schema;
 
 pub use endpoint::{ENDPOINTS, Endpoint, application};
 pub use parse::{PIXELS_MAX, parse};

@@ -99,8 +99,7 @@ pub(crate) const HISTORY: &str = concat!(
 pub(crate) const DELETE: &str = "DELETE FROM requests WHERE id = $1 AND state = 'done'";
 pub(crate) const DELETE_LOGS: &str = "DELETE FROM logs WHERE request = $1";
 pub(crate) const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE request = $1";
-pub(crate) const EXPIRED: &str =
-    "SELECT id FROM requests WHERE state = 'done' AND finished_ms < $1 ORDER BY finished_ms LIMIT $2";
+pub(crate) const EXPIRED: &str = "SELECT id FROM requests WHERE state = 'done' AND finished_ms < $1 ORDER BY finished_ms LIMIT $2";
 
 pub(crate) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (request, url, due_ms) VALUES ($1, $2, $3) ON CONFLICT (request) DO NOTHING";
