@@ -17,6 +17,15 @@ def device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def has_bfloat16():
+    """Whether bfloat16 is arithmetic here; on older processors it is emulated, slower than float32."""
+    return device() == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def mixed_precision():
+    return torch.autocast(device(), torch.bfloat16, enabled=has_bfloat16())
+
+
 def to_tensor(image):
     """A PIL picture as `[3, height, width]` in -1..1."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
@@ -42,7 +51,7 @@ class Stage:
         hidden = [p for n, p in named if muon and p.ndim in (2, 4) and muon(n)]
         others = [p for n, p in named if not (muon and p.ndim in (2, 4) and muon(n))]
         out = [torch.optim.AdamW(others, lr=self.lr, betas=(0.9, 0.98), weight_decay=1e-3)]
-        return out + ([Muon(hidden, lr=self.lr)] if hidden else [])
+        return out + ([Muon(hidden, lr=self.lr, dtype=torch.bfloat16 if has_bfloat16() else torch.float32)] if hidden else [])
 
     def rate(self):
         """Of the learning rate: up in `warmup` updates, held for a share `hold` of all, then along a cosine to 2%."""

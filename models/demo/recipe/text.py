@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from . import captions, world
-from .stage import Stage, device
+from .stage import Stage, device, mixed_precision
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -138,10 +138,12 @@ def train(folder, steps=900, count=64):
     while stage.step < steps:
         ids, targets = batch(tokenizer, stage.step, count)
         x = padded(ids)
-        out = stage.model.lm(input_ids=x, output_hidden_states=True)
         mask = torch.tensor([[i < len(row) - 1 for i in range(x.shape[1] - 1)] for row in ids], device=x.device)
-        speak = F.cross_entropy(out.logits[:, :-1][mask], x[:, 1:][mask])
-        know = sum(F.cross_entropy(y, t) for y, t in zip(probe(stage.model, out.hidden_states[-2], ids), targets.T))
+        with mixed_precision():
+            out = stage.model.lm(input_ids=x, output_hidden_states=True)
+            probed = probe(stage.model, out.hidden_states[-2], ids)
+        speak = F.cross_entropy(out.logits[:, :-1][mask].float(), x[:, 1:][mask])
+        know = sum(F.cross_entropy(y.float(), t) for y, t in zip(probed, targets.T))
         stage.update(know + 0.2 * speak)
     return stage.finish(), tokenizer
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from . import blocks, captions, text, world
 from .latents import Pool
-from .stage import Stage, device
+from .stage import Stage, device, mixed_precision
 
 SHIFT = 3.0
 STEPS = 8
@@ -39,15 +39,15 @@ def forward(model, x, features, lengths, t, fast=True):
     fill = -tokens.shape[1] % 32
     image_ids, cap_ids = positions(cap, rows, columns, fill)
     c = model.t_embedder(t * model.t_scale)
-    img = model.all_x_embedder["2-1"](tokens)
+    img = model.all_x_embedder["2-1"](tokens).float()  # what flows through the blocks stays float32 in mixed precision
     img = torch.cat([img, model.x_pad_token.expand(b, fill, -1)], 1)
     rope = [model.rope_embedder(ids.to(x.device)) for ids in (image_ids, cap_ids)]
     turns = [blocks.rotation(r) for r in (*rope, torch.cat(rope))]
     for block in model.noise_refiner:
         img = blocks.run(block, img, turns[0], c, fast)
-    txt = model.cap_embedder(features)
+    txt = model.cap_embedder(features).float()
     real = torch.arange(cap, device=x.device)[None, :] < lengths[:, None]
-    txt = torch.where(real[:, :, None], txt, model.cap_pad_token[None].to(txt.dtype))
+    txt = torch.where(real[:, :, None], txt, model.cap_pad_token[None])
     for block in model.context_refiner:
         txt = blocks.run(block, txt, turns[1], None, fast)
     both = torch.cat([img, txt], 1)
@@ -113,8 +113,9 @@ def train(folder, speaker, vae, buckets, steps, count=16, lr=2e-3, name="transfo
         sigma = noise_levels(rng, count)
         noise = torch.randn(x0.shape, device=x0.device)
         s = sigma[:, None, None, None]
-        out = forward(stage.model, s * noise + (1 - s) * x0, features, lengths, 1 - sigma)
-        stage.update(((out - x0 + noise).square() * weights).mean() / weights.mean())
+        with mixed_precision():
+            out = forward(stage.model, s * noise + (1 - s) * x0, features, lengths, 1 - sigma)
+        stage.update(((out.float() - x0 + noise).square() * weights).mean() / weights.mean())
         if stage.step % 200 == 0:
             pool.refresh()
         if stage.step % 400 == 0:
@@ -129,7 +130,7 @@ def generate(model, speaker, vae, texts, size, seed=0, steps=STEPS):
     x = torch.randn((len(texts), 16, size[1] // 8, size[0] // 8), generator=torch.Generator().manual_seed(seed)).to(device())
     for now, then in zip(sigmas[:-1], sigmas[1:]):
         t = (1 - now).expand(len(texts)).to(device())
-        x = x - (then - now) * forward(model, x, features, lengths, t)
+        x = x - (then - now) * forward(model, x, features, lengths, t, fast=False)
     y = vae.decode(x / vae.config.scaling_factor + vae.config.shift_factor).sample
     return ((y / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 

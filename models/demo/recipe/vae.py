@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from . import draw, world
-from .stage import Stage, device, to_tensor
+from .stage import Stage, device, mixed_precision, to_tensor
 
 WHOLE = [(192, 192), (256, 144), (144, 256), (224, 160), (160, 224), (256, 256)]
 PILOT = 1.5
@@ -70,9 +70,10 @@ def edges(x):
 
 def loss_of(model, x):
     posterior = model.encode(x).latent_dist
-    y = model.decode(posterior.sample()).sample
+    y = model.decode(posterior.sample()).sample.float()
     sharp = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x)))
-    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
     flat = F.l1_loss(F.avg_pool2d(y, 8), F.avg_pool2d(x, 8))  # the colour of areas, which norms like to forget
     return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 2 * flat + 0.5 * sharp + 5e-4 * kl
 
@@ -82,12 +83,15 @@ def inner(name):
     return not name.endswith(("conv_in.weight", "conv_out.weight"))
 
 
-def train(folder, steps=2000, batch=16, side=64):
-    stage = Stage(folder, "vae", build, steps, lr=4e-3, warmup=50, muon=inner)
+def train(folder, steps=3000, batch=16, side=64):
+    stage = Stage(folder, "vae", lambda: build().to(memory_format=torch.channels_last), steps, lr=4e-3, warmup=50, muon=inner)
     rng = random.Random(stage.step)
     pool = [(picture(i) + 1).mul(127.5).round().to(torch.uint8) for i in range(1200)]
     while stage.step < steps:
-        stage.update(loss_of(stage.model, crops(rng, batch, side, pool)))
+        x = crops(rng, batch, side, pool)
+        with mixed_precision():
+            loss = loss_of(stage.model, x)
+        stage.update(loss)
     return train_whole(folder, stage.finish())
 
 

@@ -14,11 +14,11 @@ pub struct Problem {
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The limit and the like.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub ctx: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<Box<Map<String, Value>>>,
     /// What was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<Value>,
+    pub input: Option<Box<Value>>,
     /// The page about fal's own types.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -32,25 +32,25 @@ impl Problem {
     pub fn new(path: &[Value], kind: &'static str, msg: impl Into<String>) -> Self {
         let loc = std::iter::once(json!("body")).chain(path.iter().cloned()).collect();
         let url = OWN.contains(&kind).then(|| format!("https://docs.fal.ai/errors/#{kind}"));
-        Self { loc, msg: msg.into(), kind, ctx: Map::new(), input: None, url }
+        Self { loc, msg: msg.into(), kind, ctx: None, input: None, url }
     }
 
     /// The same with `ctx[key]`.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.ctx.insert(key.into(), value.into());
+        self.ctx.get_or_insert_default().insert(key.into(), value.into());
         self
     }
 
     /// The same with what was sent; long texts are cut.
     pub fn input(mut self, value: &Value) -> Self {
-        self.input = Some(match value {
+        self.input = Some(Box::new(match value {
             Value::String(text) if text.len() > ECHO_MAX => {
                 let cut = text.char_indices().nth(ECHO_MAX / 4).map_or(text.len(), |(at, _)| at);
                 json!(format!("{}… ({} bytes)", &text[..cut], text.len()))
             }
             other if other.to_string().len() > ECHO_MAX * 4 => json!("…"),
             other => other.clone(),
-        });
+        }));
         self
     }
 }
