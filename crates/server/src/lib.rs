@@ -1,0 +1,1 @@
+//! HTTP in: parse, call, render. Knows the queue and the files; no tensor and no SQL.

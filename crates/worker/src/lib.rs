@@ -1,0 +1,1 @@
+//! The bridge: claims a request, fetches what it needs, runs the engine, stores what came of it.
