@@ -67,6 +67,8 @@ pub struct Request {
     pub tokens_max: usize,
     /// Noise levels before shifting, in place of even ones.
     pub stops: Option<Vec<f32>>,
+    /// Whether each step but the last is shown as a small picture.
+    pub previews: bool,
 }
 
 /// What a generation is doing.
@@ -94,6 +96,15 @@ pub enum Event<'a> {
         of: usize,
         /// `[batch, channels, height, width]`
         latents: &'a Tensor,
+    },
+    /// What the first picture will look like, as far as it can be told after `done` steps.
+    Preview {
+        /// Steps so far.
+        done: usize,
+        /// Steps in all.
+        of: usize,
+        /// At most [`PREVIEW_SIDE`] pixels a side.
+        picture: &'a Rgb,
     },
     /// Latents become pixels.
     Decoding,
@@ -144,6 +155,9 @@ pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Tokens that go through the transformer at once: four pictures of 1024², which fill any processor, in about 2 GB.
 const TOKENS_AT_ONCE: usize = 4 * 4096;
+
+/// Pixels of a preview's longer side: enough to see, and decoded in a fraction of a step's time.
+pub const PREVIEW_SIDE: usize = 256;
 
 impl Pipeline {
     /// Reads the model's configurations and tokenizer; weights come when they are needed.
@@ -198,6 +212,9 @@ impl Pipeline {
         let features = self.encode_prompts(request, interrupt, on)?;
         let (noise, start) = self.draw(request, interrupt, on)?;
         let device = self.options.device.clone();
+        if request.previews {
+            self.load_vae(on)?;
+        }
         let transformer = self.load_transformer(on)?;
         lora::apply(transformer, adapters, &device)?;
         let captions = features
@@ -354,6 +371,10 @@ impl Pipeline {
                 watch.check()?;
                 let (done, of) = (group * step.of + step.done, groups * step.of);
                 on(Event::Step { done, of, latents: &step.latents });
+                if let Some(vae) = self.vae.as_ref().filter(|_| request.previews && done < of) {
+                    let picture = &preview(vae, &step.denoised.narrow(0, 0, 1)?, watch)?;
+                    on(Event::Preview { done, of, picture });
+                }
             }
             finished.push(run.latents().clone());
         }
@@ -439,6 +460,15 @@ impl Pipeline {
         let weights = weights.with_storage(storage).with_progress(Arc::new(progress));
         Ok(Parameters::new(weights, &self.options.device))
     }
+}
+
+/// `latents` `[1, channels, height, width]` at a size that is decoded at once.
+fn preview(vae: &Vae, latents: &Tensor, watch: &Interrupt) -> Result<Rgb> {
+    let (_, _, height, width) = latents.dims4()?;
+    let shrink = height.max(width).div_ceil(PREVIEW_SIDE / 8);
+    let small = latents.avg_pool2d(shrink.min(height).min(width))?;
+    let pictures = pixels::to_pictures(&vae.decode(&small, watch)?)?;
+    Ok(pictures.into_iter().next().expect("one picture was decoded"))
 }
 
 fn loaded<T>(component: &Option<T>) -> Result<&T> {

@@ -68,6 +68,8 @@ pub struct Step {
     pub of: usize,
     /// `[batch, channels, height, width]`
     pub latents: Tensor,
+    /// Where the velocity points to: the picture as far as it can be told by now, `[batch, channels, height, width]`.
+    pub denoised: Tensor,
 }
 
 impl<'a> Run<'a> {
@@ -118,6 +120,7 @@ impl<'a> Run<'a> {
         let (sigma, next) = (self.schedule.sigma(self.next), self.schedule.sigma(self.next + 1));
         let velocity = self.velocity(f64::from(self.schedule.time(self.next)))?;
         // The network's velocity points from noise to image; the pipeline's from image to noise.
+        let denoised = (&self.latents + (&velocity * f64::from(sigma))?)?;
         let mut latents = (&self.latents - (velocity * f64::from(next - sigma))?)?;
         if let Some(Kept { latents: kept, mask }) = &self.kept {
             let kept = noised(kept, &self.noise, next)?;
@@ -126,7 +129,8 @@ impl<'a> Run<'a> {
         }
         self.latents = latents;
         self.next += 1;
-        Ok(Step { done: self.next - self.first, of: self.steps(), latents: self.latents.clone() })
+        let (done, of) = (self.next - self.first, self.steps());
+        Ok(Step { done, of, latents: self.latents.clone(), denoised })
     }
 
     /// The network's velocity, guided: `[batch, channels, height, width]`.

@@ -272,6 +272,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
             .get("sigmas")
             .and_then(Value::as_array)
             .map(|s| s.iter().map(|v| v.as_f64().unwrap() as f32).collect()),
+        previews: false,
     }
 }
 

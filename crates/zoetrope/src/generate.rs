@@ -189,6 +189,7 @@ fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<R
         source,
         tokens_max: TOKENS_MAX,
         stops: None,
+        previews: false,
     })
 }
 

@@ -34,6 +34,7 @@ fn show(bar: &ProgressBar, event: Event) {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         }
+        Event::Preview { .. } => {}
         Event::Decoding => bar.set_message("developing"),
         Event::PromptCut { tokens } => {
             bar.suspend(|| {
