@@ -29,6 +29,15 @@ pub struct Generate {
     pub format: Format,
     /// Where results go.
     pub delivery: Delivery,
+    /// Whether somebody should look whether the pictures are harmless.
+    #[serde(default)]
+    pub safety_checker: bool,
+    /// Whether somebody watches: each step is then shown as a small picture.
+    #[serde(default)]
+    pub previews: bool,
+    /// How long stored results live; as long as the request where nobody said.
+    #[serde(default)]
+    pub keep_seconds: Option<u64>,
 }
 
 /// Which model a task runs on.

@@ -2,16 +2,21 @@
 
 mod decode;
 mod encode;
+pub mod fetch;
 pub mod hub;
 mod metadata;
+mod name;
 mod picture;
 mod resample;
+mod store;
 mod write;
 
 pub use decode::{Decoded, Limits, Note, decode, read, read_mask};
 pub use encode::{Format, encode};
 pub use metadata::read_parameters;
+pub use name::{Name, content_type};
 pub use picture::{Mask, Picture};
+pub use store::{Head, Store, StoreError, Stored};
 pub use write::{check_writable, write};
 
 /// This crate's result.

@@ -40,7 +40,7 @@ fn temporary(path: &Path) -> Result<NamedTempFile> {
 }
 
 /// Temporary files are private; results are as readable as any new file.
-fn readable(path: &Path) -> std::io::Result<()> {
+pub(crate) fn readable(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

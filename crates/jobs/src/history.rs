@@ -33,6 +33,7 @@ impl Queue {
             return Ok(false);
         }
         sqlx::query(sql::DELETE_LOGS).bind(&id).execute(&mut *transaction).await?;
+        sqlx::query(sql::DELETE_PREVIEWS).bind(&id).execute(&mut *transaction).await?;
         sqlx::query(sql::DELETE_DELIVERY).bind(&id).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(true)

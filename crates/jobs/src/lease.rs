@@ -10,7 +10,7 @@ use crate::{Error, Result, sql};
 
 /// A request that this worker has. Dropped without an end, it is found lost and tried again.
 pub struct Lease {
-    queue: Queue,
+    pub(crate) queue: Queue,
     /// The request as it was claimed.
     pub request: Request,
     token: String,
@@ -47,6 +47,9 @@ pub struct Swept {
     pub expired: usize,
 }
 
+/// How long the answer to a request that is not to be kept can be fetched.
+const UNKEPT_MS: i64 = 3_600_000;
+
 /// Requests that one sweep forgets.
 const EXPIRED_AT_ONCE: i64 = 200;
 
@@ -58,11 +61,16 @@ impl Queue {
             Dialect::Postgres => sql::CLAIM_POSTGRES,
         };
         let (token, now) = (Uuid::now_v7().to_string(), self.now_ms());
+        let mut transaction = self.pool.begin().await?;
+        if self.dialect == Dialect::Postgres {
+            sqlx::query(sql::CLAIM_ALONE).execute(&mut *transaction).await?;
+        }
         let query =
             sqlx::query(text).bind(&token).bind(now + self.settings.limits.lease_ms).bind(now);
-        let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
+        let Some(row) = query.fetch_optional(&mut *transaction).await? else { return Ok(None) };
+        transaction.commit().await?;
         let request = Request::of(&row)?;
-        self.announce();
+        self.news.of(&request.id);
         Ok(Some(Lease { queue: self.clone(), request, token }))
     }
 
@@ -96,7 +104,10 @@ impl Queue {
             let id: String = row.try_get(0)?;
             swept.overdue += usize::from(self.end_queued(&id, &overdue).await?);
         }
-        let expired = sqlx::query(sql::EXPIRED).bind(now - keep_ms).bind(EXPIRED_AT_ONCE);
+        let expired = sqlx::query(sql::EXPIRED)
+            .bind(now - keep_ms)
+            .bind(now - keep_ms.min(UNKEPT_MS))
+            .bind(EXPIRED_AT_ONCE);
         for row in expired.fetch_all(&self.pool).await? {
             let id: String = row.try_get(0)?;
             swept.expired += usize::from(self.delete(&id).await?);
@@ -126,12 +137,12 @@ impl Lease {
             .bind(level)
             .bind(message);
         query.execute(&self.queue.pool).await?;
-        self.queue.announce();
+        self.queue.news.of(&self.request.id);
         Ok(())
     }
 
-    /// Gives the request up. Only the holder of the lease can; everybody else gets [`Error::LeaseLost`].
-    pub async fn finish(self, attempt: Attempt) -> Result<()> {
+    /// Gives the request up. Only the holder of the lease can; everybody else, and a second time, gets [`Error::LeaseLost`].
+    pub async fn finish(&self, attempt: Attempt) -> Result<()> {
         match attempt {
             Attempt::End(end) => self.end(&end).await,
             Attempt::HandedBack => self.hand_back(0, 1).await,
@@ -143,9 +154,11 @@ impl Lease {
         }
     }
 
-    async fn cancel_asked(&self) -> Result<bool> {
-        let request = self.queue.request(&self.request.id).await?;
-        Ok(request.is_some_and(|request| request.cancel))
+    /// Whether somebody asked to cancel; cheaper than a heartbeat.
+    pub async fn cancel_asked(&self) -> Result<bool> {
+        let query = sqlx::query(sql::CANCEL_ASKED).bind(&self.request.id).bind(&self.token);
+        let row = query.fetch_optional(&self.queue.pool).await?;
+        Ok(row.map(|row| row.try_get::<i64, _>(0)).transpose()?.is_some_and(|cancel| cancel != 0))
     }
 
     async fn end(&self, end: &End) -> Result<()> {
@@ -166,8 +179,9 @@ impl Lease {
             return Err(self.lost());
         }
         self.queue.make_due(&mut transaction, &self.request.id, now).await?;
+        sqlx::query(sql::DELETE_PREVIEWS).bind(&self.request.id).execute(&mut *transaction).await?;
         transaction.commit().await?;
-        self.queue.announce();
+        self.queue.news.of(&self.request.id);
         Ok(())
     }
 
@@ -180,7 +194,8 @@ impl Lease {
         if query.execute(&self.queue.pool).await?.rows_affected() == 0 {
             return Err(self.lost());
         }
-        self.queue.announce();
+        self.queue.news.work();
+        self.queue.news.of(&self.request.id);
         Ok(())
     }
 

@@ -6,16 +6,23 @@
 mod database;
 mod deliveries;
 mod error;
+mod files;
 mod history;
 mod keys;
 mod lease;
+mod news;
+mod previews;
 mod queue;
 mod request;
+mod secrets;
 mod sql;
 
 pub use deliveries::{Delivery, Due};
 pub use error::{Error, Result};
+pub use files::FileRow;
 pub use keys::{Key, Scope};
 pub use lease::{Attempt, Heartbeat, Lease, Swept};
+pub use news::Watcher;
+pub use previews::Preview;
 pub use queue::{Cancelled, Limits, New, Queue, Settings};
 pub use request::{End, LogLine, Outcome, Priority, Request, State};

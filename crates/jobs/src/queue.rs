@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::database::{Dialect, open};
+use crate::news::{News, Watcher};
 use crate::request::{End, LogLine, Outcome, Priority, Request, State};
 use crate::{Error, Result, sql};
 
@@ -61,6 +62,8 @@ pub struct New {
     pub start_within_ms: Option<i64>,
     /// Where its end is reported.
     pub webhook: Option<String>,
+    /// Where its sender reaches this server, without a slash at the end.
+    pub base: String,
 }
 
 /// What became of the wish to cancel.
@@ -82,7 +85,7 @@ pub struct Queue {
     pub(crate) pool: AnyPool,
     pub(crate) dialect: Dialect,
     pub(crate) settings: Settings,
-    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) news: News,
     submissions: mpsc::Sender<Submission>,
 }
 
@@ -100,31 +103,31 @@ impl Queue {
     pub async fn open(settings: Settings) -> Result<Self> {
         let (pool, dialect) = open(&settings.url).await?;
         let (submissions, receiver) = mpsc::channel(4 * BATCH);
-        let queue = Self { pool, dialect, settings, changed: watch::Sender::new(0), submissions };
+        let news = match dialect {
+            Dialect::Sqlite => News::local(),
+            Dialect::Postgres => News::shared(settings.url.clone(), pool.clone()),
+        };
+        let queue = Self { pool, dialect, settings, news, submissions };
         tokio::spawn(write(queue.writer(), receiver));
         Ok(queue)
     }
 
     fn writer(&self) -> Writer {
-        Writer {
-            pool: self.pool.clone(),
-            settings: self.settings.clone(),
-            changed: self.changed.clone(),
-        }
+        Writer { pool: self.pool.clone(), settings: self.settings.clone(), news: self.news.clone() }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         (self.settings.now_ms)()
     }
 
-    /// Tells everybody in this process that something has changed.
-    pub(crate) fn announce(&self) {
-        self.changed.send_modify(|count| *count += 1);
+    /// Changes whenever there may be work to take, submitted on this node or another.
+    pub fn work(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
-    /// Changes whenever a request of this process did.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// Hears of every change of the request `id` from now on.
+    pub fn watch(&self, id: &str) -> Watcher {
+        self.news.watch(&id.to_ascii_lowercase())
     }
 
     /// Accepts a request; its id is given away once it is on the disk.
@@ -154,6 +157,20 @@ impl Queue {
         Ok(sqlx::query(sql::COUNT_QUEUED).fetch_one(&self.pool).await?.try_get(0)?)
     }
 
+    /// Requests of `owner` (empty: of all) that run.
+    pub async fn running(&self, owner: &str) -> Result<i64> {
+        Ok(sqlx::query(sql::COUNT_RUNNING).bind(owner).fetch_one(&self.pool).await?.try_get(0)?)
+    }
+
+    /// Requests of `owner` that wait or run.
+    pub async fn unfinished(&self, owner: &str) -> Result<i64> {
+        Ok(sqlx::query(sql::COUNT_UNFINISHED)
+            .bind(owner)
+            .fetch_one(&self.pool)
+            .await?
+            .try_get(0)?)
+    }
+
     /// At most `most` lines about a request, from number `from`.
     pub async fn logs(&self, id: &str, from: i64, most: i64) -> Result<Vec<LogLine>> {
         let query = sqlx::query(sql::LOGS).bind(id).bind(from).bind(most);
@@ -178,7 +195,7 @@ impl Queue {
         }
         let asked = sqlx::query(sql::ASK_TO_CANCEL).bind(&id).execute(&self.pool).await?;
         if asked.rows_affected() > 0 {
-            self.announce();
+            self.news.of(&id);
             return Ok(Cancelled::Requested);
         }
         match self.request(&id).await?.map(|request| request.state) {
@@ -209,7 +226,7 @@ impl Queue {
         }
         self.make_due(&mut transaction, id, now).await?;
         transaction.commit().await?;
-        self.announce();
+        self.news.of(id);
         Ok(true)
     }
 
@@ -228,7 +245,7 @@ pub(crate) fn cancelled() -> End {
 struct Writer {
     pool: AnyPool,
     settings: Settings,
-    changed: watch::Sender<u64>,
+    news: News,
 }
 
 /// Writes submissions, as many as have come in one transaction.
@@ -237,7 +254,7 @@ async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         match writer.insert(&batch).await {
             Ok(()) => {
-                writer.changed.send_modify(|count| *count += 1);
+                writer.news.work();
                 for submission in batch.drain(..) {
                     let _ = submission.answer.send(Ok(())); // whoever asked may have gone
                 }
@@ -246,7 +263,7 @@ async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
             Err(_) if batch.len() > 1 => {
                 for submission in batch.drain(..) {
                     let result = writer.insert(std::slice::from_ref(&submission)).await;
-                    writer.changed.send_modify(|count| *count += 1);
+                    writer.news.work();
                     let _ = submission.answer.send(result);
                 }
             }
@@ -261,14 +278,15 @@ async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
 
 impl Writer {
     async fn insert(&self, batch: &[Submission]) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        // Before the transaction: SQLite refuses one that has read and then writes what another changed meanwhile.
         let waiting: i64 =
-            sqlx::query(sql::COUNT_QUEUED).fetch_one(&mut *transaction).await?.try_get(0)?;
+            sqlx::query(sql::COUNT_QUEUED).fetch_one(&self.pool).await?.try_get(0)?;
         let Limits { queued_max, attempts_max, .. } = self.settings.limits;
         if waiting + batch.len() as i64 > queued_max {
             return Err(Error::Full { waiting, most: queued_max });
         }
         let now = (self.settings.now_ms)();
+        let mut transaction = self.pool.begin().await?;
         for Submission { id, new, .. } in batch {
             sqlx::query(sql::INSERT)
                 .bind(id)
@@ -283,6 +301,7 @@ impl Writer {
                 .bind(now)
                 .bind(new.start_within_ms.map(|within| now + within))
                 .bind(new.webhook.clone())
+                .bind(&new.base)
                 .execute(&mut *transaction)
                 .await?;
         }

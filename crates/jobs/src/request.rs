@@ -42,6 +42,8 @@ pub struct Request {
     pub end: Option<End>,
     /// Where its end is reported.
     pub webhook: Option<String>,
+    /// Where its sender reaches this server, without a slash at the end.
+    pub base: String,
 }
 
 /// Where a request stands.
@@ -192,6 +194,7 @@ impl Request {
             cancel: row.try_get::<i64, _>("cancel")? == 1,
             end,
             webhook: row.try_get("webhook")?,
+            base: row.try_get("base")?,
             id,
         })
     }

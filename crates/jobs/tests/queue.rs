@@ -66,6 +66,7 @@ fn new() -> New {
         retry: true,
         start_within_ms: None,
         webhook: None,
+        base: "http://127.0.0.1:7860".into(),
     }
 }
 

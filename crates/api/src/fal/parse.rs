@@ -50,7 +50,7 @@ impl Reader<'_> {
         let seed = self.seed();
         let inline = self.flag("sync_mode");
         let count = self.integer("num_images").unwrap_or(1) as u32;
-        self.flag("enable_safety_checker");
+        let safety_checker = self.flag("enable_safety_checker");
         let format = match self.choice("output_format").as_str() {
             "jpeg" => Format::Jpeg,
             "webp" => Format::Webp,
@@ -76,6 +76,9 @@ impl Reader<'_> {
             loras: self.loras(),
             format,
             delivery: if inline { Delivery::Inline } else { Delivery::Stored },
+            safety_checker,
+            previews: false,
+            keep_seconds: None,
         }
     }
 
@@ -358,6 +361,8 @@ mod tests {
                 loras: Vec::new(),
                 format: Format::Png,
                 delivery: Delivery::Stored,
+                previews: false,
+                keep_seconds: None,
             }
         );
         let base = parse(endpoint("base"), &json!({"prompt": ""})).unwrap();

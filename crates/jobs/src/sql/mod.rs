@@ -4,14 +4,14 @@
 macro_rules! columns {
     () => {
         "id, endpoint, owner, state, outcome, priority, keep_io, input, task, attempts, attempts_max, created_ms, \
-         started_ms, finished_ms, lease, cancel, status_code, response, error, error_type, inference_ms, billable_units, webhook"
+         started_ms, finished_ms, lease, cancel, status_code, response, error, error_type, inference_ms, billable_units, webhook, base"
     };
 }
 
 pub(crate) const INSERT: &str = "
     INSERT INTO requests (id, endpoint, owner, state, priority, keep_io, input, task, concurrency_max, attempts_max, \
-        created_ms, available_ms, start_by_ms, webhook)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12)";
+        created_ms, available_ms, start_by_ms, webhook, base)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13)";
 
 pub(crate) const COUNT_QUEUED: &str = "SELECT count(*) FROM requests WHERE state = 'queued'";
 
@@ -28,10 +28,10 @@ macro_rules! claim {
             "UPDATE requests SET state = 'running', attempts = attempts + 1, lease = $1, lease_until_ms = $2, \
                 started_ms = $3
              WHERE id = (
-                SELECT id FROM requests AS waiting
+                SELECT id FROM requests
                 WHERE state = 'queued' AND available_ms <= $3 AND (start_by_ms IS NULL OR start_by_ms > $3) AND cancel = 0
-                    AND (SELECT count(*) FROM requests AS running
-                         WHERE running.state = 'running' AND running.owner = waiting.owner) < concurrency_max
+                    AND owner NOT IN (SELECT owner FROM requests WHERE state = 'running'
+                                      GROUP BY owner HAVING count(*) >= max(concurrency_max))
                 ORDER BY priority, id LIMIT 1 ",
             $lock,
             ") RETURNING ",
@@ -44,6 +44,11 @@ macro_rules! claim {
 pub(crate) const CLAIM_SQLITE: &str = claim!("");
 /// PostgreSQL's workers step over what another is taking.
 pub(crate) const CLAIM_POSTGRES: &str = claim!("FOR UPDATE SKIP LOCKED");
+/// Until the transaction ends, no other claims: two at once would each count what runs without the other's. PostgreSQL only.
+pub(crate) const CLAIM_ALONE: &str = "SELECT 1 FROM pg_advisory_xact_lock(7860)";
+
+/// Whether the holder of a lease is asked to stop.
+pub(crate) const CANCEL_ASKED: &str = "SELECT cancel FROM requests WHERE id = $1 AND lease = $2";
 
 /// Prolongs a lease; tells whether cancelling was asked for.
 pub(crate) const HEARTBEAT: &str = "
@@ -53,7 +58,7 @@ pub(crate) const HEARTBEAT: &str = "
 pub(crate) const FINISH: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
         error_type = $6, inference_ms = $7, billable_units = $8, lease = NULL, lease_until_ms = NULL,
-        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END
+        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
     WHERE id = $9 AND lease = $10 AND state = 'running'";
 
 /// The attempt goes back into the queue, to be taken no earlier than `available_ms`.
@@ -76,7 +81,7 @@ pub(crate) const OVERDUE: &str = "
 /// The end of a request that nobody works on.
 pub(crate) const END_QUEUED: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
-        error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END
+        error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
     WHERE id = $7 AND state = 'queued'";
 
 pub(crate) const ASK_TO_CANCEL: &str =
@@ -92,14 +97,47 @@ pub(crate) const LOGS: &str = "
 pub(crate) const HISTORY: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM requests WHERE ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
+    " FROM requests WHERE keep_io = 1 AND ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
      ORDER BY id DESC LIMIT $4"
 );
 
 pub(crate) const DELETE: &str = "DELETE FROM requests WHERE id = $1 AND state = 'done'";
 pub(crate) const DELETE_LOGS: &str = "DELETE FROM logs WHERE request = $1";
 pub(crate) const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE request = $1";
-pub(crate) const EXPIRED: &str = "SELECT id FROM requests WHERE state = 'done' AND finished_ms < $1 ORDER BY finished_ms LIMIT $2";
+/// What ended before $1, or before $2 where nothing is to be kept.
+pub(crate) const EXPIRED: &str = "
+    SELECT id FROM requests WHERE state = 'done' AND (finished_ms < $1 OR (keep_io = 0 AND finished_ms < $2))
+    ORDER BY finished_ms LIMIT $3";
+pub(crate) const DELETE_PREVIEWS: &str = "DELETE FROM previews WHERE request = $1";
+
+pub(crate) const COUNT_RUNNING: &str = "
+    SELECT count(*) FROM requests WHERE state = 'running' AND ($1 = '' OR owner = $1)";
+pub(crate) const COUNT_UNFINISHED: &str = "
+    SELECT count(*) FROM requests WHERE state <> 'done' AND owner = $1";
+
+pub(crate) const INSERT_FILE: &str = "
+    INSERT INTO files (name, owner, request, size, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
+pub(crate) const FILE: &str = "
+    SELECT name, owner, request, size, created_ms, expires_ms FROM files WHERE name = $1";
+pub(crate) const FILES_OF: &str = "SELECT name FROM files WHERE request = $1";
+/// Files whose request is gone have no use.
+pub(crate) const FILES_TO_DELETE: &str = "
+    SELECT name FROM files WHERE expires_ms <= $1
+        OR (request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.id = files.request))
+    LIMIT $2";
+pub(crate) const DELETE_FILE: &str = "DELETE FROM files WHERE name = $1";
+
+pub(crate) const INSERT_PREVIEW: &str = "
+    INSERT INTO previews (request, number, steps, picture) VALUES ($1, $2, $3, $4) ON CONFLICT (request, number) DO NOTHING";
+pub(crate) const PREVIEWS: &str = "
+    SELECT number, steps, picture FROM previews WHERE request = $1 AND number > $2 ORDER BY number";
+
+pub(crate) const SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
+pub(crate) const INSERT_SECRET: &str = "
+    INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+
+/// PostgreSQL only.
+pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 pub(crate) const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (request, url, due_ms) VALUES ($1, $2, $3) ON CONFLICT (request) DO NOTHING";

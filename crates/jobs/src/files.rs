@@ -1,0 +1,72 @@
+//! Which files there are, whose, and until when. The bytes lie in a store that the queue does not know.
+
+use sqlx::Row;
+
+use crate::queue::Queue;
+use crate::{Result, sql};
+
+/// A stored file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRow {
+    /// Its name in the store.
+    pub name: String,
+    /// The key's id, or `local`.
+    pub owner: String,
+    /// The request that made it.
+    pub request: Option<String>,
+    /// Bytes.
+    pub size: i64,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it is deleted; `None` for as long as its request, or for good.
+    pub expires_ms: Option<i64>,
+}
+
+impl Queue {
+    /// Remembers a file. One name is one file: a second time is an error of the database.
+    pub async fn insert_file(&self, file: &FileRow) -> Result<()> {
+        let query = sqlx::query(sql::INSERT_FILE)
+            .bind(&file.name)
+            .bind(&file.owner)
+            .bind(file.request.clone())
+            .bind(file.size)
+            .bind(file.created_ms)
+            .bind(file.expires_ms);
+        query.execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The file called `name`.
+    pub async fn file(&self, name: &str) -> Result<Option<FileRow>> {
+        let Some(row) = sqlx::query(sql::FILE).bind(name).fetch_optional(&self.pool).await? else {
+            return Ok(None);
+        };
+        Ok(Some(FileRow {
+            name: row.try_get(0)?,
+            owner: row.try_get(1)?,
+            request: row.try_get(2)?,
+            size: row.try_get(3)?,
+            created_ms: row.try_get(4)?,
+            expires_ms: row.try_get(5)?,
+        }))
+    }
+
+    /// Files whose time is over, or whose request is forgotten; at most `most`.
+    pub async fn files_to_delete(&self, most: i64) -> Result<Vec<String>> {
+        let query = sqlx::query(sql::FILES_TO_DELETE).bind(self.now_ms()).bind(most);
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Names of the files that `request` made.
+    pub async fn files_of(&self, request: &str) -> Result<Vec<String>> {
+        let rows = sqlx::query(sql::FILES_OF).bind(request).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Forgets a file, once its bytes are gone.
+    pub async fn forget_file(&self, name: &str) -> Result<()> {
+        sqlx::query(sql::DELETE_FILE).bind(name).execute(&self.pool).await?;
+        Ok(())
+    }
+}
