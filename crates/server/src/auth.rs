@@ -1,0 +1,141 @@
+//! Who asks: a key, a token, or, on loopback, whoever sits at this machine.
+
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use zoetrope_jobs::{Key, Scope};
+
+use crate::answer::Failure;
+use crate::state::App;
+use crate::token::Grant;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Caller {
+    /// The key's id, or `local`.
+    pub(crate) owner: String,
+    pub(crate) scope: Scope,
+    /// Requests of this owner that may run at once.
+    pub(crate) concurrency_max: i64,
+}
+
+/// The owner of everything where no keys are needed.
+pub(crate) const LOCAL: &str = "local";
+/// How long a key is believed without asking the database again: so long does a revoked one go on.
+const KEY_FRESH: Duration = Duration::from_secs(2);
+/// Keys remembered at once.
+const KEYS_MAX: usize = 10_000;
+
+impl Caller {
+    /// Whether this caller may see what belongs to `owner`.
+    pub(crate) fn sees(&self, owner: &str) -> bool {
+        self.scope == Scope::Admin || self.owner == owner
+    }
+}
+
+/// Who sent `headers`. A token in the query admits to `app`, owner and alias of an endpoint.
+pub(crate) async fn caller(
+    app: &App,
+    headers: &HeaderMap,
+    query_token: Option<&str>,
+    application: Option<&str>,
+) -> Result<Caller, Failure> {
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let credential = sent.and_then(|text| {
+        let (scheme, rest) = text.trim().split_once(' ')?;
+        ["key", "bearer"].contains(&scheme.to_ascii_lowercase().as_str()).then(|| rest.trim())
+    });
+    let credential = query_token.or(credential);
+    if let Some(credential) = credential {
+        if let Some(claims) = app.signer.check(credential, app.now_ms()) {
+            return by_token(app, claims.owner, &claims.grant, application).await;
+        }
+        if let Some(key) = key(app, credential).await? {
+            return Ok(Caller {
+                owner: key.id,
+                scope: key.scope,
+                concurrency_max: key.concurrency_max,
+            });
+        }
+    }
+    // Clients always send some key: without keys, any will do.
+    if !app.settings.keys_required {
+        return Ok(local(app));
+    }
+    let detail = match (credential, application) {
+        (Some(_), _) => {
+            "This key or token is not known here, was revoked, or its time is over".into()
+        }
+        (None, Some(id)) => {
+            format!("Cannot access application \"{id}\". Send a key: Authorization: Key ID:SECRET")
+        }
+        (None, None) => "Authorization header is required: Authorization: Key ID:SECRET".into(),
+    };
+    Err(Failure::new(StatusCode::UNAUTHORIZED, detail))
+}
+
+fn local(app: &App) -> Caller {
+    Caller {
+        owner: LOCAL.into(),
+        scope: Scope::Admin,
+        concurrency_max: app.settings.concurrency_max,
+    }
+}
+
+async fn by_token(
+    app: &App,
+    owner: String,
+    grant: &Grant,
+    application: Option<&str>,
+) -> Result<Caller, Failure> {
+    let admitted = match (grant, application) {
+        (Grant::Apps(apps), Some(id)) => {
+            let alias = id.split('/').nth(1).unwrap_or(id);
+            apps.iter().any(|app| app == id || app == alias)
+        }
+        (Grant::Uploads, None) => true,
+        _ => false,
+    };
+    if !admitted {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "This token was made for something else"));
+    }
+    if owner == LOCAL {
+        return match app.settings.keys_required {
+            false => Ok(local(app)),
+            true => Err(Failure::new(
+                StatusCode::UNAUTHORIZED,
+                "This token was made when no keys were needed",
+            )),
+        };
+    }
+    // What a revoked key has made is revoked with it.
+    match row(app, &owner).await? {
+        Some(key) => Ok(Caller { owner, scope: Scope::Api, concurrency_max: key.concurrency_max }),
+        None => {
+            Err(Failure::new(StatusCode::UNAUTHORIZED, "The key behind this token was revoked"))
+        }
+    }
+}
+
+/// The key that `credential`, `id:secret`, is.
+async fn key(app: &App, credential: &str) -> Result<Option<Key>, Failure> {
+    let Some((id, secret)) = credential.split_once(':') else { return Ok(None) };
+    let fits = |key: &Key| crate::keys::fits(key, secret);
+    Ok(row(app, id).await?.filter(fits))
+}
+
+/// The key called `id`, unless it was revoked.
+async fn row(app: &App, id: &str) -> Result<Option<Key>, Failure> {
+    let known = || app.keys.lock().expect("nothing panics while it is held").get(id).cloned();
+    if let Some((key, at)) = known().filter(|(_, at)| at.elapsed() < KEY_FRESH) {
+        let _ = at;
+        return Ok(key);
+    }
+    let key = app.settings.queue.key(id).await?.filter(|key| key.revoked_ms.is_none());
+    let mut keys = app.keys.lock().expect("nothing panics while it is held");
+    if keys.len() >= KEYS_MAX {
+        keys.clear();
+    }
+    keys.insert(id.into(), (key.clone(), Instant::now()));
+    Ok(key)
+}

@@ -1,0 +1,284 @@
+//! `queue.fal.run`: submit, status, status stream, result, cancel.
+
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zoetrope_api::fal::application;
+use zoetrope_jobs::{Cancelled, LogLine, State as Stand};
+
+use crate::answer::{Failure, REQUEST_ID, json_answer};
+use crate::auth::{Caller, caller};
+use crate::fal::run::result;
+use crate::fal::submit::{Sent, endpoint, json_of, read, submit};
+use crate::state::App;
+use crate::surface::Origin;
+
+/// Lines of a status; more are in the history.
+const LOGS_MAX: i64 = 1000;
+/// How often a queued request's position is looked up for a stream.
+const POSITION_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn router(app: &App) -> Router {
+    Router::new().fallback(called).with_state(app.clone())
+}
+
+#[derive(Deserialize, Default)]
+struct Asked {
+    logs: Option<String>,
+    fal_webhook: Option<String>,
+    fal_max_queue_length: Option<i64>,
+    fal_jwt_token: Option<String>,
+    wait: Option<f64>,
+}
+
+impl Asked {
+    /// `1` from JavaScript, `true` from Python.
+    fn logs(&self) -> bool {
+        self.logs
+            .as_deref()
+            .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
+    }
+}
+
+/// Everything on the queue's host: what it is depends on the path's end.
+pub(crate) async fn called(
+    State(app): State<App>,
+    Extension(origin): Extension<Origin>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let asked = Query::<Asked>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
+    let path = parts.uri.path().trim_matches('/').to_string();
+    let desk = Desk { app, origin, asked, headers: parts.headers };
+    let Some((application, rest)) = path.split_once("/requests/") else {
+        if parts.method == Method::GET && endpoint(&path).is_ok() {
+            return Err(Failure::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Send POST with a JSON body to submit a request",
+            ));
+        }
+        let input = json_of(&read(body).await?)?;
+        return desk.submit(&path, input).await;
+    };
+    let caller = desk.caller(application).await?;
+    let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let request = desk.request(id, &caller).await?;
+    match (&parts.method, what) {
+        (&Method::GET, "" | "response") => Ok(result(&request)),
+        (&Method::GET, "status") => desk.status(request).await,
+        (&Method::GET, "status/stream") => Ok(desk.status_stream(request)),
+        (&Method::PUT | &Method::POST, "cancel") => desk.cancel(&request.id).await,
+        _ => Err(Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{} does not work on /{what}", parts.method),
+        )),
+    }
+}
+
+/// One call, with all that it came with.
+struct Desk {
+    app: App,
+    origin: Origin,
+    asked: Asked,
+    headers: HeaderMap,
+}
+
+impl Desk {
+    async fn caller(&self, id: &str) -> Result<Caller, Failure> {
+        caller(&self.app, &self.headers, self.asked.fal_jwt_token.as_deref(), Some(application(id)))
+            .await
+    }
+
+    async fn submit(self, path: &str, input: Value) -> Result<Response, Failure> {
+        let endpoint = endpoint(path)?;
+        let caller = self.caller(endpoint.id).await?;
+        let queue = &self.app.settings.queue;
+        if let Some(most) = self.asked.fal_max_queue_length
+            && queue.queued().await? >= most
+        {
+            let detail = format!("The queue is longer than fal_max_queue_length={most}");
+            return Err(Failure::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "fal_max_queue_length",
+                detail,
+                5,
+            ));
+        }
+        let webhook = self.asked.fal_webhook.clone();
+        if let Some(url) = &webhook {
+            crate::webhook::check(&self.app, url).await?;
+        }
+        let sent = Sent {
+            endpoint,
+            caller: &caller,
+            headers: &self.headers,
+            base: &self.origin.files,
+            input,
+            webhook,
+            previews: false,
+            inline: false,
+        };
+        let id = submit(&self.app, sent).await?;
+        let request = queue.request(&id).await?;
+        let position = match &request {
+            Some(request) if request.state == Stand::Queued => queue.position(request).await?,
+            _ => 0,
+        };
+        let mut body = self.addresses(endpoint.id, &id);
+        body["status"] = "IN_QUEUE".into();
+        body["queue_position"] = position.into();
+        body["gateway_request_id"] = id.as_str().into();
+        Ok(with_id(json_answer(StatusCode::OK, &body), &id))
+    }
+
+    /// The request's id and the addresses that every status repeats.
+    fn addresses(&self, endpoint: &str, id: &str) -> Value {
+        let base = format!("{}/{}/requests/{id}", self.origin.queue, application(endpoint));
+        json!({"request_id": id, "response_url": base, "status_url": format!("{base}/status"), "cancel_url": format!("{base}/cancel")})
+    }
+
+    /// The request, if this caller may see it; others' look like none.
+    async fn request(&self, id: &str, caller: &Caller) -> Result<zoetrope_jobs::Request, Failure> {
+        let missing = || {
+            let detail = format!("Request {id} not found");
+            Failure::new(StatusCode::NOT_FOUND, detail).field("status", "NOT_FOUND")
+        };
+        let short = id.len() <= 64;
+        let found = if short { self.app.settings.queue.request(id).await? } else { None };
+        found.filter(|request| caller.sees(&request.owner)).ok_or_else(missing)
+    }
+
+    /// `?wait=SECONDS` answers once the request has changed, so that nobody need poll often.
+    async fn status(self, mut request: zoetrope_jobs::Request) -> Result<Response, Failure> {
+        let queue = &self.app.settings.queue;
+        if let Some(seconds) = self.asked.wait.filter(|s| *s > 0.0)
+            && request.state != Stand::Done
+        {
+            let mut watcher = queue.watch(&request.id);
+            watcher.changed(Duration::from_secs_f64(seconds.min(60.0))).await;
+            request = queue.request(&request.id).await?.unwrap_or(request);
+        }
+        let body = self.status_body(&request, 0).await?.0;
+        let code = if request.state == Stand::Done { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(with_id(json_answer(code, &body), &request.id))
+    }
+
+    /// fal's status object with the log lines from number `from`, and the number of the next.
+    async fn status_body(
+        &self,
+        request: &zoetrope_jobs::Request,
+        from: i64,
+    ) -> Result<(Value, i64), Failure> {
+        let queue = &self.app.settings.queue;
+        let mut body = self.addresses(&request.endpoint, &request.id);
+        let mut next = from;
+        if request.state == Stand::Queued {
+            body["status"] = "IN_QUEUE".into();
+            body["queue_position"] = queue.position(request).await?.into();
+            return Ok((body, next));
+        }
+        body["logs"] = Value::Null;
+        if self.asked.logs() {
+            let lines = queue.logs(&request.id, from, LOGS_MAX).await?;
+            next = lines.last().map_or(from, |line| line.number + 1);
+            body["logs"] = lines.iter().map(log_line).collect();
+        }
+        body["status"] = "IN_PROGRESS".into();
+        if let Some(end) = &request.end {
+            body["status"] = "COMPLETED".into();
+            body["metrics"] = match end.inference_ms {
+                Some(ms) => {
+                    json!({"inference_time": ms as f64 / 1000.0, "billable_units": end.billable_units})
+                }
+                None => json!({}),
+            };
+            if let Some(error) = &end.error {
+                body["error"] = error.as_str().into();
+                body["error_type"] = end.error_type.clone().into();
+            }
+        }
+        Ok((body, next))
+    }
+
+    /// The same objects as events, one for each change, with new lines only, until the end.
+    fn status_stream(self, request: zoetrope_jobs::Request) -> Response {
+        let id = request.id.clone();
+        let watcher = self.app.settings.queue.watch(&id);
+        let start = Some((self, request, watcher, 0_i64, Value::Null));
+        let events = stream::unfold(start, |held| async move {
+            let (desk, mut request, mut watcher, from, last) = held?;
+            loop {
+                let (body, next) = match desk.status_body(&request, from).await {
+                    Ok(body) => body,
+                    Err(failure) => return Some((event(failure.body()), None)),
+                };
+                let done = request.state == Stand::Done;
+                let fresh = next > from
+                    || body["status"] != last["status"]
+                    || body["queue_position"] != last["queue_position"];
+                if fresh || done {
+                    let held = (!done).then_some((desk, request, watcher, next, body.clone()));
+                    return Some((event(&body), held));
+                }
+                watcher.changed(POSITION_PATIENCE).await;
+                request = match desk.app.settings.queue.request(&request.id).await {
+                    Ok(Some(request)) => request,
+                    _ => return None,
+                };
+            }
+        });
+        with_id(
+            Sse::new(events)
+                .keep_alive(KeepAlive::new().interval(Duration::from_secs(10)))
+                .into_response(),
+            &id,
+        )
+    }
+
+    async fn cancel(self, id: &str) -> Result<Response, Failure> {
+        let (code, status) = match self.app.settings.queue.cancel(id).await? {
+            Cancelled::Removed | Cancelled::Requested => {
+                (StatusCode::ACCEPTED, "CANCELLATION_REQUESTED")
+            }
+            Cancelled::AlreadyDone => (StatusCode::BAD_REQUEST, "ALREADY_COMPLETED"),
+            Cancelled::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+        };
+        let mut body = json!({"status": status, "success": code == StatusCode::ACCEPTED});
+        if code != StatusCode::ACCEPTED {
+            body["detail"] = format!("Request {id}: {status}").into();
+        }
+        Ok(with_id(json_answer(code, &body), id))
+    }
+}
+
+type Told = Result<Event, std::convert::Infallible>;
+
+fn event(body: &Value) -> Told {
+    Ok(Event::default().data(body.to_string()))
+}
+
+pub(crate) fn with_id(mut response: Response, id: &str) -> Response {
+    if let Ok(value) = id.parse() {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn log_line(line: &LogLine) -> Value {
+    json!({"message": line.message, "level": line.level, "source": "USER", "timestamp": timestamp(line.at_ms), "labels": {"level": line.level}})
+}
+
+/// ISO 8601 in UTC.
+pub(crate) fn timestamp(ms: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}

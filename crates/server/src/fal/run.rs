@@ -1,0 +1,206 @@
+//! `fal.run`: an endpoint called and waited for; `/stream` and `/realtime` beside it.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Query, Request, State, WebSocketUpgrade};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use zoetrope_api::fal::application;
+use zoetrope_jobs::{Queue, State as Stand};
+
+use crate::answer::{BILLABLE_UNITS, ERROR_TYPE, Failure, REQUEST_ID, TIMEOUT_TYPE, text_answer};
+use crate::auth::{Caller, caller};
+use crate::fal::submit::{Sent, endpoint, json_of, read, submit};
+use crate::fal::{realtime, stream};
+use crate::state::App;
+use crate::surface::Origin;
+
+/// How often a waiting answer looks for itself, should no news come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) fn router(app: &App) -> Router {
+    Router::new().fallback(called).with_state(app.clone())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) fal_jwt_token: Option<String>,
+    pub(crate) max_buffering: Option<usize>,
+}
+
+async fn called(
+    State(app): State<App>,
+    Extension(origin): Extension<Origin>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let path = request.uri().path().trim_end_matches('/').to_string();
+    if path.contains("/requests/") {
+        return Ok(super::queue::called(State(app), Extension(origin), request)
+            .await
+            .into_response());
+    }
+    let (mut parts, body) = request.into_parts();
+    let asked = Query::<Asked>::try_from_uri(&parts.uri)
+        .map(|q| q.0)
+        .unwrap_or(Asked { fal_jwt_token: None, max_buffering: None });
+    let (id, way) = match path.rsplit_once('/') {
+        Some((id, way @ ("stream" | "realtime"))) => (id, way),
+        _ => (path.as_str(), "run"),
+    };
+    let endpoint = endpoint(id)?;
+    let caller = caller(
+        &app,
+        &parts.headers,
+        asked.fal_jwt_token.as_deref(),
+        Some(application(endpoint.id)),
+    )
+    .await;
+    if way == "realtime" {
+        let upgrade =
+            WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
+                Failure::new(
+                    StatusCode::UPGRADE_REQUIRED,
+                    "This is a websocket; connect with wss://",
+                )
+            })?;
+        return Ok(realtime::open(
+            upgrade,
+            realtime::Session {
+                app,
+                endpoint,
+                caller,
+                base: origin.files,
+                buffering: asked.max_buffering,
+            },
+        ));
+    }
+    let caller = caller?;
+    let input = match parts.method {
+        Method::POST | Method::PUT => json_of(&read(body).await?)?,
+        Method::GET if way == "run" => from_query(parts.uri.query().unwrap_or_default()),
+        _ => {
+            return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Send POST with a JSON body"));
+        }
+    };
+    within_limit(&app.settings.queue, &caller).await?;
+    let streamed = way == "stream";
+    let sent = Sent {
+        endpoint,
+        caller: &caller,
+        headers: &parts.headers,
+        base: &origin.files,
+        input,
+        webhook: None,
+        previews: streamed,
+        inline: false,
+    };
+    let id = submit(&app, sent).await?;
+    let guard = CancelOnDrop::new(app.settings.queue.clone(), id.clone());
+    match streamed {
+        true => Ok(stream::answer(app, id, guard)),
+        false => wait(&app, &id, guard).await,
+    }
+}
+
+/// JavaScript's `method: "get"`: the input as query parameters; numbers and flags arrive as text and are read as such.
+fn from_query(query: &str) -> Value {
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    let known = |name: &str| name != "fal_jwt_token" && name != "max_buffering";
+    Value::Object(
+        pairs
+            .filter(|(name, _)| known(name))
+            .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
+            .collect::<Map<_, _>>(),
+    )
+}
+
+/// Callers who wait in line can be told to come back; the queue is for those who do not want to.
+async fn within_limit(queue: &Queue, caller: &Caller) -> Result<(), Failure> {
+    let unfinished = queue.unfinished(&caller.owner).await?;
+    if unfinished < caller.concurrency_max {
+        return Ok(());
+    }
+    let detail = format!(
+        "{unfinished} requests of this key wait or run; at most {} may at once. Try again, or submit to the queue",
+        caller.concurrency_max
+    );
+    Err(Failure::later(StatusCode::TOO_MANY_REQUESTS, "concurrent_requests_limit", detail, 2))
+}
+
+/// Cancels a request whose caller has gone.
+pub(crate) struct CancelOnDrop {
+    queue: Queue,
+    id: Option<String>,
+}
+
+impl CancelOnDrop {
+    pub(crate) fn new(queue: Queue, id: String) -> Self {
+        Self { queue, id: Some(id) }
+    }
+
+    /// The request has ended.
+    pub(crate) fn disarm(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            let queue = self.queue.clone();
+            tokio::spawn(async move {
+                if let Err(error) = queue.cancel(&id).await {
+                    tracing::warn!(request = %id, %error, "an abandoned request could not be cancelled");
+                }
+            });
+        }
+    }
+}
+
+/// The answer of `id`, once it has ended.
+async fn wait(app: &App, id: &str, guard: CancelOnDrop) -> Result<Response, Failure> {
+    let queue = &app.settings.queue;
+    let mut watcher = queue.watch(id);
+    loop {
+        if let Some(request) = queue.request(id).await?
+            && request.state == Stand::Done
+        {
+            guard.disarm();
+            return Ok(result(&request));
+        }
+        watcher.changed(PATIENCE).await;
+    }
+}
+
+/// What the model answered, with its status: an error stays an error.
+pub(crate) fn result(request: &zoetrope_jobs::Request) -> Response {
+    let Some(end) = &request.end else {
+        let failure = Failure::new(StatusCode::BAD_REQUEST, "Request is still in progress");
+        return failure.with(REQUEST_ID, &request.id).into_response();
+    };
+    let status = StatusCode::from_u16(end.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = text_answer(status, end.response.clone());
+    let mut add = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            answer.headers_mut().insert(name, value);
+        }
+    };
+    add(REQUEST_ID, &request.id);
+    add(BILLABLE_UNITS, &units(end.billable_units.unwrap_or(0.0)));
+    if let Some(kind) = &end.error_type {
+        add(ERROR_TYPE, kind);
+        if kind == "request_timeout" {
+            add(TIMEOUT_TYPE, "user");
+        }
+    }
+    answer
+}
+
+/// Whole numbers without a point, others with up to 8 decimals.
+fn units(units: f64) -> String {
+    let text = format!("{units:.8}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}

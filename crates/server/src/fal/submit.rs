@@ -1,0 +1,128 @@
+//! What was sent to an endpoint, whichever way, becomes a request in the queue.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use zoetrope_api::fal::{Endpoint, Problem, parse};
+use zoetrope_api::task::{Delivery, Generate};
+use zoetrope_jobs::{New, Priority};
+
+use crate::answer::Failure;
+use crate::auth::Caller;
+use crate::fal::lifecycle;
+use crate::state::App;
+
+/// Bytes of a request's body: four data URIs of 10 MiB, and words.
+pub(crate) const BODY_BYTES_MAX: usize = 48 << 20;
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The endpoint called `path`, or fal's answer for one that is not there.
+pub(crate) fn endpoint(path: &str) -> Result<&'static Endpoint, Failure> {
+    let id = path.trim_matches('/');
+    Endpoint::find(id).ok_or_else(|| {
+        let known: Vec<_> = zoetrope_api::fal::ENDPOINTS.iter().map(|e| e.id).collect();
+        let detail =
+            format!("Application \"{id}\" not found. This server has {}", known.join(", "));
+        Failure::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+/// All of a body, within limits.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
+    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            let detail = format!(
+                "The body ended early or has more than {BODY_BYTES_MAX} bytes; upload large files and send their addresses"
+            );
+            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Err(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")),
+    }
+}
+
+/// A body as JSON; an empty one is an empty object, since JavaScript's `method: "get"` sends none.
+pub(crate) fn json_of(bytes: &[u8]) -> Result<Value, Failure> {
+    if bytes.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let problem = Problem::new(
+            &[json!(error.column())],
+            "json_invalid",
+            format!("JSON decode error: {error}"),
+        );
+        Failure::problems(&[problem])
+    })
+}
+
+/// How a request came.
+pub(crate) struct Sent<'a> {
+    pub(crate) endpoint: &'static Endpoint,
+    pub(crate) caller: &'a Caller,
+    pub(crate) headers: &'a HeaderMap,
+    /// Where files are reached.
+    pub(crate) base: &'a str,
+    pub(crate) input: Value,
+    pub(crate) webhook: Option<String>,
+    pub(crate) previews: bool,
+    /// Results go into the answer, whatever the input says.
+    pub(crate) inline: bool,
+}
+
+/// Checks `sent` and puts it into the queue; its id.
+pub(crate) async fn submit(app: &App, sent: Sent<'_>) -> Result<String, Failure> {
+    let mut task =
+        parse(sent.endpoint, &sent.input).map_err(|problems| Failure::problems(&problems))?;
+    task.previews = sent.previews;
+    task.keep_seconds = lifecycle::seconds(sent.headers)?;
+    if sent.inline {
+        task.delivery = Delivery::Inline;
+    }
+    let new = new(&sent, &task)?;
+    let id = app.settings.queue.submit(new).await?;
+    metrics::counter!("zoetrope_submissions_total", "endpoint" => sent.endpoint.id).increment(1);
+    Ok(id)
+}
+
+fn new(sent: &Sent<'_>, task: &Generate) -> Result<New, Failure> {
+    let text = |name: &str| sent.headers.get(name).and_then(|value| value.to_str().ok());
+    let yes = |name: &str| {
+        text(name).is_some_and(|t| matches!(t.to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
+    };
+    let priority = match text("x-fal-queue-priority") {
+        Some(t) if t.eq_ignore_ascii_case("low") => Priority::Low,
+        _ => Priority::Normal,
+    };
+    let stored =
+        !text("x-fal-store-io").is_some_and(|t| t.trim() == "0" || t.eq_ignore_ascii_case("false"));
+    let start_within_ms = match text("x-fal-request-timeout") {
+        Some(t) => match t.trim().parse::<f64>() {
+            Ok(seconds) if seconds > 0.1 && seconds < 1e9 => Some((seconds * 1000.0) as i64),
+            _ => {
+                let detail = format!(
+                    "X-Fal-Request-Timeout is `{t}`; it must be a number of seconds above 0.1"
+                );
+                return Err(Failure::typed(StatusCode::BAD_REQUEST, "bad_request", detail));
+            }
+        },
+        None => None,
+    };
+    Ok(New {
+        endpoint: sent.endpoint.id.into(),
+        owner: sent.caller.owner.clone(),
+        priority,
+        // Pictures in the answer itself are not kept in the history.
+        keep_io: stored && task.delivery == Delivery::Stored,
+        input: sent.input.to_string(),
+        task: serde_json::to_string(task).expect("a task is plain data"),
+        concurrency_max: sent.caller.concurrency_max,
+        retry: !yes("x-fal-no-retry"),
+        start_within_ms,
+        webhook: sent.webhook.clone(),
+        base: sent.base.into(),
+    })
+}

@@ -1,0 +1,71 @@
+//! Keeping house: lost workers' requests go back, late ones end, old ones and their files go.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use zoetrope_files::{Name, Store};
+use zoetrope_jobs::{Queue, Request};
+
+use crate::state::App;
+
+/// Between two rounds; a start deadline is missed by at most this.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Files deleted in one round.
+const FILES_AT_ONCE: i64 = 100;
+
+/// Forgets a request that has ended, and deletes the files that it made; their names, with what went wrong. A file that
+/// cannot be deleted now is found again, as one whose request is gone.
+pub async fn forget(
+    queue: &Queue,
+    store: &Store,
+    request: &Request,
+) -> zoetrope_jobs::Result<Vec<(String, Option<String>)>> {
+    let mut files = Vec::new();
+    for name in queue.files_of(&request.id).await? {
+        let problem = match Name::parse(&name) {
+            Some(parsed) => store.delete(&parsed).await.err().map(|error| error.to_string()),
+            None => None,
+        };
+        if problem.is_none() {
+            queue.forget_file(&name).await?;
+        }
+        files.push((name, problem));
+    }
+    queue.delete(&request.id).await?;
+    Ok(files)
+}
+
+/// Sweeps until `stop` holds true. Several nodes may do it at once. Requests are forgotten `keep_ms` after their end.
+pub async fn keep_house(app: App, keep_ms: i64, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        if let Err(error) = round(&app, keep_ms).await {
+            tracing::warn!(%error, "keeping house failed; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+async fn round(app: &App, keep_ms: i64) -> zoetrope_jobs::Result<()> {
+    let queue = &app.settings.queue;
+    let swept = queue.sweep(keep_ms).await?;
+    if swept.lost > 0 {
+        tracing::warn!(requests = swept.lost, "their worker has gone; they are tried again");
+        metrics::counter!("zoetrope_lost_total").increment(swept.lost as u64);
+    }
+    for name in queue.files_to_delete(FILES_AT_ONCE).await? {
+        let deleted = match Name::parse(&name) {
+            Some(parsed) => app.settings.store.delete(&parsed).await,
+            None => Ok(()),
+        };
+        match deleted {
+            Ok(()) => queue.forget_file(&name).await?,
+            Err(error) => tracing::warn!(file = %name, %error, "an old file could not be deleted"),
+        }
+    }
+    metrics::gauge!("zoetrope_queue_depth").set(queue.queued().await? as f64);
+    metrics::gauge!("zoetrope_running").set(queue.running("").await? as f64);
+    Ok(())
+}

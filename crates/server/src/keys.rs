@@ -1,0 +1,26 @@
+//! API keys: made, and kept as hashes.
+
+use sha2::{Digest, Sha256};
+use zoetrope_jobs::{Key, Scope};
+
+use crate::token::random_hex;
+
+/// A new key: its row, and the text that its owner keeps, `id:secret`. The secret is nowhere else.
+pub fn make(alias: &str, scope: Scope, concurrency_max: i64, now_ms: i64) -> (Key, String) {
+    let (id, secret) = (random_hex(8), random_hex(24));
+    let text = format!("{id}:{secret}");
+    let (alias, hash) = (alias.into(), hash(&secret));
+    (Key { id, alias, hash, scope, concurrency_max, created_ms: now_ms, revoked_ms: None }, text)
+}
+
+/// Secrets have 192 random bits, so that a plain hash cannot be reversed by guessing.
+fn hash(secret: &str) -> String {
+    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether `secret` is that of `key`, in a time that says nothing about where they differ.
+pub(crate) fn fits(key: &Key, secret: &str) -> bool {
+    let (known, given) = (key.hash.as_bytes(), hash(secret));
+    let different = known.iter().zip(given.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    known.len() == given.len() && different == 0
+}

@@ -1,0 +1,93 @@
+//! What is this server's own: health, metrics, and fal's documents about its endpoints.
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zoetrope_api::fal::{ENDPOINTS, Endpoint, llms, schema};
+use zoetrope_jobs::Scope;
+
+use crate::answer::{Failure, json_answer};
+use crate::auth::caller;
+use crate::state::App;
+use crate::surface::Origin;
+
+pub(crate) fn router(app: &App) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/openapi/queue/openapi.json", get(openapi))
+        .route("/models/{*page}", get(page))
+        .fallback(not_found)
+        .with_state(app.clone())
+}
+
+/// Everything that is not there.
+pub(crate) async fn not_found(uri: Uri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("Path {} not found", uri.path()))
+}
+
+async fn index(Extension(origin): Extension<Origin>) -> Json<Value> {
+    let endpoints: Vec<Value> = ENDPOINTS
+        .iter()
+        .map(|e| json!({"id": e.id, "title": e.title, "llms_txt": format!("{}/models/{}/llms.txt", origin.run, e.id)}))
+        .collect();
+    Json(
+        json!({"name": "zoetrope", "endpoints": endpoints, "queue": origin.queue, "health": format!("{}/healthz", origin.run)}),
+    )
+}
+
+/// Whether requests would be accepted now.
+async fn ready(State(app): State<App>) -> Response {
+    match app.settings.queue.queued().await {
+        Ok(queued) => json_answer(StatusCode::OK, &json!({"status": "ready", "queued": queued})),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            json_answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &json!({"status": "the database does not answer"}),
+            )
+        }
+    }
+}
+
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
+    let caller = caller(&app, &headers, None, None).await?;
+    if caller.scope != Scope::Admin {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "Metrics are for keys of scope admin"));
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, app.settings.metrics.render()).into_response())
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    endpoint_id: Option<String>,
+}
+
+async fn openapi(Extension(origin): Extension<Origin>, Query(asked): Query<Asked>) -> Response {
+    match asked.endpoint_id.as_deref().and_then(Endpoint::find) {
+        Some(endpoint) => {
+            json_answer(StatusCode::OK, &schema::openapi(endpoint, &origin.queue, &origin.run))
+        }
+        None => json_answer(StatusCode::NOT_FOUND, &Value::Null),
+    }
+}
+
+/// `/models/{endpoint}/llms.txt`
+async fn page(
+    Extension(origin): Extension<Origin>,
+    Path(page): Path<String>,
+) -> Result<Response, Failure> {
+    let endpoint = page.strip_suffix("/llms.txt").and_then(Endpoint::find);
+    let endpoint = endpoint
+        .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("There is no page {page}")))?;
+    let text = llms::llms_txt(endpoint, &origin.run, &origin.run);
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}

@@ -1,0 +1,75 @@
+//! What every handler is given.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use zoetrope_api::fal::Endpoint;
+use zoetrope_files::{Store, fetch::Fetcher};
+use zoetrope_jobs::{Key, Queue};
+
+use crate::token::Signer;
+
+/// How the server is set up.
+pub struct Settings {
+    /// Where requests go.
+    pub queue: Queue,
+    /// Where files lie.
+    pub store: Store,
+    /// The door to addresses that users chose; webhooks go through it.
+    pub fetcher: Fetcher,
+    /// Where this server is reached when a request does not tell, as `http://127.0.0.1:7860`.
+    pub address: String,
+    /// Where files are reached, if that is configured.
+    pub public_url: Option<String>,
+    /// Whether every request needs a key. Without, only loopback names are answered for.
+    pub keys_required: bool,
+    /// Bytes of one uploaded file.
+    pub upload_bytes_max: u64,
+    /// Requests of a caller without a key that may run at once.
+    pub concurrency_max: i64,
+    /// Dollars a megapixel by endpoint, where they are not fal's.
+    pub prices: HashMap<String, f64>,
+    /// Milliseconds since 1970.
+    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+}
+
+/// The server's state. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// What [`App`] stands for.
+pub struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) signer: Signer,
+    pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
+}
+
+impl App {
+    /// Prepares what all nodes share.
+    pub async fn open(settings: Settings) -> zoetrope_jobs::Result<Self> {
+        let signer = Signer::of(&settings.queue).await?;
+        Ok(Self(Arc::new(Inner { settings, signer, keys: Mutex::default() })))
+    }
+
+    /// Dollars a megapixel of the endpoint `id`.
+    pub(crate) fn price(&self, id: &str) -> Option<f64> {
+        let configured = self.settings.prices.get(id).copied();
+        configured.or_else(|| Some(Endpoint::find(id)?.price_per_megapixel))
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.settings.now_ms)()
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

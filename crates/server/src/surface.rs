@@ -1,0 +1,288 @@
+//! Which of fal's hosts a request was meant for, by its name or by a prefix, and how this server is reached from there.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
+use uuid::Uuid;
+
+use crate::answer::{Failure, REQUEST_ID};
+use crate::listen::{Secure, Via};
+use crate::state::App;
+use crate::{cors, fal, files, own};
+
+/// One of the faces that fal shows under names of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surface {
+    /// `fal.run`
+    Run,
+    /// `queue.fal.run`
+    Queue,
+    /// `rest.fal.ai`
+    Rest,
+    /// `v3.fal.media`
+    Cdn,
+    /// `api.fal.ai`
+    Platform,
+    /// This server's own pages.
+    Own,
+}
+
+/// Where this server is reached by whoever sent a request; none ends in a slash.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Origin {
+    pub(crate) run: String,
+    pub(crate) queue: String,
+    pub(crate) cdn: String,
+    /// Where anybody reaches files, without a proxy or a changed host name.
+    pub(crate) files: String,
+}
+
+/// Everything that answers.
+pub fn app(state: App) -> Router {
+    let routers = Routers {
+        run: fal::run::router(&state),
+        queue: fal::queue::router(&state),
+        rest: fal::rest(&state),
+        cdn: files::router(&state),
+        platform: fal::history::router(&state),
+        own: own::router(&state),
+        state: state.clone(),
+    };
+    Router::new()
+        .fallback(dispatch)
+        .layer(DefaultBodyLimit::disable()) // each route sets its own
+        .with_state(routers)
+        .layer(cors::layer(state.settings.keys_required))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+#[derive(Clone)]
+struct Routers {
+    run: Router,
+    queue: Router,
+    rest: Router,
+    cdn: Router,
+    platform: Router,
+    own: Router,
+    state: App,
+}
+
+async fn dispatch(State(routers): State<Routers>, request: Request) -> Response {
+    let begun = Instant::now();
+    let id = Uuid::now_v7().to_string();
+    let (method, path) = (request.method().clone(), loggable(request.uri().path()));
+    let mut response = match routed(&routers, request).await {
+        Ok(response) => response,
+        Err(failure) => failure.into_response(),
+    };
+    // Its presence tells fal's clients that the answer is not that of a proxy in between.
+    let id = HeaderValue::from_str(&id).expect("a UUID is plain text");
+    let id = response.headers_mut().entry(REQUEST_ID).or_insert(id).clone();
+    let (request, status) = (id.to_str().unwrap_or_default(), response.status().as_u16());
+    let ms = begun.elapsed().as_millis() as u64;
+    tracing::info!(request, %method, path, status, ms, "answered");
+    response
+}
+
+/// A path as it may stand in a log: whoever has a file's name or an upload's token has the file.
+fn loggable(path: &str) -> String {
+    for secret in ["/files/", "/uploads/"] {
+        if let Some(at) = path.find(secret) {
+            return format!("{}…", &path[..at + secret.len()]);
+        }
+    }
+    match path.char_indices().nth(PATH_LOGGED_MAX) {
+        Some((at, _)) => format!("{}…", &path[..at]),
+        None => path.into(),
+    }
+}
+
+/// Characters of a path that are logged; longer ones are nobody's honest request.
+const PATH_LOGGED_MAX: usize = 160;
+
+async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Failure> {
+    let app = &routers.state;
+    let via = request.extensions().get::<Via>().cloned().unwrap_or(Via::Direct);
+    let secure = request.extensions().get::<Secure>().is_some();
+    let host = match &via {
+        Via::Tunnel { host } => host.clone(),
+        Via::Direct => host_of(&request),
+    };
+    check_name(app, &host)?;
+    let direct = Place::direct(app, &host, secure);
+    let (surface, path, origin) = if request.uri().path().trim_end_matches('/') == "/api/fal/proxy"
+    {
+        let target = proxied(request.headers())?;
+        let Some(surface) = named(target.host_str().unwrap_or_default()) else {
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "This proxy answers for fal's hosts only, and forwards to none",
+            ));
+        };
+        let query = target.query().map_or(String::new(), |query| format!("?{query}"));
+        (surface, format!("{}{query}", target.path()), direct.behind_fal_names())
+    } else {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_string();
+        match named(&host) {
+            Some(surface) => (surface, path, direct.behind_fal_names()),
+            None => {
+                let (surface, rest) = by_path(&path);
+                (surface, rest.to_string(), direct.origin())
+            }
+        }
+    };
+    *request.uri_mut() = relative(&path)?;
+    request.extensions_mut().insert(origin);
+    let router = match surface {
+        Surface::Run => &routers.run,
+        Surface::Queue => &routers.queue,
+        Surface::Rest => &routers.rest,
+        Surface::Cdn => &routers.cdn,
+        Surface::Platform => &routers.platform,
+        Surface::Own => &routers.own,
+    };
+    Ok(router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
+}
+
+/// The path alone: whether an address came with its host or not makes no difference from here on.
+fn relative(path: &str) -> Result<Uri, Failure> {
+    path.parse().map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "The path cannot be read"))
+}
+
+fn host_of(request: &Request) -> String {
+    let sent = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    sent.or(request.uri().authority().map(|a| a.as_str())).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// A host without its port.
+fn bare(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            name
+        }
+        _ => host,
+    }
+}
+
+/// Which of fal's hosts this is.
+fn named(host: &str) -> Option<Surface> {
+    match bare(host) {
+        "fal.run" | "falrun.com" | "ws.fal.run" => Some(Surface::Run),
+        "queue.fal.run" | "queue.falrun.com" => Some(Surface::Queue),
+        "rest.fal.ai" | "rest.alpha.fal.ai" => Some(Surface::Rest),
+        "v3.fal.media" | "v3b.fal.media" | "fal.media" => Some(Surface::Cdn),
+        "api.fal.ai" => Some(Surface::Platform),
+        "fal.ai" => Some(Surface::Own),
+        _ => None,
+    }
+}
+
+/// Without keys only names of this machine are answered for: a page in somebody's browser could otherwise point a name of its
+/// own here.
+fn check_name(app: &App, host: &str) -> Result<(), Failure> {
+    let name = bare(host);
+    let ours = |url: &str| {
+        Url::parse(url).ok().and_then(|url| url.host_str().map(|h| h == name)).unwrap_or(false)
+    };
+    let loopback = name == "localhost"
+        || name.ends_with(".localhost")
+        || name == "[::1]"
+        || name.starts_with("127.");
+    let known = loopback
+        || named(host).is_some()
+        || ours(&app.settings.address)
+        || app.settings.public_url.as_deref().is_some_and(ours);
+    if app.settings.keys_required || known || name.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "`{name}` is no name of this server; without keys it answers on localhost only. Set public_url, or create keys"
+    );
+    Err(Failure::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Where a call through the proxy route was meant to go.
+fn proxied(headers: &HeaderMap) -> Result<Url, Failure> {
+    let target = headers.get("x-fal-target-url").and_then(|value| value.to_str().ok());
+    target.and_then(|text| Url::parse(text).ok()).ok_or_else(|| {
+        Failure::new(
+            StatusCode::BAD_REQUEST,
+            "Invalid request: the header x-fal-target-url must hold fal's address",
+        )
+    })
+}
+
+/// The surface of a path, and the path within it.
+fn by_path(path: &str) -> (Surface, &str) {
+    let prefixes = [
+        ("/run/", Surface::Run),
+        ("/queue/", Surface::Queue),
+        ("/rest/", Surface::Rest),
+        ("/cdn/", Surface::Cdn),
+        ("/platform/", Surface::Platform),
+    ];
+    for (prefix, surface) in prefixes {
+        if path.starts_with(prefix) {
+            return (surface, &path[prefix.len() - 1..]);
+        }
+    }
+    let starts = |list: &[&str]| list.iter().any(|start| path.starts_with(start));
+    let surface = match () {
+        () if starts(&["/storage/", "/tokens", "/.well-known/"]) => Surface::Rest,
+        () if starts(&["/files/", "/uploads/"]) => Surface::Cdn,
+        () if starts(&["/fal-ai/", "/workflows/", "/comfy/"]) => Surface::Run,
+        () => Surface::Own,
+    };
+    (surface, path)
+}
+
+/// This server as one sender reaches it.
+struct Place {
+    base: String,
+    files: String,
+    fal_files: String,
+}
+
+impl Place {
+    fn direct(app: &App, host: &str, secure: bool) -> Self {
+        let scheme = if secure { "https" } else { "http" };
+        let base = match host.is_empty() || named(host).is_some() {
+            true => app.settings.address.clone(),
+            false => format!("{scheme}://{host}"),
+        };
+        let public = app.settings.public_url.clone();
+        let files = public.clone().unwrap_or_else(|| base.clone());
+        Self { base, files, fal_files: public.unwrap_or_else(|| app.settings.address.clone()) }
+    }
+
+    /// For whoever wrote this server's address into the program.
+    fn origin(self) -> Origin {
+        let base = self.base;
+        Origin { run: base.clone(), queue: format!("{base}/queue"), cdn: base, files: self.files }
+    }
+
+    /// For whoever believes to speak with fal: its own names lead here again.
+    fn behind_fal_names(self) -> Origin {
+        Origin {
+            run: "https://fal.run".into(),
+            queue: "https://queue.fal.run".into(),
+            cdn: "https://v3.fal.media".into(),
+            files: self.fal_files,
+        }
+    }
+}
+
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    let text = cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(cause.downcast_ref::<&str>().copied());
+    Failure::internal(&text.unwrap_or("a handler panicked")).into_response()
+}
