@@ -1,1 +1,16 @@
 //! The bridge: claims a request, fetches what it needs, runs the engine, stores what came of it.
+//!
+//! The only room that sees both towers: the queue and the files on one side, the engine on the other. [`Worker::run`] is the
+//! loop; [`generate`] is what one request goes through; [`residency`] decides which weights stay in memory.
+
+mod adapters;
+mod attempt;
+mod engine;
+mod error;
+mod generate;
+mod inputs;
+mod residency;
+
+pub use attempt::{Safety, Settings, Worker};
+pub use engine::Engine;
+pub use residency::{Models, Residency};

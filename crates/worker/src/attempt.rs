@@ -1,0 +1,188 @@
+//! The worker's loop: claims, runs, and gives up each request in exactly one way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, sleep, sleep_until};
+use zoetrope_engine::Interrupt;
+use zoetrope_files::{Store, fetch::Fetcher};
+use zoetrope_jobs::{Attempt, Error, Heartbeat, Lease, Queue};
+
+use crate::engine::Engine;
+use crate::error::JobError;
+use crate::generate;
+
+/// What a worker is given.
+pub struct Settings {
+    /// Where requests come from.
+    pub queue: Queue,
+    /// Where results go.
+    pub store: Store,
+    /// The door to addresses that users chose.
+    pub fetcher: Fetcher,
+    /// What makes the pictures.
+    pub engine: Engine,
+    /// A folder for adapters that were fetched.
+    pub cache: PathBuf,
+    /// The folder whose files may be named as adapters.
+    pub lora_folder: Option<PathBuf>,
+    /// The hub's address without a slash at its end.
+    pub hub: String,
+    /// What is known of the pictures' harmlessness.
+    pub safety: Safety,
+    /// Random numbers for seeds that nobody chose.
+    pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Milliseconds since 1970.
+    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// How long a lease lasts; a third of it passes between heartbeats.
+    pub lease: Duration,
+    /// How long what runs may go on once the worker was told to stop.
+    pub drain: Duration,
+}
+
+/// What is known of the pictures' harmlessness: nothing ever says that one is harmless without a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// The models can draw nothing else.
+    Harmless,
+    /// Nobody looks; requests that ask for it are refused.
+    Unchecked,
+    /// Nobody looks, and whoever runs this server wants it so.
+    Off,
+}
+
+pub(crate) type Room = Settings;
+
+impl Settings {
+    pub(crate) fn chance(&self) -> u64 {
+        (self.chance)() & 0xffff_ffff // all that torch's generator looks at, and few enough for JavaScript
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.now_ms)()
+    }
+}
+
+/// Takes requests from the queue, one after the other.
+pub struct Worker {
+    room: Room,
+}
+
+/// How often the database is asked for work when nobody announces any.
+const POLL: Duration = Duration::from_millis(500);
+/// How often a running request is asked whether it was cancelled: less than any step takes.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// A worker in `room`.
+    pub fn new(room: Settings) -> Self {
+        Self { room }
+    }
+
+    /// Works until `stop` holds true and what runs has ended or was handed back.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut work = self.room.queue.work();
+        while !*stop.borrow() {
+            match self.room.queue.claim().await {
+                Ok(Some(lease)) => self.attempt(lease, stop.clone()).await,
+                Ok(None) => {
+                    tokio::select! {
+                        _ = work.changed() => {}
+                        () = sleep(POLL) => {}
+                        _ = stop.changed() => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no work could be claimed; trying again");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, lease: Lease, stop: watch::Receiver<bool>) {
+        let id = lease.request.id.clone();
+        tracing::info!(request = %id, endpoint = %lease.request.endpoint, attempt = lease.request.attempts, "started");
+        let waited = self.room.now_ms() - lease.request.created_ms;
+        metrics::histogram!("zoetrope_wait_seconds").record(waited as f64 / 1000.0);
+        let attempt = match self.watched(&lease, stop).await {
+            Some(Ok(end)) => Attempt::End(end),
+            Some(Err(error)) => {
+                tracing::warn!(request = %id, %error, "did not succeed");
+                metrics::counter!("zoetrope_failures_total", "kind" => kind(&error)).increment(1);
+                error.attempt()
+            }
+            None => {
+                tracing::warn!(request = %id, "its lease was lost; another worker has it");
+                return;
+            }
+        };
+        // The result is made: a database that is away for a moment must not lose it.
+        for pause in [100, 400, 1600, 6400] {
+            match lease.finish(attempt.clone()).await {
+                Ok(()) => return tracing::info!(request = %id, "ended"),
+                Err(Error::LeaseLost(_)) => {
+                    return tracing::warn!(request = %id, "its lease was lost at the end");
+                }
+                Err(error) => {
+                    tracing::error!(request = %id, %error, "its end could not be written; trying again");
+                    sleep(Duration::from_millis(pause)).await;
+                }
+            }
+        }
+    }
+
+    /// Runs `lease` while its heart beats; `None` once it is lost.
+    async fn watched(
+        &self,
+        lease: &Lease,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Result<zoetrope_jobs::End, JobError>> {
+        let interrupt = Interrupt::default();
+        let mut work = Box::pin(generate::run(lease, &self.room, &interrupt));
+        let mut beat = interval(self.room.lease / 3);
+        let mut look = interval(CANCEL_POLL);
+        let mut deadline: Option<Instant> = None;
+        let ended = loop {
+            let patience = async {
+                match deadline {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = &mut work => break Some(result),
+                _ = beat.tick() => match lease.heartbeat().await {
+                    Ok(Heartbeat::Held) => {}
+                    Ok(Heartbeat::CancelAsked) => break Some(Err(JobError::Cancelled)),
+                    Err(Error::LeaseLost(_)) => break None,
+                    Err(error) => tracing::warn!(%error, "a heartbeat failed"),
+                },
+                _ = look.tick() => if let Ok(true) = lease.cancel_asked().await {
+                    break Some(Err(JobError::Cancelled));
+                },
+                changed = stop.changed(), if deadline.is_none() => {
+                    if changed.is_err() || *stop.borrow() {
+                        deadline = Some(Instant::now() + self.room.drain);
+                    }
+                },
+                () = patience => break Some(Err(JobError::Going)),
+            }
+        };
+        // The engine stops at its next block; nobody waits for it.
+        interrupt.stop();
+        ended
+    }
+}
+
+fn kind(error: &JobError) -> &'static str {
+    match error {
+        JobError::Input(problem) => problem.kind,
+        JobError::Cancelled => "cancelled",
+        JobError::Going => "handed_back",
+        JobError::Engine(_) => "internal_server_error",
+        JobError::Passing(_) => "runner_connection_error",
+    }
+}

@@ -1,0 +1,248 @@
+//! A request to stored pictures: fetch, run, store.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use zoetrope_api::fal::PIXELS_MAX;
+use zoetrope_api::task::{Delivery, Format, Generate, Size};
+use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_engine::Interrupt;
+use zoetrope_engine::pipeline::{Request, Source};
+use zoetrope_engine::pixels::Rgb;
+use zoetrope_engine::prompt::TOKENS_MAX;
+use zoetrope_files::{Name, Picture};
+use zoetrope_jobs::{End, FileRow, Lease, Outcome, Preview};
+
+use crate::attempt::{Room, Safety};
+use crate::engine::{Made, News, Work};
+use crate::error::JobError;
+use crate::inputs::{self, Inputs};
+
+/// Runs what `lease` holds.
+pub(crate) async fn run(
+    lease: &Lease,
+    room: &Room,
+    interrupt: &Interrupt,
+) -> Result<End, JobError> {
+    let task: Generate = serde_json::from_str(&lease.request.task).map_err(|e| {
+        JobError::Engine(format!("the queue holds a task that cannot be read: {e}"))
+    })?;
+    check_safety(&task, room.safety)?;
+    if task.image.is_some() || !task.loras.is_empty() {
+        lease.log("INFO", "Fetching inputs").await?;
+    }
+    let Inputs { picture, loras } = inputs::fetch(&task, &lease.request.base, room).await?;
+    let (width, height) = pixels(&task, picture.as_ref());
+    let seed = task.seed.unwrap_or_else(|| room.chance());
+    let request = request(&task, picture, (width, height), seed)?;
+    let (news, heard) = mpsc::unbounded_channel();
+    let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
+    let (made, ()) = tokio::join!(room.engine.make(work), report(lease, heard));
+    let made = made?;
+    let inference = made.took;
+    let images = store(&task, made, (width, height), lease, room).await?;
+    let count = images.len();
+    let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
+    metrics::counter!("zoetrope_images_total").increment(count as u64);
+    metrics::counter!("zoetrope_kilopixels_total").increment((megapixels * 1000.0) as u64);
+    metrics::histogram!("zoetrope_inference_seconds").record(inference.as_secs_f64());
+    let response = json!({
+        "images": images,
+        "timings": {"inference": (inference.as_secs_f64() * 1000.0).round() / 1000.0},
+        "seed": seed,
+        // Empty where nobody has looked.
+        "has_nsfw_concepts": vec![false; if room.safety == Safety::Harmless { count } else { 0 }],
+        "prompt": task.prompt,
+    });
+    Ok(End {
+        outcome: Outcome::Completed,
+        status_code: 200,
+        response: response.to_string(),
+        error: None,
+        error_type: None,
+        inference_ms: Some(inference.as_millis() as i64),
+        billable_units: Some(megapixels),
+    })
+}
+
+/// Refuses what asks for a look that nobody here takes.
+fn check_safety(task: &Generate, safety: Safety) -> Result<(), JobError> {
+    if safety != Safety::Unchecked || !task.safety_checker {
+        return Ok(());
+    }
+    let path = [json!("enable_safety_checker")];
+    let message = "This server has no safety checker for its model; send false, or let it start with --safety off";
+    Err(JobError::field(&path, "feature_not_supported", message))
+}
+
+/// The pixels of a result.
+fn pixels(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
+    match (task.size, picture) {
+        (Size::Pixels { width, height }, _) => (width, height),
+        (Size::Auto, Some(picture)) => {
+            let (width, height) = (f64::from(picture.width), f64::from(picture.height));
+            let shrink = (PIXELS_MAX as f64 / (width * height)).sqrt().min(1.0);
+            let side = |length: f64| ((length * shrink).floor() as u32).max(1);
+            (side(width), side(height))
+        }
+        (Size::Auto, None) => (1024, 1024),
+    }
+}
+
+/// The engine's request: the network draws the next multiples of 16, of which the result is the upper left part.
+fn request(
+    task: &Generate,
+    picture: Option<Picture>,
+    (width, height): (u32, u32),
+    seed: u64,
+) -> Result<Request, JobError> {
+    let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
+    let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
+    let size = ImageSize::new(up(width), up(height)).map_err(field)?;
+    let source = match (picture, &task.image) {
+        (Some(picture), Some(reference)) => Source::Image {
+            image: extended(&picture.resized(width, height), size),
+            strength: Strength::new(reference.strength).map_err(field)?,
+        },
+        _ => Source::Text,
+    };
+    Ok(Request {
+        prompt: task.prompt.clone(),
+        negative_prompt: Some(task.negative_prompt.clone()),
+        size,
+        steps: Steps::new(task.steps).map_err(field)?,
+        seed: Seed(seed),
+        count: Count::new(task.count).map_err(field)?,
+        guidance: Guidance::new(task.guidance_scale, 0.0, 1.0).map_err(field)?,
+        source,
+        tokens_max: TOKENS_MAX,
+        stops: None,
+        previews: task.previews,
+    })
+}
+
+/// `picture` with its last column and row repeated up to `size`.
+fn extended(picture: &Picture, size: ImageSize) -> Rgb {
+    let (width, height) = (size.width() as usize, size.height() as usize);
+    let (right, bottom) = (picture.width as usize - 1, picture.height as usize - 1);
+    let mut bytes = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        let row = y.min(bottom) * picture.width as usize;
+        for x in 0..width {
+            let at = 3 * (row + x.min(right));
+            bytes.extend_from_slice(&picture.rgb[at..at + 3]);
+        }
+    }
+    Rgb { width, height, bytes }
+}
+
+/// The upper left `width` × `height` of `rgb`.
+fn cropped(rgb: &Rgb, width: u32, height: u32) -> Picture {
+    let rows = rgb.bytes.chunks_exact(3 * rgb.width).take(height as usize);
+    let rgb = rows.flat_map(|row| &row[..3 * width as usize]).copied().collect();
+    Picture { width, height, rgb }
+}
+
+/// Passes on what the engine says, until it has nothing more to say. Lines that cannot be written are lost: the picture counts.
+async fn report(lease: &Lease, mut heard: mpsc::UnboundedReceiver<News>) {
+    while let Some(news) = heard.recv().await {
+        let said = match news {
+            News::Loading { component, of } => {
+                let line = format!("Loading the {component} ({:.1} GB)", of as f64 / 1e9);
+                lease.log("INFO", &line).await
+            }
+            News::Step { done, of } => lease.log("INFO", &format!("Step {done}/{of}")).await,
+            News::PromptCut { tokens } => {
+                let line = format!("The prompt is too long: its last {tokens} tokens are cut off");
+                lease.log("WARN", &line).await
+            }
+            News::Preview { done, of, picture } => match preview(picture) {
+                Some(picture) => {
+                    let (step, of) = (done as i64, of as i64);
+                    lease.preview(&Preview { step, of, picture }).await
+                }
+                None => Ok(()),
+            },
+        };
+        if let Err(error) = said {
+            tracing::warn!(request = %lease.request.id, %error, "progress could not be written");
+        }
+    }
+}
+
+/// A preview as a data URI.
+fn preview(rgb: Rgb) -> Option<String> {
+    let picture = Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes };
+    let bytes = zoetrope_files::encode(&picture, zoetrope_files::Format::Jpeg, None).ok()?;
+    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
+}
+
+/// Encodes and stores all pictures; what fal calls `ImageFile`s.
+async fn store(
+    task: &Generate,
+    made: Made,
+    (width, height): (u32, u32),
+    lease: &Lease,
+    room: &Room,
+) -> Result<Vec<Value>, JobError> {
+    let format = match task.format {
+        Format::Png => zoetrope_files::Format::Png,
+        Format::Jpeg => zoetrope_files::Format::Jpeg,
+        Format::Webp => zoetrope_files::Format::WebP,
+    };
+    let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
+        let pictures = made.pictures.iter();
+        pictures
+            .map(|rgb| zoetrope_files::encode(&cropped(rgb, width, height), format, None))
+            .collect()
+    };
+    let encoded = tokio::task::spawn_blocking(encode).await;
+    let encoded = encoded.map_err(|_| JobError::Engine("encoding panicked".into()))?;
+    let encoded = encoded.map_err(|e| JobError::Engine(e.to_string()))?;
+    let mut images = Vec::new();
+    for (index, bytes) in encoded.into_iter().enumerate() {
+        let file_name = format!("{}-{index}.{}", lease.request.id, task.format.extension());
+        let size = bytes.len();
+        let url = match task.delivery {
+            Delivery::Inline => {
+                format!("data:{};base64,{}", task.format.content_type(), STANDARD.encode(bytes))
+            }
+            Delivery::Stored => keep(task, &file_name, bytes, lease, room).await?,
+        };
+        images.push(json!({
+            "url": url,
+            "content_type": task.format.content_type(),
+            "file_name": file_name,
+            "file_size": size,
+            "width": width,
+            "height": height,
+        }));
+    }
+    Ok(images)
+}
+
+/// Stores one file, its row first: bytes without a row would never be found again.
+async fn keep(
+    task: &Generate,
+    file_name: &str,
+    bytes: Vec<u8>,
+    lease: &Lease,
+    room: &Room,
+) -> Result<String, JobError> {
+    let name = Name::new(file_name);
+    let created_ms = room.now_ms();
+    let row = FileRow {
+        name: name.as_str().into(),
+        owner: lease.request.owner.clone(),
+        request: Some(lease.request.id.clone()),
+        size: bytes.len() as i64,
+        created_ms,
+        expires_ms: task.keep_seconds.map(|seconds| created_ms + 1000 * seconds as i64),
+    };
+    room.queue.insert_file(&row).await?;
+    let stored = room.store.put(&name, Bytes::from(bytes)).await;
+    stored.map_err(|e| JobError::Passing(e.to_string()))?;
+    Ok(format!("{}/files/{}", lease.request.base, name.as_str()))
+}

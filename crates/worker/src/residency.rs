@@ -1,0 +1,80 @@
+//! Which weights stay in memory: models that were used last, as long as they fit the budget.
+
+use std::sync::Arc;
+
+use zoetrope_api::task::Model;
+use zoetrope_checkpoint::{Blob, Layout};
+use zoetrope_engine::pipeline::{Keep, Options, Pipeline};
+
+/// Where the family's models are.
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// For endpoints of Turbo.
+    pub turbo: Layout,
+    /// For endpoints of the base model.
+    pub base: Layout,
+}
+
+impl Models {
+    fn of(&self, model: Model) -> &Layout {
+        match model {
+            Model::Turbo => &self.turbo,
+            Model::Base => &self.base,
+        }
+    }
+}
+
+/// Models in memory.
+pub struct Residency {
+    models: Models,
+    options: Options,
+    budget_bytes: u64,
+    /// The one used last comes last.
+    open: Vec<(Arc<str>, u64, Pipeline)>,
+}
+
+impl Residency {
+    /// Nothing loaded yet. Above `budget_bytes` the model that was not used for longest goes; one that is larger than that on
+    /// its own keeps one network at a time.
+    pub fn new(models: Models, options: Options, budget_bytes: u64) -> Self {
+        Self { models, options, budget_bytes, open: Vec::new() }
+    }
+
+    /// The pipeline of `model`, opened if need be; `Err` says what is wrong with its files.
+    pub(crate) fn pipeline(&mut self, model: Model) -> zoetrope_engine::Result<&mut Pipeline> {
+        let layout = self.models.of(model);
+        let name: Arc<str> = layout.name.as_str().into();
+        let found = self.open.iter().position(|(open, ..)| *open == name);
+        let entry = match found {
+            Some(at) => self.open.remove(at),
+            None => {
+                let bytes = bytes_of(layout);
+                let keep = if bytes > self.budget_bytes { Keep::OneAtATime } else { Keep::All };
+                let options = Options { keep, ..self.options.clone() };
+                let pipeline = Pipeline::open(layout.clone(), options)?;
+                self.make_room(bytes);
+                (name, bytes, pipeline)
+            }
+        };
+        self.open.push(entry);
+        Ok(&mut self.open.last_mut().expect("it was pushed just now").2)
+    }
+
+    fn make_room(&mut self, bytes: u64) {
+        let held = |open: &[(Arc<str>, u64, Pipeline)]| open.iter().map(|(_, b, _)| b).sum::<u64>();
+        while !self.open.is_empty() && held(&self.open) + bytes > self.budget_bytes {
+            let (name, ..) = self.open.remove(0);
+            tracing::info!(model = %name, "freed to make room for another model");
+        }
+    }
+}
+
+/// What the model's files take; converted on load they take less, never much more.
+fn bytes_of(layout: &Layout) -> u64 {
+    let parts = [&layout.transformer, &layout.text_encoder, &layout.vae];
+    let size = |blob: &Blob| match blob {
+        Blob::File(path) => std::fs::metadata(path).map_or(0, |m| m.len()),
+        Blob::Static { bytes, .. } => bytes.len() as u64,
+    };
+    parts.into_iter().flatten().map(size).sum()
+}
