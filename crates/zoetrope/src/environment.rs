@@ -10,18 +10,58 @@ use zoetrope_files::hub;
 pub(crate) struct Environment {
     /// Where models come from and where they are kept.
     pub(crate) hub: hub::Settings,
+    /// Where the server keeps its things unless it is told otherwise.
+    pub(crate) data_dir: PathBuf,
+    /// The configuration file that is read if it is there.
+    pub(crate) config_file: PathBuf,
+    /// The configuration file that `ZOETROPE_CONFIG` names.
+    pub(crate) config_named: Option<PathBuf>,
+    /// What the `AWS_` variables say about S3, named as object_store names it.
+    pub(crate) aws: Vec<(String, String)>,
+    /// The key that programs for fal would send.
+    pub(crate) fal_key: Option<String>,
 }
 
 impl Environment {
     /// Reads it.
     pub(crate) fn read() -> Self {
-        Self { hub: hub_settings(&variable) }
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let user = std::env::home_dir().unwrap_or_else(|| PathBuf::from("."));
+        let data = path("XDG_DATA_HOME").unwrap_or_else(|| user.join(".local/share"));
+        let config = path("XDG_CONFIG_HOME").unwrap_or_else(|| user.join(".config"));
+        Self {
+            hub: hub_settings(&variable),
+            data_dir: data.join("zoetrope"),
+            config_file: config.join("zoetrope/config.toml"),
+            config_named: path("ZOETROPE_CONFIG"),
+            aws: aws(&variable),
+            fal_key: variable("FAL_KEY").and_then(|value| value.into_string().ok()),
+        }
     }
 }
 
 #[allow(clippy::disallowed_methods)] // this is the place
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// What Amazon's own tools and the S3-compatible stores read.
+const AWS: [&str; 8] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ALLOW_HTTP",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+];
+
+fn aws(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<(String, String)> {
+    let found = AWS
+        .iter()
+        .filter_map(|name| Some((name.to_ascii_lowercase(), variable(name)?.into_string().ok()?)));
+    found.collect()
 }
 
 /// The variables of `huggingface_hub`, with its precedence.

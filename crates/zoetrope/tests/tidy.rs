@@ -18,7 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["api", "checkpoint", "kernels"]),
     ("files", &["api"]),
     ("jobs", &[]),
-    ("zoetrope", &["api", "checkpoint", "engine", "files"]),
+    ("server", &["api", "files", "jobs"]),
+    ("worker", &["api", "checkpoint", "engine", "files", "jobs"]),
+    ("zoetrope", &["api", "checkpoint", "engine", "files", "jobs", "server", "worker"]),
 ];
 
 #[test]
@@ -78,8 +80,14 @@ fn unsafe_code_and_the_environment_have_one_place_each() {
             "{name} has unsafe code"
         );
         let read = concat!("env::", "var");
-        let may = ["crates/zoetrope/src/environment.rs", "crates/zoetrope/tests/tidy.rs"]
-            .contains(&name.as_str());
+        let may = [
+            "crates/zoetrope/src/environment.rs",
+            "crates/zoetrope/tests/tidy.rs",
+            // Which databases and buckets there are to test with, only whoever starts the tests can say.
+            "crates/jobs/tests/place/mod.rs",
+            "crates/files/tests/store.rs",
+        ]
+        .contains(&name.as_str());
         assert!(!text.contains(read) || may, "{name} reads the environment");
     }
 }

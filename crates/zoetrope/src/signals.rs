@@ -1,0 +1,64 @@
+//! What every long-running subcommand begins with: a runtime, TLS, metrics, and the signals that end it.
+
+use anyhow::Context;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+/// A runtime of as many threads as the processor has.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
+}
+
+/// Chooses how TLS is computed; the first choice counts.
+pub(crate) fn prepare() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Begins to count; the handle renders what was counted.
+pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new().install_recorder().context("metrics cannot begin")?;
+    zoetrope_server::metrics::describe();
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            upkeep.run_upkeep(); // histograms hold every value until then
+        }
+    });
+    Ok(handle)
+}
+
+/// Holds true once somebody asked to stop: Ctrl-C or SIGTERM. The second time ends the process at once.
+pub(crate) fn stop() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        asked().await;
+        tracing::info!("stopping; what runs may finish. Ask again to end at once");
+        let _ = sender.send(true);
+        asked().await;
+        std::process::exit(130);
+    });
+    receiver
+}
+
+#[cfg(unix)]
+async fn asked() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn asked() {
+    let _ = tokio::signal::ctrl_c().await;
+}
