@@ -110,6 +110,12 @@ impl From<zoetrope_jobs::Error> for Failure {
                 format!("The queue is full: {error}"),
                 5,
             ),
+            zoetrope_jobs::Error::Closed => Self::later(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "runner_scheduling_failure",
+                "The server is shutting down",
+                2,
+            ),
             other => Self::internal(&other),
         }
     }

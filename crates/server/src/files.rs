@@ -1,6 +1,7 @@
 //! Files: served to whoever knows their names, filled by whoever holds a token.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
@@ -8,7 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zoetrope_files::Name;
@@ -25,6 +26,10 @@ use crate::token::{Claims, Grant};
 const PART_BYTES_MAX: usize = 64 << 20;
 /// Parts of one upload.
 const PARTS_MAX: u32 = 10_000;
+/// How long a file's bytes may stop coming.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a part may take.
+const PART_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an address for an upload is good.
 pub(crate) const UPLOAD_MS: i64 = 3_600_000;
 
@@ -235,7 +240,12 @@ async fn fill(
 /// Stores a body and remembers it.
 async fn receive(app: &App, name: &Name, row: FileRow, body: Body) -> Result<u64, Failure> {
     let most = app.settings.upload_bytes_max;
-    let stream = body.into_data_stream().map(|part| part.map_err(std::io::Error::other));
+    let stream = stream::unfold(body.into_data_stream(), |mut parts| async move {
+        match tokio::time::timeout(SILENCE, parts.next()).await {
+            Ok(part) => Some((part?.map_err(std::io::Error::other), parts)),
+            Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), parts)),
+        }
+    });
     let size = app
         .settings
         .store
@@ -275,12 +285,18 @@ async fn part(app: &App, token: &str, number: &str, body: Body) -> Result<(u32, 
         Failure::new(StatusCode::BAD_REQUEST, format!("Parts are numbered from 1 to {PARTS_MAX}"))
     })?;
     let (name, _) = granted(app, token).await?;
-    let bytes: Bytes = axum::body::to_bytes(body, PART_BYTES_MAX).await.map_err(|_| {
-        Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("A part was cut short or has more than {PART_BYTES_MAX} bytes"),
-        )
-    })?;
+    let read = axum::body::to_bytes(body, PART_BYTES_MAX);
+    let bytes: Bytes = match tokio::time::timeout(PART_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let detail = format!("A part was cut short or has more than {PART_BYTES_MAX} bytes");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        Err(_) => {
+            let detail = "The part did not arrive in time";
+            return Err(Failure::new(StatusCode::REQUEST_TIMEOUT, detail));
+        }
+    };
     let tag = app
         .settings
         .store

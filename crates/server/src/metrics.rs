@@ -1,5 +1,11 @@
 //! What is measured, said once for `/metrics`.
 
+use axum::Router;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+
 /// Describes every metric; called once a recorder is there.
 pub fn describe() {
     metrics::describe_counter!("zoetrope_submissions_total", "Requests accepted, by endpoint");
@@ -14,7 +20,19 @@ pub fn describe() {
         "From submission to the begin of an attempt"
     );
     metrics::describe_histogram!(
-        "zoetrope_inference_seconds",
-        "From the begin of an attempt's drawing to its pixels"
+        "zoetrope_stage_seconds",
+        "An attempt's stages: fetching inputs, drawing, storing pictures"
     );
+}
+
+/// `/healthz` and `/metrics` alone, for a worker that answers nothing else.
+pub fn router(metrics: PrometheusHandle) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(async move || answer(&metrics)))
+}
+
+pub(crate) fn answer(metrics: &PrometheusHandle) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, metrics.render()).into_response()
 }

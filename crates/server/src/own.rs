@@ -62,8 +62,7 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response,
     if caller.scope != Scope::Admin {
         return Err(Failure::new(StatusCode::FORBIDDEN, "Metrics are for keys of scope admin"));
     }
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((kind, app.settings.metrics.render()).into_response())
+    Ok(crate::metrics::answer(&app.settings.metrics))
 }
 
 #[derive(Deserialize)]

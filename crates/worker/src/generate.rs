@@ -1,5 +1,7 @@
 //! A request to stored pictures: fetch, run, store.
 
+use std::time::Instant;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -33,7 +35,9 @@ pub(crate) async fn run(
     if task.image.is_some() || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
     }
+    let begun = Instant::now();
     let Inputs { picture, loras } = inputs::fetch(&task, &lease.request.base, room).await?;
+    stage("fetch", begun);
     let (width, height) = pixels(&task, picture.as_ref());
     let seed = task.seed.unwrap_or_else(|| room.chance());
     let request = request(&task, picture, (width, height), seed)?;
@@ -42,12 +46,15 @@ pub(crate) async fn run(
     let (made, ()) = tokio::join!(room.engine.make(work), report(lease, heard));
     let made = made?;
     let inference = made.took;
+    let begun = Instant::now();
     let images = store(&task, made, (width, height), lease, room).await?;
+    stage("store", begun);
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
     metrics::counter!("zoetrope_images_total").increment(count as u64);
     metrics::counter!("zoetrope_kilopixels_total").increment((megapixels * 1000.0) as u64);
-    metrics::histogram!("zoetrope_inference_seconds").record(inference.as_secs_f64());
+    metrics::histogram!("zoetrope_stage_seconds", "stage" => "draw")
+        .record(inference.as_secs_f64());
     let response = json!({
         "images": images,
         "timings": {"inference": (inference.as_secs_f64() * 1000.0).round() / 1000.0},
@@ -65,6 +72,11 @@ pub(crate) async fn run(
         inference_ms: Some(inference.as_millis() as i64),
         billable_units: Some(megapixels),
     })
+}
+
+fn stage(name: &'static str, begun: Instant) {
+    let seconds = begun.elapsed().as_secs_f64();
+    metrics::histogram!("zoetrope_stage_seconds", "stage" => name).record(seconds);
 }
 
 /// Refuses what asks for a look that nobody here takes.

@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod generate;
 mod inputs;
+mod loras;
 mod residency;
 
 pub use attempt::{Safety, Settings, Worker};

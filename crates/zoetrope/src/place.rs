@@ -58,8 +58,10 @@ impl Place {
     /// The data folder, made if it is missing.
     pub(crate) fn folder(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
         let folder = self.data_dir.clone().unwrap_or_else(|| environment.data_dir.clone());
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("--data-dir {}: cannot be made", folder.display()))?;
+        if !folder.is_dir() {
+            make_private(&folder)
+                .with_context(|| format!("--data-dir {}: cannot be made", folder.display()))?;
+        }
         folder.canonicalize().with_context(|| format!("--data-dir {}", folder.display()))
     }
 
@@ -115,6 +117,20 @@ impl Place {
     pub(crate) fn running(&self, environment: &Environment) -> anyhow::Result<Option<Running>> {
         let text = std::fs::read(self.running_file(environment)?).ok();
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+}
+
+/// Prompts, pictures and the keys that webhooks are signed with are nobody else's.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()), // another was faster
+        made => made,
     }
 }
 

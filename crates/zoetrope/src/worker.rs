@@ -1,6 +1,10 @@
 //! `zoetrope worker`: draws what servers on the same database accept.
 
-use anyhow::bail;
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use zoetrope_server::listen::{self, Options};
 
 use crate::environment::Environment;
 use crate::place::Place;
@@ -9,6 +13,9 @@ use crate::{drawing, logs, signals};
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Where /healthz and /metrics are answered, to anybody who reaches it [default: nowhere].
+    #[arg(long, env = "ZOETROPE_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -32,15 +39,16 @@ async fn work(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let queue = args.place.queue(environment, limits).await?;
     let store = args.place.store(environment)?;
     let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
-    println!(
-        "zoetrope works on {}",
-        if args.place.database_url.is_some() {
-            "the given database"
-        } else {
-            "the data folder's database"
-        }
-    );
-    worker.run(signals::stop()).await;
+    let stop = signals::stop();
+    let metrics = signals::metrics()?;
+    if let Some(address) = args.metrics_listen {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("--metrics-listen {address}"))?;
+        let router = zoetrope_server::metrics::router(metrics);
+        tokio::spawn(listen::serve(listener, router, Options::default(), stop.clone()));
+    }
+    println!("zoetrope works");
+    worker.run(stop).await;
     queue.close().await;
     Ok(())
 }
