@@ -20,6 +20,7 @@ use crate::{demo, device};
 
 /// What was typed about it.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "drawing")]
 pub(crate) struct Args {
     /// What draws: `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
     #[arg(long, env = "ZOETROPE_MODEL", default_value = demo::NAME)]

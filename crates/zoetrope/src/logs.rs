@@ -5,6 +5,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What was typed about it.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "logs")]
 pub(crate) struct Args {
     /// What is logged: error, warn, info, debug, trace, or by part as info,zoetrope_server=debug.
     #[arg(long, env = "ZOETROPE_LOG", value_name = "FILTER", default_value = "info")]
