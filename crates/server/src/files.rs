@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -17,6 +17,7 @@ use zoetrope_jobs::FileRow;
 
 use crate::answer::{Failure, json_answer};
 use crate::auth::caller;
+use crate::extract::{Asked, Small};
 use crate::fal::lifecycle;
 use crate::state::App;
 use crate::surface::Origin;
@@ -52,7 +53,7 @@ async fn serve(
     State(app): State<App>,
     Path((id, name)): Path<(String, String)>,
     method: Method,
-    Query(query): Query<Shown>,
+    Asked(query): Asked<Shown>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let missing =
@@ -346,7 +347,7 @@ struct Part {
 async fn js_complete(
     State(app): State<App>,
     Path(token): Path<String>,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
     complete(&app, &token, &body).await
 }
@@ -354,7 +355,7 @@ async fn js_complete(
 async fn python_complete(
     State(app): State<App>,
     Path((_, _, token)): Path<(String, String, String)>,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
     complete(&app, &token, &body).await
 }

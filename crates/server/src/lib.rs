@@ -6,6 +6,7 @@
 mod answer;
 mod auth;
 mod cors;
+mod extract;
 pub mod fal;
 mod files;
 mod janitor;

@@ -1,7 +1,7 @@
 //! What is this server's own: health, metrics, and fal's documents about its endpoints.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,6 +13,7 @@ use zoetrope_jobs::Scope;
 
 use crate::answer::{Failure, json_answer};
 use crate::auth::caller;
+use crate::extract;
 use crate::state::App;
 use crate::surface::Origin;
 
@@ -70,7 +71,10 @@ struct Asked {
     endpoint_id: Option<String>,
 }
 
-async fn openapi(Extension(origin): Extension<Origin>, Query(asked): Query<Asked>) -> Response {
+async fn openapi(
+    Extension(origin): Extension<Origin>,
+    extract::Asked(asked): extract::Asked<Asked>,
+) -> Response {
     match asked.endpoint_id.as_deref().and_then(Endpoint::find) {
         Some(endpoint) => {
             json_answer(StatusCode::OK, &schema::openapi(endpoint, &origin.queue, &origin.run))

@@ -159,6 +159,8 @@ async fn tokens_say_what_is_wrong_with_them() {
     for body in wrong {
         assert_eq!(room.post("/rest/tokens/", body.clone()).await.status, 422, "{body}");
     }
+    let large = " ".repeat(5 << 20);
+    assert_eq!(room.send("POST", "/rest/tokens/", &[], large).await.status, 413);
     let answer = room
         .post("/rest/tokens/realtime", json!({"allowed_apps": ["fal-ai/z-image"], "duration": 10}))
         .await;

@@ -117,6 +117,8 @@ async fn what_is_wrong_is_said_in_fal_s_shapes() {
         (broken.status.as_u16(), &broken.json()["detail"][0]["type"]),
         (422, &json!("json_invalid"))
     );
+    let query = format!("/queue/{TURBO}?fal_max_queue_length=many");
+    assert_eq!(room.post(&query, json!({"prompt": "a"})).await.status, 400, "never left out");
     let unknown = room.post("/queue/fal-ai/flux/dev", json!({"prompt": "a"})).await;
     assert_eq!(unknown.status, 404);
     assert!(unknown.json()["detail"].as_str().unwrap().contains("fal-ai/flux/dev"));
@@ -323,4 +325,18 @@ async fn a_stream_shows_each_step_and_ends_with_the_result() {
     assert_eq!(events[0]["images"][0]["url"], "data:image/jpeg;base64,1");
     assert_eq!(events[2]["progress"], 0.75);
     assert_eq!(events[3]["seed"], 1);
+}
+
+#[tokio::test]
+async fn a_status_that_waits_answers_with_the_change() {
+    let room = Room::new().await;
+    let id = room.submit().await;
+    let uri = format!("/queue/fal-ai/z-image/requests/{id}/status?wait=30");
+    let begun = std::time::Instant::now();
+    let (answer, ()) = tokio::join!(room.get(&uri), async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        room.claim().await;
+    });
+    assert_eq!(answer.json()["status"], "IN_PROGRESS");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
 }

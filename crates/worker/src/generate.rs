@@ -258,3 +258,68 @@ async fn keep(
     stored.map_err(|e| JobError::Passing(e.to_string()))?;
     Ok(format!("{}/files/{}", lease.request.base, name.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use zoetrope_api::task::{Model, Reference};
+
+    use super::*;
+
+    fn task(size: Size) -> Generate {
+        Generate {
+            model: Model::Turbo,
+            prompt: "a house".into(),
+            negative_prompt: String::new(),
+            size,
+            steps: 8,
+            seed: Some(1),
+            count: 1,
+            guidance_scale: 0.0,
+            image: Some(Reference { url: String::new(), strength: 0.5 }),
+            loras: Vec::new(),
+            format: Format::Png,
+            delivery: Delivery::Stored,
+            safety_checker: true,
+            previews: false,
+            keep_seconds: None,
+        }
+    }
+
+    /// A picture whose pixels tell where they are.
+    fn picture(width: u32, height: u32) -> Picture {
+        let at = |i: u32| [(i % width) as u8, (i / width) as u8, 7];
+        Picture { width, height, rgb: (0..width * height).flat_map(at).collect() }
+    }
+
+    #[test]
+    fn auto_is_the_picture_s_size_up_to_four_megapixels() {
+        let cases = [((300, 200), (300, 200)), ((4096, 4096), (2048, 2048)), ((1, 1), (1, 1))];
+        for ((width, height), expected) in cases {
+            let picture = Picture { width, height, rgb: Vec::new() };
+            assert_eq!(pixels(&task(Size::Auto), Some(&picture)), expected);
+        }
+        let (width, height) = (33, 65);
+        assert_eq!(pixels(&task(Size::Pixels { width, height }), None), (33, 65));
+    }
+
+    #[test]
+    fn odd_sizes_are_drawn_larger_and_cut() {
+        let request = request(&task(Size::Auto), Some(picture(33, 20)), (33, 20), 1).unwrap();
+        assert_eq!((request.size.width(), request.size.height()), (48, 32));
+        let Source::Image { image, .. } = request.source else { panic!("an image was given") };
+        let pixel = |x: usize, y: usize| &image.bytes[3 * (48 * y + x)..][..2];
+        assert_eq!((pixel(5, 6), pixel(47, 31)), (&[5, 6][..], &[32, 19][..]));
+        let cut = cropped(&image, 33, 20);
+        assert_eq!(cut.rgb, picture(33, 20).rgb);
+    }
+
+    #[test]
+    fn only_who_asks_for_a_look_is_refused_where_nobody_looks() {
+        let (asked, mut plain) = (task(Size::Auto), task(Size::Auto));
+        plain.safety_checker = false;
+        assert!(check_safety(&asked, Safety::Unchecked).is_err());
+        assert!(check_safety(&plain, Safety::Unchecked).is_ok());
+        assert!(check_safety(&asked, Safety::Harmless).is_ok());
+        assert!(check_safety(&asked, Safety::Off).is_ok());
+    }
+}

@@ -4,6 +4,7 @@
 
 mod served;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -209,4 +210,139 @@ fn the_configuration_is_checked_without_a_start() {
     let flag =
         zoetrope(&["config", "check", "--data-dir", data, "--public-url", "pictures.example"]);
     assert!(String::from_utf8(flag.stderr).unwrap().contains("--public-url"));
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// A server of the fixture's model, which may draw anything.
+fn fixture_server(arguments: &[&str], variables: &[(&str, &str)]) -> Server {
+    let model = fixture("turbo/model");
+    let loras = fixture("turbo/lora");
+    let own = ["--model", model.to_str().unwrap(), "--lora-dir", loras.to_str().unwrap()];
+    Server::start_with(tempfile::tempdir().unwrap(), &[&own, arguments].concat(), variables)
+}
+
+fn with_lora(path: &str) -> Value {
+    let mut input = input();
+    input["loras"] = json!([{"path": path, "scale": 1.0}]);
+    input["sync_mode"] = true.into();
+    input
+}
+
+#[test]
+fn a_lora_is_found_by_name_address_upload_and_hub_and_draws_the_same() {
+    let bytes = std::fs::read(fixture("turbo/lora/style.kohya.safetensors")).unwrap();
+    let listing =
+        json!({"siblings": [{"rfilename": "README.md"}, {"rfilename": "style.safetensors"}]});
+    let hub = served::web(vec![
+        ("/api/models/someone/style", listing.to_string().into_bytes()),
+        ("/someone/style/resolve/main/style.safetensors", bytes.clone()),
+        ("/someone/style/resolve/main/readme.safetensors", b"this is no LoRA".to_vec()),
+    ]);
+    let server = fixture_server(&["--safety", "off"], &[("HF_ENDPOINT", &hub)]);
+    let draw = |input: &Value| server.post("/run/fal-ai/z-image/turbo/lora", input);
+    let (status, plain) = draw(&{
+        let mut plain = with_lora("");
+        plain["loras"] = json!([]);
+        plain
+    });
+    assert_eq!((status, &plain["has_nsfw_concepts"]), (200, &json!([])), "nobody has looked");
+
+    let body =
+        json!({"file_name": "style.safetensors", "content_type": "application/octet-stream"});
+    let (_, places) = server.post("/rest/storage/upload/initiate", &body);
+    assert_eq!(server.put_bytes(places["upload_url"].as_str().unwrap(), &bytes), 200);
+    let address = format!("{hub}/someone/style/resolve/main/style.safetensors");
+    let ways = [
+        "style.kohya",
+        "style.kohya.safetensors",
+        "someone/style",
+        "someone/style/style.safetensors",
+        &address,
+        places["file_url"].as_str().unwrap(),
+    ];
+    let mut pictures = Vec::new();
+    for path in ways {
+        let (status, result) = draw(&with_lora(path));
+        assert_eq!(status, 200, "{path}: {result}");
+        pictures.push(result["images"][0]["url"].clone());
+    }
+    assert!(pictures.iter().all(|picture| *picture == pictures[0]), "one file, one picture");
+    assert_ne!(pictures[0], plain["images"][0]["url"], "the adapter does something");
+
+    let wrong = [
+        ("nothing", "value_error"),
+        ("../style.kohya", "value_error"),
+        ("someone/nothing", "file_download_error"),
+        ("someone/style/readme.safetensors", "value_error"),
+        ("http://10.0.0.1/style.safetensors", "file_download_error"),
+        ("file:///etc/passwd", "value_error"),
+    ];
+    for (path, kind) in wrong {
+        let (status, result) = draw(&with_lora(path));
+        assert_eq!(status, 422, "{path}: {result}");
+        let problem = &result["detail"][0];
+        assert_eq!(problem["loc"], json!(["body", "loras", 0, "path"]), "{path}: {result}");
+        assert_eq!(problem["type"], kind, "{path}: {result}");
+        assert!(!result.to_string().contains(server.data_dir()), "no path leaks: {result}");
+    }
+}
+
+#[test]
+fn pictures_that_nobody_checks_are_refused_unless_that_is_wanted() {
+    let server = fixture_server(&[], &[]);
+    let (status, result) = server.post("/run/fal-ai/z-image/turbo", &input());
+    assert_eq!(status, 422, "{result}");
+    let problem = &result["detail"][0];
+    assert_eq!(problem["type"], "feature_not_supported");
+    assert_eq!(problem["loc"], json!(["body", "enable_safety_checker"]));
+    let mut unchecked = input();
+    unchecked["enable_safety_checker"] = false.into();
+    let (status, result) = server.post("/run/fal-ai/z-image/turbo", &unchecked);
+    assert_eq!((status, &result["has_nsfw_concepts"]), (200, &json!([])));
+}
+
+#[test]
+fn images_are_taken_from_everywhere_but_inside() {
+    let photo = std::fs::read(fixture("turbo/inputs/photo.png")).unwrap();
+    let outside = served::web(vec![("/photo.png", photo.clone()), ("/text.png", b"text".to_vec())]);
+    let server = Server::start(&[]);
+    let draw = |server: &Server, url: &str| {
+        let mut input = input();
+        input["image_url"] = url.into();
+        input["image_size"] = "auto".into();
+        server.post("/run/fal-ai/z-image/turbo/image-to-image", &input)
+    };
+    let url = format!("{outside}/photo.png");
+    let data = format!("data:image/png;base64,{}", base64(&photo));
+    let gone = format!("{}/files/{}/photo.png", server.address, "0".repeat(32));
+    let wrong = [
+        (url.as_str(), "file_download_error"), // this machine
+        ("http://169.254.169.254/latest/meta-data", "file_download_error"),
+        (&gone, "file_download_error"),
+        ("data:image/png;base64,!!", "file_download_error"),
+        ("data:image/png;base64,AAAA", "image_load_error"),
+    ];
+    for (url, kind) in wrong {
+        let (status, result) = draw(&server, url);
+        assert_eq!(status, 422, "{url}: {result}");
+        assert_eq!(result["detail"][0]["type"], kind, "{url}: {result}");
+        assert_eq!(result["detail"][0]["loc"], json!(["body", "image_url"]));
+    }
+    let (status, result) = draw(&server, &data);
+    assert_eq!(status, 200, "{result}");
+    let size = image::load_from_memory(&photo).unwrap();
+    assert_eq!(result["images"][0]["width"], size.width());
+    drop(server);
+    let server = Server::start(&["--allow-private"]);
+    assert_eq!(draw(&server, &url).0, 200);
+    let (status, result) = draw(&server, &format!("{outside}/text.png"));
+    assert_eq!((status, &result["detail"][0]["type"]), (422, &json!("image_load_error")));
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }

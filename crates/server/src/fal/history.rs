@@ -1,6 +1,6 @@
 //! `api.fal.ai/v1`: what was done, and forgetting it.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
@@ -11,6 +11,7 @@ use zoetrope_jobs::{Outcome, Request, Scope, State as Stand};
 
 use crate::answer::Failure;
 use crate::auth::caller;
+use crate::extract;
 use crate::fal::queue::timestamp;
 use crate::janitor::forget as forget_request;
 use crate::state::App;
@@ -36,7 +37,10 @@ struct Asked {
 }
 
 /// What is charged for a megapixel: fal's prices, unless the configuration has others.
-async fn pricing(State(app): State<App>, Query(asked): Query<Asked>) -> Json<Value> {
+async fn pricing(
+    State(app): State<App>,
+    extract::Asked(asked): extract::Asked<Asked>,
+) -> Json<Value> {
     let wanted: Vec<&str> = asked
         .endpoint_id
         .as_deref()
@@ -54,7 +58,7 @@ async fn pricing(State(app): State<App>, Query(asked): Query<Asked>) -> Json<Val
 /// The caller's requests, newest first; an administrator's key sees everybody's.
 async fn list(
     State(app): State<App>,
-    Query(asked): Query<Asked>,
+    extract::Asked(asked): extract::Asked<Asked>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
     let caller = caller(&app, &headers, None, None).await?;

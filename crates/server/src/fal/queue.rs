@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,13 +17,16 @@ use zoetrope_jobs::{Cancelled, LogLine, State as Stand};
 
 use crate::answer::{Failure, REQUEST_ID, json_answer};
 use crate::auth::{Caller, caller};
+use crate::extract;
 use crate::fal::run::result;
-use crate::fal::submit::{Sent, endpoint, json_of, read, submit};
+use crate::fal::submit::{Sent, endpoint, json_of, submit};
 use crate::state::App;
 use crate::surface::Origin;
 
 /// Lines of a status; more are in the history.
 const LOGS_MAX: i64 = 1000;
+/// How long `?wait=` waits at most.
+const WAIT_SECONDS_MAX: f64 = 60.0;
 /// How often a queued request's position is looked up for a stream.
 const POSITION_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -56,7 +59,7 @@ pub(crate) async fn called(
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let asked = Query::<Asked>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
+    let asked: Asked = extract::query(&parts.uri)?;
     let path = parts.uri.path().trim_matches('/').to_string();
     let desk = Desk { app, origin, asked, headers: parts.headers };
     let Some((application, rest)) = path.split_once("/requests/") else {
@@ -66,7 +69,7 @@ pub(crate) async fn called(
                 "Send POST with a JSON body to submit a request",
             ));
         }
-        let input = json_of(&read(body).await?)?;
+        let input = json_of(&extract::input(body).await?)?;
         return desk.submit(&path, input).await;
     };
     let caller = desk.caller(application).await?;
@@ -75,7 +78,7 @@ pub(crate) async fn called(
     match (&parts.method, what) {
         (&Method::GET, "" | "response") => Ok(result(&request)),
         (&Method::GET, "status") => desk.status(request).await,
-        (&Method::GET, "status/stream") => Ok(desk.status_stream(request)),
+        (&Method::GET, "status/stream") => Ok(desk.status_stream(request.id)),
         (&Method::PUT | &Method::POST, "cancel") => desk.cancel(&request.id).await,
         _ => Err(Failure::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -163,9 +166,14 @@ impl Desk {
         if let Some(seconds) = self.asked.wait.filter(|s| *s > 0.0)
             && request.state != Stand::Done
         {
+            // Looked at again once it is watched: what changes in between is seen.
             let mut watcher = queue.watch(&request.id);
-            watcher.changed(Duration::from_secs_f64(seconds.min(60.0))).await;
-            request = queue.request(&request.id).await?.unwrap_or(request);
+            let mut now = queue.request(&request.id).await?;
+            if now.as_ref() == Some(&request) {
+                watcher.changed(Duration::from_secs_f64(seconds.min(WAIT_SECONDS_MAX))).await;
+                now = queue.request(&request.id).await?;
+            }
+            request = now.unwrap_or(request);
         }
         let body = self.status_body(&request, 0).await?.0;
         let code = if request.state == Stand::Done { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -210,30 +218,30 @@ impl Desk {
     }
 
     /// The same objects as events, one for each change, with new lines only, until the end.
-    fn status_stream(self, request: zoetrope_jobs::Request) -> Response {
-        let id = request.id.clone();
+    fn status_stream(self, id: String) -> Response {
         let watcher = self.app.settings.queue.watch(&id);
-        let start = Some((self, request, watcher, 0_i64, Value::Null));
-        let events = stream::unfold(start, |held| async move {
-            let (desk, mut request, mut watcher, from, last) = held?;
-            loop {
-                let (body, next) = match desk.status_body(&request, from).await {
-                    Ok(body) => body,
-                    Err(failure) => return Some((event(failure.body()), None)),
-                };
-                let done = request.state == Stand::Done;
-                let fresh = next > from
-                    || body["status"] != last["status"]
-                    || body["queue_position"] != last["queue_position"];
-                if fresh || done {
-                    let held = (!done).then_some((desk, request, watcher, next, body.clone()));
-                    return Some((event(&body), held));
+        let start = Some((self, watcher, 0_i64, Value::Null));
+        let name = id.clone();
+        let events = stream::unfold(start, move |held| {
+            let id = name.clone();
+            async move {
+                let (desk, mut watcher, from, last) = held?;
+                loop {
+                    let request = match desk.app.settings.queue.request(&id).await {
+                        Ok(Some(request)) => request,
+                        _ => return None,
+                    };
+                    let (body, next) = match desk.status_body(&request, from).await {
+                        Ok(body) => body,
+                        Err(failure) => return Some((event(failure.body()), None)),
+                    };
+                    let done = request.state == Stand::Done;
+                    if done || next > from || differs(&body, &last) {
+                        let held = (!done).then_some((desk, watcher, next, body.clone()));
+                        return Some((event(&body), held));
+                    }
+                    watcher.changed(POSITION_PATIENCE).await;
                 }
-                watcher.changed(POSITION_PATIENCE).await;
-                request = match desk.app.settings.queue.request(&request.id).await {
-                    Ok(Some(request)) => request,
-                    _ => return None,
-                };
             }
         });
         with_id(
@@ -258,6 +266,11 @@ impl Desk {
         }
         Ok(with_id(json_answer(code, &body), id))
     }
+}
+
+/// Whether a status says something new, its log lines aside.
+fn differs(body: &Value, last: &Value) -> bool {
+    ["status", "queue_position"].iter().any(|field| body[field] != last[field])
 }
 
 type Told = Result<Event, std::convert::Infallible>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Query, Request, State, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, Request, State, WebSocketUpgrade};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
@@ -13,7 +13,8 @@ use zoetrope_jobs::{Queue, State as Stand};
 
 use crate::answer::{BILLABLE_UNITS, ERROR_TYPE, Failure, REQUEST_ID, TIMEOUT_TYPE, text_answer};
 use crate::auth::{Caller, caller};
-use crate::fal::submit::{Sent, endpoint, json_of, read, submit};
+use crate::extract;
+use crate::fal::submit::{Sent, endpoint, json_of, submit};
 use crate::fal::{realtime, stream};
 use crate::state::App;
 use crate::surface::Origin;
@@ -43,9 +44,7 @@ async fn called(
             .into_response());
     }
     let (mut parts, body) = request.into_parts();
-    let asked = Query::<Asked>::try_from_uri(&parts.uri)
-        .map(|q| q.0)
-        .unwrap_or(Asked { fal_jwt_token: None, max_buffering: None });
+    let asked: Asked = extract::query(&parts.uri)?;
     let (id, way) = match path.rsplit_once('/') {
         Some((id, way @ ("stream" | "realtime"))) => (id, way),
         _ => (path.as_str(), "run"),
@@ -79,7 +78,7 @@ async fn called(
     }
     let caller = caller?;
     let input = match parts.method {
-        Method::POST | Method::PUT => json_of(&read(body).await?)?,
+        Method::POST | Method::PUT => json_of(&extract::input(body).await?)?,
         Method::GET if way == "run" => from_query(parts.uri.query().unwrap_or_default()),
         _ => {
             return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Send POST with a JSON body"));

@@ -1,6 +1,5 @@
 //! `rest.fal.ai/storage`: where an upload goes, and with which token.
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
@@ -9,6 +8,7 @@ use zoetrope_api::fal::Problem;
 
 use crate::answer::Failure;
 use crate::auth::caller;
+use crate::extract::Small;
 use crate::fal::{lifecycle, queue::timestamp, submit::json_of};
 use crate::files::{UPLOAD_MS, file_token, name_for};
 use crate::state::App;
@@ -20,7 +20,7 @@ pub(crate) async fn initiate(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
     headers: HeaderMap,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
     let caller = caller(&app, &headers, None, None).await?;
     let sent = json_of(&body)?;

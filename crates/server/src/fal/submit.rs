@@ -1,9 +1,7 @@
 //! What was sent to an endpoint, whichever way, becomes a request in the queue.
 
-use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
-use std::time::Duration;
 use zoetrope_api::fal::{Endpoint, Problem, parse};
 use zoetrope_api::task::{Delivery, Generate};
 use zoetrope_jobs::{New, Priority};
@@ -12,11 +10,6 @@ use crate::answer::Failure;
 use crate::auth::Caller;
 use crate::fal::lifecycle;
 use crate::state::App;
-
-/// Bytes of a request's body: four data URIs of 10 MiB, and words.
-pub(crate) const BODY_BYTES_MAX: usize = 48 << 20;
-/// How long a body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The endpoint called `path`, or fal's answer for one that is not there.
 pub(crate) fn endpoint(path: &str) -> Result<&'static Endpoint, Failure> {
@@ -27,21 +20,6 @@ pub(crate) fn endpoint(path: &str) -> Result<&'static Endpoint, Failure> {
             format!("Application \"{id}\" not found. This server has {}", known.join(", "));
         Failure::new(StatusCode::NOT_FOUND, detail)
     })
-}
-
-/// All of a body, within limits.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
-    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
-            let detail = format!(
-                "The body ended early or has more than {BODY_BYTES_MAX} bytes; upload large files and send their addresses"
-            );
-            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Err(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")),
-    }
 }
 
 /// A body as JSON; an empty one is an empty object, since JavaScript's `method: "get"` sends none.

@@ -1,7 +1,6 @@
 //! `rest.fal.ai/tokens`: short-lived tokens for browsers, which must not know a key.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use zoetrope_api::fal::Problem;
 
 use crate::answer::Failure;
 use crate::auth::caller;
+use crate::extract::Small;
 use crate::fal::submit::json_of;
 use crate::state::App;
 use crate::token::{Claims, Grant};
@@ -21,7 +21,7 @@ const SECONDS_DEFAULT: u64 = 120;
 pub(crate) async fn make(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
     Ok(Json(Value::String(token(&app, &headers, &body).await?)))
 }
@@ -30,7 +30,7 @@ pub(crate) async fn make(
 pub(crate) async fn make_realtime(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
     Ok(Json(json!({"token": token(&app, &headers, &body).await?})))
 }

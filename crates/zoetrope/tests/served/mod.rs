@@ -2,7 +2,8 @@
 
 #![allow(dead_code)] // each test uses what it needs
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,30 @@ fn command(arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Answers `GET` of these paths on loopback, and 404 to everything else; where.
+pub(crate) fn web(files: Vec<(&'static str, Vec<u8>)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let path = first.split(' ').nth(1).unwrap();
+            let found = files.iter().find(|(name, _)| *name == path);
+            let (status, bytes) = found.map_or(("404 Not Found", &[][..]), |(_, b)| ("200 OK", b));
+            let length = bytes.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(bytes).unwrap();
+        }
+    });
+    address
 }
 
 /// Runs the binary to its end.
@@ -41,6 +66,15 @@ impl Server {
 
     /// Ports are the system's choice, unless the arguments have them.
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// With variables of the environment.
+    pub(crate) fn start_with(
+        folder: TempDir,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let data_dir = folder.path().to_str().unwrap().to_string();
         let mut all = vec!["serve", "--data-dir", &data_dir, "--log", "warn"];
         if !arguments.contains(&"--listen") {
@@ -50,7 +84,9 @@ impl Server {
             all.extend(["--tls-listen", "127.0.0.1:0"]);
         }
         all.extend(arguments);
-        let mut child = command(&all).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = command(&all);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line
@@ -139,6 +175,11 @@ impl Server {
         let body = body.map(Value::to_string).unwrap_or_default();
         let answer = agent.run(request.body(body).unwrap()).unwrap();
         (answer.status().as_u16(), answer)
+    }
+
+    /// Uploads; the status.
+    pub(crate) fn put_bytes(&self, url: &str, bytes: &[u8]) -> u16 {
+        ureq::put(url).send(bytes).unwrap().status().as_u16()
     }
 
     pub(crate) fn get_bytes(&self, url: &str) -> Vec<u8> {
