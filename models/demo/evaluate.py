@@ -17,6 +17,7 @@ from recipe import captions, draw, judge, world
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--zoetrope", type=Path, help="the binary that makes the pictures")
+parser.add_argument("--model", default="demo", help="a folder in place of the embedded model")
 parser.add_argument("--drawn", action="store_true", help="judge true drawings")
 parser.add_argument("--count", type=int, default=240, help="held-out prompts")
 parser.add_argument("--first", type=int, default=1000, help="number of the first")
@@ -35,7 +36,8 @@ def judged(number, args, folder):
         picture = draw.draw(scene, width, height, number)
     else:
         path = folder / f"{number}.png"
-        command = [args.zoetrope, "generate", prompt, "--seed", str(number), "--size", args.size, "-o", path]
+        command = [args.zoetrope, "generate", prompt, "--model", args.model, "--seed", str(number), "--steps", "8",
+                   "--size", args.size, "-o", path]
         subprocess.run(command, check=True, capture_output=True)
         picture = Image.open(path)
     return number, prompt, judge.checks(said, judge.read(picture))

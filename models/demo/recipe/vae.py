@@ -83,10 +83,10 @@ def inner(name):
     return not name.endswith(("conv_in.weight", "conv_out.weight"))
 
 
-def train(folder, steps=3000, batch=16, side=64):
+def train(folder, steps=1800, batch=16, side=64):
     stage = Stage(folder, "vae", lambda: build().to(memory_format=torch.channels_last), steps, lr=4e-3, warmup=50, muon=inner)
     rng = random.Random(stage.step)
-    pool = [(picture(i) + 1).mul(127.5).round().to(torch.uint8) for i in range(1200)]
+    pool = [(picture(i) + 1).mul(127.5).round().to(torch.uint8) for i in range(1200 if stage.step < steps else 0)]
     while stage.step < steps:
         x = crops(rng, batch, side, pool)
         with mixed_precision():
@@ -106,6 +106,33 @@ def train_whole(folder, start, steps=300, batch=2):
         seeds = [2_000_000 + stage.step * batch + i for i in range(batch)]
         pictures = [to_tensor(draw.draw(world.sample_training(s), width, height, s)) for s in seeds]
         stage.update(loss_of(stage.model, torch.stack(pictures).to(device())))
+    return train_decoder(folder, stage.finish())
+
+
+def with_frozen_encoder():
+    model = build()
+    model.encoder.requires_grad_(False)
+    return model
+
+
+def train_decoder(folder, start, steps=600, batch=2):
+    """The decoder alone, for sharper edges: latents stay what they are, so that this can run beside or after the transformer."""
+    stage = Stage(folder, "vae-decoder", with_frozen_encoder, steps, lr=1.5e-3, warmup=20, hold=0.3,
+                  muon=lambda name: name.startswith("decoder.") and inner(name))
+    if stage.step == 0:
+        stage.model.load_state_dict(start.state_dict())
+        stage.average.load_state_dict(start.state_dict())
+    while stage.step < steps:
+        width, height = WHOLE[stage.step % len(WHOLE)]
+        seeds = [3_000_000 + stage.step * batch + i for i in range(batch)]
+        x = torch.stack([to_tensor(draw.draw(world.sample_training(s), width, height, s)) for s in seeds]).to(device())
+        with torch.no_grad():
+            posterior = stage.model.encode(x).latent_dist
+            z = posterior.mean + 0.3 * posterior.std * torch.randn_like(posterior.mean)
+        with mixed_precision():
+            y = stage.model.decode(z).sample.float()
+        sharp = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x)))
+        stage.update(F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + sharp)
     model = stage.finish()
     normalise(model)
     return model
