@@ -87,7 +87,7 @@ async fn dispatch(State(routers): State<Routers>, request: Request) -> Response 
     let id = response.headers_mut().entry(REQUEST_ID).or_insert(id).clone();
     let (request, status) = (id.to_str().unwrap_or_default(), response.status().as_u16());
     let ms = begun.elapsed().as_millis() as u64;
-    tracing::info!(request, %method, path, status, ms, "answered");
+    tracing::info!(%request, %method, path, status, ms, "answered");
     response
 }
 

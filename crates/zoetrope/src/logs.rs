@@ -1,5 +1,7 @@
 //! What the server says about itself: lines for people or JSON for machines, on standard error.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +26,10 @@ enum Format {
 /// Begins to log; once a process.
 pub(crate) fn start(args: &Args) -> anyhow::Result<()> {
     let filter = filter(args)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match args.log_format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
