@@ -137,3 +137,8 @@ class Server(Process):
     def environment(self) -> dict[str, str]:
         """What `zoetrope env` says: the variables that point an unmodified program at this server."""
         return json.loads(self.run("env", "--json", "--data-dir", self.data).stdout)
+
+    def get(self, path: str) -> dict:
+        """JSON at `path`."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:
+            return json.load(answer)

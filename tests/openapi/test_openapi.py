@@ -1,0 +1,50 @@
+"""Every endpoint's OpenAPI document, driven by schemathesis: whatever it thinks of, no answer is a failure of the server."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from serving import Server
+
+ENDPOINTS = [
+    "fal-ai/z-image/turbo",
+    "fal-ai/z-image/turbo/lora",
+    "fal-ai/z-image/turbo/image-to-image",
+    "fal-ai/z-image/turbo/image-to-image/lora",
+    "fal-ai/z-image/base",
+    "fal-ai/z-image/base/lora",
+]
+# Each is tried with the document's own examples, with the edges of every field, and with so many inputs by chance.
+EXAMPLES_MAX = 40
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    # Nobody draws: what is looked at is how requests are taken and answered.
+    server = Server(tmp_path_factory.mktemp("openapi"), "--no-worker", tls=False).start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_no_input_makes_the_server_fail(server, endpoint, tmp_path):
+    command = [
+        str(pathlib.Path(sys.executable).parent / "st"),
+        "run",
+        f"{server.url}/api/openapi/queue/openapi.json?endpoint_id={endpoint}",
+        "--checks=not_a_server_error,content_type_conformance,response_schema_conformance",
+        "--phases=examples,coverage,fuzzing",
+        f"--max-examples={EXAMPLES_MAX}",
+        "--continue-on-failure",
+        "--generation-database=none",
+        "--no-color",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "No failures" in done.stdout or "0 failed" in done.stdout or "passed" in done.stdout, done.stdout[-3000:]
+
+
+def test_the_documents_are_of_the_endpoints_that_are_served(server):
+    served = {endpoint["id"] for endpoint in server.get("/")["endpoints"]}
+    assert served == set(ENDPOINTS)
