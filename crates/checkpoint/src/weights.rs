@@ -79,6 +79,11 @@ impl Weights {
         Self { storage, ..self }
     }
 
+    /// What matrices are kept as.
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
     /// The same weights; `progress` hears of every tensor that is read.
     pub fn with_progress(self, progress: Progress) -> Self {
         Self { progress: Some(progress), ..self }

@@ -15,6 +15,7 @@ pub mod pixels;
 pub mod prompt;
 pub mod sampler;
 pub mod schedule;
+pub mod speed;
 mod watch;
 
 pub use error::{Error, Result};

@@ -398,7 +398,7 @@ impl Pipeline {
         Ok(pictures)
     }
 
-    fn load_text_encoder(&mut self, on: &Listener) -> Result<&TextEncoder> {
+    pub(crate) fn load_text_encoder(&mut self, on: &Listener) -> Result<&TextEncoder> {
         if self.text_encoder.is_none() {
             let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
             let config = match &self.layout.text_encoder_config {
@@ -415,42 +415,67 @@ impl Pipeline {
                 return Err(Error::Tokenizer(problem));
             }
             weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
-            let parameters = self.prepare(weights, "text encoder", on)?;
+            let storage = memory::storage_for(&weights, self.options.storage);
+            let parameters = self.prepare(weights, "text encoder", storage, on)?;
             self.text_encoder = Some(TextEncoder::load(&parameters, &config, Depth::Features)?);
         }
         loaded(&self.text_encoder)
     }
 
-    fn load_transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
+    pub(crate) fn load_transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
         if self.transformer.is_none() {
             let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-            let parameters = self.prepare(weights, "transformer", on)?;
+            let storage = memory::storage_for(&weights, self.options.storage);
+            let parameters = self.prepare(weights, "transformer", storage, on)?;
             self.transformer = Some(Transformer::load(&parameters, &self.widths)?);
         }
         Ok(self.transformer.as_mut().expect("it was loaded just now"))
     }
 
-    fn load_vae(&mut self, on: &Listener) -> Result<&Vae> {
+    pub(crate) fn load_vae(&mut self, on: &Listener) -> Result<&Vae> {
         if self.vae.is_none() {
             let weights = Weights::open(&self.layout.vae, Role::Vae)?;
             let config = match &self.layout.vae_config {
                 Some(blob) => config::parse::<VaeConfig>(&blob.name(), &blob.read()?)?.check()?,
                 None => VaeConfig::infer(&weights)?,
             };
-            let parameters = self.prepare(weights, "VAE", on)?;
+            let storage = memory::storage_for(&weights, self.vae_storage()?);
+            let parameters = self.prepare(weights, "VAE", storage, on)?;
             self.vae = Some(Vae::load(&parameters, &config)?);
         }
         loaded(&self.vae)
     }
 
-    /// Chooses a component's form, checks that it fits, and reports while it is read.
+    /// Where the networks run.
+    pub(crate) fn device(&self) -> &Device {
+        &self.options.device
+    }
+
+    /// Frees all networks.
+    pub(crate) fn release(&mut self) {
+        (self.text_encoder, self.transformer, self.vae) = (None, None, None);
+    }
+
+    /// The autoencoder's form: small as it is, it follows a transformer that is kept narrow.
+    fn vae_storage(&self) -> Result<Option<Storage>> {
+        match self.options.storage {
+            None | Some(Storage::AsStored) => {
+                let transformer = Weights::open(&self.layout.transformer, Role::Transformer)?;
+                let narrow = memory::storage_for(&transformer, None) != Storage::F32;
+                Ok(narrow.then_some(Storage::Bf16))
+            }
+            chosen => Ok(chosen),
+        }
+    }
+
+    /// Checks that a component in `storage` fits, and reports while it is read.
     fn prepare(
         &self,
         weights: Weights,
         component: &'static str,
+        storage: Storage,
         on: &Listener,
     ) -> Result<Parameters> {
-        let storage = memory::storage_for(&weights, self.options.storage);
         memory::check(component, &weights, storage, &self.options.device)?;
         let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());
         let progress = move |bytes| {

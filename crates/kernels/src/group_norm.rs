@@ -1,107 +1,157 @@
-//! Group norm over images (Wu & He, 2018), with float64 sums: a group at 1024² has millions of values, which
-//! float32 sums of the plain twin would blur.
+//! Group norm over images (Wu & He, 2018), with float64 sums: a group at 1024² has millions of values, which float32
+//! sums of the plain twin would blur.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-/// `x`: `[batch, channels, height, width]`; `weight`, `bias`: `[channels]`. Mean and variance are taken over each of
-/// `groups` runs of channels.
-pub fn group_norm(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    groups: usize,
-    eps: f64,
-) -> Result<Tensor> {
+use crate::simd::{Level, Simd, Work};
+use crate::values::{Values, channels_last};
+
+/// A norm over runs of channels.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    /// `[channels]`
+    pub weight: Tensor,
+    /// `[channels]`
+    pub bias: Tensor,
+    /// How many runs the channels are cut into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Values that one thread sums up at a time.
+const CHUNK: usize = 1 << 16;
+
+/// `x`: `[batch, channels, height, width]`. Mean and variance are taken over each group of channels. The result lies in
+/// memory with channels last.
+pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     let (_, channels, _, _) = x.dims4()?;
-    if groups == 0 || channels % groups != 0 {
-        candle_core::bail!("group norm: {channels} channels do not divide into {groups} groups");
+    norm.check(channels)?;
+    if x.track_op() || !x.device().is_cpu() {
+        return plain(x, norm);
     }
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op3_no_bwd(weight, bias, &GroupNorm { groups, eps });
-    }
-    plain(x, weight, bias, groups, eps)
-}
-
-/// The plain twin.
-fn plain(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
-    let grouped = x.reshape((batch, groups, channels / groups * height * width))?;
-    let normed = crate::layer_norm(&grouped, eps)?.reshape((batch, channels, height, width))?;
-    let scaled = normed.broadcast_mul(&weight.reshape((1, channels, 1, 1))?)?;
-    scaled.broadcast_add(&bias.reshape((1, channels, 1, 1))?)
-}
-
-struct GroupNorm {
-    groups: usize,
-    eps: f64,
-}
-
-impl CustomOp3 for GroupNorm {
-    fn name(&self) -> &'static str {
-        "group-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight, bias) =
-            (slice(x, x_layout)?, slice(weight, weight_layout)?, slice(bias, bias_layout)?);
-        let (_, channels, height, width) = x_layout.shape().dims4()?;
-        let (per_group, plane) = (channels / self.groups, height * width);
-        let mut out = vec![0f32; x.len()];
-        let groups = out.par_chunks_mut(per_group * plane).zip(x.par_chunks(per_group * plane));
-        groups.enumerate().for_each(|(index, (out, x))| {
-            let (mean, scale) = statistics(x, self.eps);
-            let first = index % self.groups * per_group;
-            for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
-                let factor = scale * weight[first + c];
-                let offset = bias[first + c];
-                out.iter_mut().zip(x).for_each(|(o, x)| *o = (x - mean) * factor + offset);
+    let x = channels_last(x)?;
+    let (batch, height, width, _) = x.dims4()?;
+    let values = Values::of(&x);
+    let mut out = vec![0f32; x.elem_count()];
+    let size = height * width * channels;
+    for (x, out) in values.f32()?.chunks(size.max(1)).zip(out.chunks_mut(size.max(1))) {
+        let affine = norm.affine(Level::best(), x)?;
+        let rows = out.par_chunks_mut(channels * 64).zip(x.par_chunks(channels * 64));
+        rows.for_each(|(out, x)| {
+            for (out, x) in out.chunks_mut(channels).zip(x.chunks(channels)) {
+                let affine = affine.factors.iter().zip(&affine.offsets);
+                out.iter_mut()
+                    .zip(x.iter().zip(affine))
+                    .for_each(|(o, (x, (f, a)))| *o = x * f + a);
             }
         });
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+    Tensor::from_vec(out, (batch, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))
+}
+
+/// The plain twin: the path of gradients and of other devices.
+pub(crate) fn plain(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let grouped = x.reshape((batch, norm.groups, channels / norm.groups * height * width))?;
+    let normed =
+        crate::layer_norm(&grouped, norm.eps)?.reshape((batch, channels, height, width))?;
+    let scaled = normed.broadcast_mul(&norm.weight.reshape((1, channels, 1, 1))?)?;
+    scaled.broadcast_add(&norm.bias.reshape((1, channels, 1, 1))?)
+}
+
+/// A norm with its statistics: `x · factor + offset`, one of each a channel.
+pub(crate) struct Affine {
+    pub(crate) factors: Vec<f32>,
+    pub(crate) offsets: Vec<f32>,
+}
+
+impl GroupNorm {
+    pub(crate) fn check(&self, channels: usize) -> Result<()> {
+        if self.groups == 0 || channels % self.groups != 0 || self.weight.elem_count() != channels {
+            candle_core::bail!(
+                "group norm: {channels} channels do not divide into {} groups of a norm over {}",
+                self.groups,
+                self.weight.elem_count()
+            );
+        }
+        Ok(())
+    }
+
+    /// For one image, `[pixels, channels]`.
+    pub(crate) fn affine(&self, level: Level, image: &[f32]) -> Result<Affine> {
+        let (weight, bias) = (self.weight.contiguous()?, self.bias.contiguous()?);
+        let (weight, bias) = (Values::of(&weight), Values::of(&bias));
+        let (weight, bias) = (weight.f32()?, bias.f32()?);
+        let channels = weight.len();
+        let at_once = (CHUNK / channels).max(1) * channels;
+        let sums = image.par_chunks(at_once).map(|x| level.run(Sums { x, channels })).reduce(
+            || vec![[0f64; 2]; channels],
+            |mut a, b| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = [a[0] + b[0], a[1] + b[1]]);
+                a
+            },
+        );
+        let per_group = channels / self.groups;
+        let count = (image.len() / channels * per_group) as f64;
+        let mut affine = Affine { factors: Vec::new(), offsets: Vec::new() };
+        for (i, sums) in sums.chunks(per_group).enumerate() {
+            let total = sums.iter().fold([0f64; 2], |t, s| [t[0] + s[0], t[1] + s[1]]);
+            let mean = total[0] / count;
+            let variance = (total[1] / count - mean * mean).max(0.0);
+            let scale = 1.0 / (variance + self.eps).sqrt();
+            for c in i * per_group..(i + 1) * per_group {
+                let factor = scale * f64::from(weight[c]);
+                affine.factors.push(factor as f32);
+                affine.offsets.push((f64::from(bias[c]) - mean * factor) as f32);
+            }
+        }
+        Ok(affine)
     }
 }
 
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => candle_core::bail!("group norm takes contiguous float32"),
-    }
+/// Sum and sum of squares of each channel.
+struct Sums<'a> {
+    x: &'a [f32],
+    channels: usize,
 }
 
-/// Mean, and 1 / √(variance + eps).
-fn statistics(x: &[f32], eps: f64) -> (f32, f32) {
-    // Partial sums of short runs stay exact enough in float32 lanes only for tiny runs, so all is float64.
-    let sum: f64 = x.iter().map(|&v| v as f64).sum();
-    let mean = sum / x.len() as f64;
-    let squares: f64 = x.iter().map(|&v| (v as f64 - mean).powi(2)).sum();
-    (mean as f32, (1.0 / (squares / x.len() as f64 + eps).sqrt()) as f32)
+impl Work for Sums<'_> {
+    type Out = Vec<[f64; 2]>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Self::Out {
+        let (mut sums, mut squares) = (vec![0f64; self.channels], vec![0f64; self.channels]);
+        for pixel in self.x.chunks_exact(self.channels) {
+            for ((sum, square), x) in sums.iter_mut().zip(&mut squares).zip(pixel) {
+                let x = f64::from(*x);
+                *sum += x;
+                *square += x * x;
+            }
+        }
+        sums.into_iter().zip(squares).map(|(sum, square)| [sum, square]).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn the_kernel_agrees_with_its_plain_twin() {
         let x = (Tensor::randn(0f32, 2.0, (2, 6, 5, 7), &Device::Cpu).unwrap() + 3.0).unwrap();
         let weight = Tensor::randn(1f32, 0.3, 6, &Device::Cpu).unwrap();
         let bias = Tensor::randn(0f32, 0.3, 6, &Device::Cpu).unwrap();
+        let norm =
+            |groups| GroupNorm { weight: weight.clone(), bias: bias.clone(), groups, eps: 1e-6 };
         for groups in [1, 2, 3, 6] {
-            let got = group_norm(&x, &weight, &bias, groups, 1e-6).unwrap();
-            let want = plain(&x, &weight, &bias, groups, 1e-6).unwrap();
+            let got = group_norm(&x, &norm(groups)).unwrap();
+            let want = plain(&x, &norm(groups)).unwrap();
             let error = (got - want).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
             assert!(error.to_scalar::<f32>().unwrap() < 1e-5);
         }
-        assert!(group_norm(&x, &weight, &bias, 4, 1e-6).is_err());
+        let message = group_norm(&x, &norm(4)).unwrap_err().to_string();
+        assert!(message.contains("6 channels do not divide into 4 groups"), "{message}");
     }
 }

@@ -4,15 +4,26 @@
 //! plain twin runs; it is also the oracle of the tests and the path of gradients.
 
 mod attention;
+mod conv;
 mod group_norm;
 mod linear;
+mod math;
 mod norm;
+pub mod peak;
+mod product;
 mod rope;
+mod rows;
+mod simd;
 mod swiglu;
+mod values;
 
 pub use attention::{Mask, attention};
-pub use group_norm::group_norm;
-pub use linear::{FP8_E4M3FN, Matrix, fp8_e4m3fn_from_f32, linear};
-pub use norm::{layer_norm, rms_norm};
-pub use rope::{rotate_halves, rotate_pairs};
+pub use conv::{Before, Conv, Filter, conv2d};
+pub use group_norm::{GroupNorm, group_norm};
+pub use linear::{
+    FP8_E4M3FN, Input, Layer, Matrix, Precision, fp8_e4m3fn_from_f32, linear, linears,
+};
+pub use norm::{RmsNorm, add_gated, layer_norm, rms_norm};
+pub use rope::{Pairs, norm_and_rotate};
+pub use simd::Level;
 pub use swiglu::swiglu;

@@ -1,10 +1,137 @@
-//! RMS norm and layer norm over the last dimension.
+//! RMS norm and layer norm over the last dimension, and what networks do with normed values at once.
 
 use candle_core::{D, Result, Tensor};
 
-/// `x / √(mean(x²) + eps) · weight` over the last dimension of `x` (Zhang & Sennrich, 2019).
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps as f32)
+use crate::math::sum;
+use crate::rows::{Source, collect};
+use crate::simd::{Level, Simd};
+use crate::values::Values;
+
+/// The weight and epsilon of an RMS norm (Zhang & Sennrich, 2019).
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    /// `[width]`
+    pub weight: Tensor,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// `x / √(mean(x²) + eps) · weight` over the last dimension of `x`, times `scale`, `[batch, 1, width]`, if there is one.
+pub fn rms_norm(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
+    if is_plain(&[Some(x), scale]) {
+        return rms_norm_plain(x, norm, scale);
+    }
+    let inputs = NormInputs::new(x, norm, scale)?;
+    inputs.with(|source| collect(Level::best(), source, x.shape()))
+}
+
+/// `x + gate · norm(y)`: how a block's result joins the stream. `gate`: `[batch, 1, width]`; absent it is 1.
+pub fn add_gated(x: &Tensor, y: &Tensor, norm: &RmsNorm, gate: Option<&Tensor>) -> Result<Tensor> {
+    if x.dims() != y.dims() {
+        candle_core::bail!("{:?} cannot be added to {:?}", y.dims(), x.dims());
+    }
+    if is_plain(&[Some(x), Some(y), gate]) {
+        return x + rms_norm_plain(y, norm, gate)?;
+    }
+    let (x, inputs) = (x.contiguous()?, NormInputs::new(y, norm, gate)?);
+    let values = Values::of(&x);
+    let values = values.f32()?;
+    inputs.with(|normed| collect(Level::best(), &Added { values, normed }, x.shape()))
+}
+
+/// Whether the plain twin must run: for gradients, and on other devices.
+pub(crate) fn is_plain(inputs: &[Option<&Tensor>]) -> bool {
+    inputs.iter().flatten().any(|x| x.track_op() || !x.device().is_cpu())
+}
+
+/// The plain twin.
+pub(crate) fn rms_norm_plain(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
+    let root = (x.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?;
+    let y = x.broadcast_div(&root)?.broadcast_mul(&norm.weight)?;
+    scale.map_or(Ok(y.clone()), |scale| y.broadcast_mul(scale))
+}
+
+/// The tensors of a norm, without gaps.
+pub(crate) struct NormInputs {
+    x: Tensor,
+    weight: Tensor,
+    scale: Option<Tensor>,
+    eps: f64,
+    /// Rows that share a row of `scale`.
+    shared: usize,
+}
+
+impl NormInputs {
+    pub(crate) fn new(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Self> {
+        let width = x.dim(D::Minus1)?;
+        let rows = x.elem_count() / width.max(1);
+        let scales = scale.map_or(1, |s| s.elem_count() / width.max(1));
+        let wide = scale.is_none_or(|s| s.dims().last() == Some(&width));
+        if norm.weight.dims() != [width] || !wide || scales == 0 || rows % scales != 0 {
+            candle_core::bail!(
+                "a norm over {:?} with scales {:?} does not fit {:?}",
+                norm.weight.dims(),
+                scale.map(Tensor::dims),
+                x.dims()
+            );
+        }
+        Ok(Self {
+            x: x.contiguous()?,
+            weight: norm.weight.contiguous()?,
+            scale: scale.map(Tensor::contiguous).transpose()?,
+            eps: norm.eps,
+            shared: rows / scales,
+        })
+    }
+
+    /// Calls `f` with the normed rows.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&Normed) -> Result<R>) -> Result<R> {
+        let (x, weight) = (Values::of(&self.x), Values::of(&self.weight));
+        let scale = self.scale.as_ref().map(Values::of);
+        let scale = scale.as_ref().map(Values::f32).transpose()?;
+        let (eps, shared) = (self.eps, self.shared);
+        f(&Normed { x: x.f32()?, weight: weight.f32()?, scale, eps, shared })
+    }
+}
+
+/// Rows of `norm(x) · scale`.
+pub(crate) struct Normed<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    scale: Option<&'a [f32]>,
+    eps: f64,
+    shared: usize,
+}
+
+impl Source for Normed<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
+        let width = to.len();
+        let x = &self.x[index * width..][..width];
+        let mean = f64::from(sum(x, |v| v * v)) / width as f64;
+        let factor = (1.0 / (mean + self.eps).sqrt()) as f32;
+        let weighted = to.iter_mut().zip(x.iter().zip(self.weight));
+        weighted.for_each(|(to, (x, w))| *to = x * factor * w);
+        if let Some(scale) = self.scale {
+            let scale = &scale[index / self.shared * width..][..width];
+            to.iter_mut().zip(scale).for_each(|(to, s)| *to *= s);
+        }
+    }
+}
+
+/// Rows added to normed ones.
+struct Added<'a> {
+    values: &'a [f32],
+    normed: &'a Normed<'a>,
+}
+
+impl Source for Added<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, index: usize, to: &mut [f32]) {
+        self.normed.row(simd, index, to);
+        let values = &self.values[index * to.len()..][..to.len()];
+        to.iter_mut().zip(values).for_each(|(to, v)| *to += v);
+    }
 }
 
 /// `(x − mean) / √(variance + eps)` over the last dimension, without weights.
@@ -16,14 +143,50 @@ pub fn layer_norm(x: &Tensor, eps: f64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::Device;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn random(shape: &[usize]) -> Tensor {
+        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> f32 {
+        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+        d.max(0).unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn every_level_agrees_with_the_plain_twin(
+            batch in 1usize..4,
+            tokens in 1usize..9,
+            width in 1usize..200,
+            scaled in any::<bool>(),
+        ) {
+            let (x, y) = (random(&[batch, tokens, width]), random(&[batch, tokens, width]));
+            let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
+            let scale = scaled.then(|| random(&[batch, 1, width]));
+            let want = rms_norm_plain(&y, &norm, scale.as_ref()).unwrap();
+            let inputs = NormInputs::new(&y, &norm, scale.as_ref()).unwrap();
+            for level in Level::available() {
+                let got = inputs.with(|source| collect(level, source, y.shape())).unwrap();
+                prop_assert!(worst(&got, &want) < 2e-5, "{level}");
+            }
+            let got = add_gated(&x, &y, &norm, scale.as_ref()).unwrap();
+            prop_assert!(worst(&got, &(&x + want).unwrap()) < 2e-5);
+        }
+    }
 
     #[test]
     fn both_give_what_the_formula_says() {
         let x = Tensor::new(&[[1f32, 2.0, 3.0, 6.0]], &Device::Cpu).unwrap();
         let weight = Tensor::new(&[1f32, 1.0, 2.0, 1.0], &Device::Cpu).unwrap();
-        let rms = rms_norm(&x, &weight, 0.0).unwrap().to_vec2::<f32>().unwrap();
+        let rms = rms_norm(&x, &RmsNorm { weight, eps: 0.0 }, None).unwrap();
+        let rms = rms.to_vec2::<f32>().unwrap();
         let root = 12.5f32.sqrt();
         for (got, want) in rms[0].iter().zip([1.0 / root, 2.0 / root, 6.0 / root, 6.0 / root]) {
             assert!((got - want).abs() < 1e-6);
@@ -33,5 +196,12 @@ mod tests {
         for (got, want) in layer[0].iter().zip([-2.0, -1.0, 0.0, 3.0]) {
             assert!((got - want / deviation).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn scales_that_do_not_fit_are_named() {
+        let norm = RmsNorm { weight: random(&[4]), eps: 0.0 };
+        let error = rms_norm(&random(&[3, 2, 4]), &norm, Some(&random(&[4, 1, 4]))).unwrap_err();
+        assert!(error.to_string().contains("[4, 1, 4]"), "{error}");
     }
 }

@@ -2,7 +2,78 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::math::silu;
+use crate::norm::is_plain;
+use crate::rows::{Source, collect};
+use crate::simd::{Level, Simd};
+use crate::values::Values;
+
 /// `gate`, `up`: the same shape, which the result has too.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    candle_nn::ops::silu(gate)? * up
+    if gate.dims() != up.dims() {
+        candle_core::bail!("swiglu: {:?} and {:?} differ", gate.dims(), up.dims());
+    }
+    if is_plain(&[Some(gate), Some(up)]) {
+        return plain(gate, up);
+    }
+    with_gated(gate, up, |source| collect(Level::best(), source, gate.shape()))
+}
+
+/// The plain twin.
+fn plain(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.silu()? * up
+}
+
+/// Calls `f` with the rows of `silu(gate) · up`.
+pub(crate) fn with_gated<R>(
+    gate: &Tensor,
+    up: &Tensor,
+    f: impl FnOnce(&Gated) -> Result<R>,
+) -> Result<R> {
+    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
+    let (gate, up) = (Values::of(&gate), Values::of(&up));
+    f(&Gated { gate: gate.f32()?, up: up.f32()? })
+}
+
+/// Rows of `silu(gate) · up`.
+pub(crate) struct Gated<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+}
+
+impl Source for Gated<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
+        let width = to.len();
+        let row = index * width..(index + 1) * width;
+        let both = self.gate[row.clone()].iter().zip(&self.up[row]);
+        to.iter_mut().zip(both).for_each(|(to, (gate, up))| *to = silu(*gate) * up);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn every_level_agrees_with_the_plain_twin() {
+        for width in [1, 7, 16, 100, 1027] {
+            let of = || Tensor::randn(0f32, 3.0, (2, 3, width), &Device::Cpu).unwrap();
+            let (gate, up) = (of(), of());
+            let want = plain(&gate, &up).unwrap();
+            for level in Level::available() {
+                let got = with_gated(&gate, &up, |s| collect(level, s, gate.shape())).unwrap();
+                let error = (got - &want).unwrap().abs().unwrap().flatten_all().unwrap();
+                assert!(
+                    error.max(0).unwrap().to_scalar::<f32>().unwrap() < 1e-5,
+                    "{level} {width}"
+                );
+            }
+            assert_eq!(swiglu(&gate, &up).unwrap().dims(), [2, 3, width]);
+        }
+        let of = |n: usize| Tensor::zeros(n, candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(swiglu(&of(2), &of(3)).unwrap_err().to_string().contains("[2] and [3]"));
+    }
 }

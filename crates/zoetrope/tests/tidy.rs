@@ -75,10 +75,18 @@ fn every_file_says_what_it_holds() {
 fn unsafe_code_and_the_environment_have_one_place_each() {
     for (name, text) in all_sources() {
         let marker = concat!("allow(unsafe", "_code)");
-        assert!(
-            !text.contains(marker) || name == "crates/checkpoint/src/blob.rs",
-            "{name} has unsafe code"
-        );
+        let may = [
+            // A memory map.
+            "crates/checkpoint/src/blob.rs",
+            // Instructions that not every processor has.
+            "crates/kernels/src/simd/x86.rs",
+            // One bounds check a tile in place of one a value.
+            "crates/kernels/src/product/tile.rs",
+            // One matrix, filled by many threads.
+            "crates/kernels/src/product/output.rs",
+        ]
+        .contains(&name.as_str());
+        assert!(!text.contains(marker) || may, "{name} has unsafe code");
         let read = concat!("env::", "var");
         let may = [
             "crates/zoetrope/src/environment.rs",

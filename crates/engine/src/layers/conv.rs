@@ -1,15 +1,16 @@
 //! Convolutions over images.
 
 use candle_core::Tensor;
+use zoetrope_kernels::{Before, Conv, Filter, conv2d};
 
-use super::Parameters;
+use super::{GroupNorm, Parameters};
 use crate::Result;
 
 /// A square convolution with bias.
 pub struct Conv2d {
-    weight: Tensor,
+    filter: Filter,
     bias: Tensor,
-    padding: usize,
+    padding: [usize; 2],
     stride: usize,
 }
 
@@ -17,18 +18,44 @@ impl Conv2d {
     /// A kernel of `size` × `size` that keeps the image's size.
     pub fn load(parameters: &Parameters, out: usize, channels: usize, size: usize) -> Result<Self> {
         let weight = parameters.tensor("weight", &[out, channels, size, size])?;
-        let bias = parameters.tensor("bias", &[out])?.reshape((1, out, 1, 1))?;
-        Ok(Self { weight, bias, padding: size / 2, stride: 1 })
+        let bias = parameters.tensor("bias", &[out])?;
+        let filter = Filter::new(&weight, parameters.precision())?;
+        Ok(Self { filter, bias, padding: [size / 2; 2], stride: 1 })
     }
 
-    /// The same kernel without padding, at every second pixel.
+    /// The same kernel at every second pixel; one pixel is added at the right and at the bottom only.
     pub fn halving(self) -> Self {
-        Self { padding: 0, stride: 2, ..self }
+        Self { padding: [0, 1], stride: 2, ..self }
+    }
+
+    /// Operations for one pixel of the result, a multiply-add being two.
+    pub fn operations_a_pixel(&self) -> f64 {
+        2.0 * self.filter.values() as f64
     }
 
     /// `x`: `[batch, channels, height, width]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?;
-        Ok(y.broadcast_add(&self.bias)?)
+        self.run(x, Before::Nothing, None)
+    }
+
+    /// The convolution of `x`, normed and through SiLU, plus `residual`.
+    pub fn forward_normed(
+        &self,
+        norm: &GroupNorm,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        self.run(x, Before::NormSilu(norm.kernel()), residual)
+    }
+
+    /// The convolution of `x` at twice its size.
+    pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, Before::Double, None)
+    }
+
+    fn run(&self, x: &Tensor, before: Before, residual: Option<&Tensor>) -> Result<Tensor> {
+        let Self { filter, bias, padding, stride } = self;
+        let conv = Conv { filter, bias, padding: *padding, stride: *stride };
+        Ok(conv2d(x, before, conv, residual)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use zoetrope_checkpoint as checkpoint;
-use zoetrope_kernels::{Matrix, linear};
+use zoetrope_kernels::{Input, Layer, Matrix, Precision, linears};
 
 use super::Parameters;
 use crate::Result;
@@ -25,30 +25,60 @@ impl Linear {
     /// As [`Linear::load`], but in float32 whatever the other layers are kept in: for the few small layers through
     /// which everything passes, where rounding shows most and memory counts least.
     pub fn load_precise(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
-        let weight = Matrix::Dense(parameters.tensor("weight", &[out, width])?);
+        let weight = Matrix::Dense(parameters.tensor("weight", &[out, width])?).packed()?;
         let bias = Some(parameters.tensor("bias", &[out])?);
         Ok(Self { weight, bias, shape: [out, width], deltas: Vec::new() })
     }
 
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
-        let weight =
-            parameters.weights.matrix("weight", [out, width])?.to_device(&parameters.device)?;
+        let weight = parameters.weights.matrix("weight", [out, width])?;
+        let weight = weight.to_device(&parameters.device)?.packed()?;
         Ok(Self { weight, bias: None, shape: [out, width], deltas: Vec::new() })
     }
 
     /// `x`: `[…, in]`; the result is `[…, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = linear(x, &self.weight, self.bias.as_ref())?;
-        for delta in &self.deltas {
-            y = (y + delta.forward(x)?)?;
-        }
+        self.forward_input(Input::Plain(x))
+    }
+
+    /// The result for an input that is made on the way.
+    pub fn forward_input(&self, input: Input) -> Result<Tensor> {
+        let [y] = Self::forward_all(input, [self])?;
         Ok(y)
+    }
+
+    /// The results of several layers for one input.
+    pub fn forward_all<const N: usize>(input: Input, layers: [&Self; N]) -> Result<[Tensor; N]> {
+        // Adapters need the input written out.
+        let adapted = layers.iter().any(|layer| !layer.deltas.is_empty());
+        let written = if adapted { Some(input.tensor()?) } else { None };
+        let input = written.as_ref().map_or(input, Input::Plain);
+        let parameters: [Layer; N] = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
+        let mut results = linears(input, &parameters)?;
+        if let Some(x) = &written {
+            for (y, layer) in results.iter_mut().zip(layers) {
+                for delta in &layer.deltas {
+                    *y = (&*y + delta.forward(x)?)?;
+                }
+            }
+        }
+        Ok(results.try_into().expect("every layer has a result"))
     }
 
     /// `[out, in]`.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
+    }
+
+    /// Operations for one token, a multiply-add being two.
+    pub fn operations_a_token(&self) -> f64 {
+        2.0 * self.shape[0] as f64 * self.shape[1] as f64
+    }
+
+    /// What is computed beside this layer.
+    pub fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     /// Puts `deltas` beside the weight, in place of those that stood there.

@@ -8,7 +8,8 @@ mod rope;
 use std::fmt::Display;
 
 use candle_core::{Device, Tensor};
-use zoetrope_checkpoint::Weights;
+use zoetrope_checkpoint::{Storage, Weights};
+use zoetrope_kernels::Precision;
 
 pub use conv::Conv2d;
 pub use linear::{Delta, Linear};
@@ -38,6 +39,15 @@ impl Parameters {
     /// A float32 tensor.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(self.weights.tensor(name, shape)?.to_device(&self.device)?)
+    }
+
+    /// What layers without a form of their own, as convolutions, are computed in: bfloat16 beside any narrow form.
+    pub fn precision(&self) -> Precision {
+        match self.weights.storage() {
+            Storage::F32 | Storage::F16 => Precision::F32,
+            Storage::AsStored if self.weights.is_float32() => Precision::F32,
+            _ => Precision::Bf16,
+        }
     }
 
     /// The files behind.

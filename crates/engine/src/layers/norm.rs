@@ -1,35 +1,43 @@
 //! Normalisations with weights.
 
 use candle_core::Tensor;
-use zoetrope_kernels::{group_norm, rms_norm};
+use zoetrope_kernels::{self as kernels, Input, add_gated, group_norm, rms_norm};
 
 use super::Parameters;
 use crate::Result;
 
 /// RMS norm over the last dimension.
-pub struct RmsNorm {
-    weight: Tensor,
-    eps: f64,
-}
+pub struct RmsNorm(kernels::RmsNorm);
 
 impl RmsNorm {
     /// A norm over `width` values.
     pub fn load(parameters: &Parameters, width: usize, eps: f64) -> Result<Self> {
-        Ok(Self { weight: parameters.tensor("weight", &[width])?, eps })
+        Ok(Self(kernels::RmsNorm { weight: parameters.tensor("weight", &[width])?, eps }))
     }
 
     /// `x`: `[…, width]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(rms_norm(x, &self.weight, self.eps)?)
+        Ok(rms_norm(x, &self.0, None)?)
+    }
+
+    /// The norm of `x` as a linear layer's input, times `scale`, `[batch, 1, width]`, if there is one.
+    pub fn input<'a>(&'a self, x: &'a Tensor, scale: Option<&'a Tensor>) -> Input<'a> {
+        Input::Normed { x, norm: &self.0, scale }
+    }
+
+    /// `x + gate · norm(y)`; `gate`: `[batch, 1, width]`, absent it is 1.
+    pub fn add_gated(&self, x: &Tensor, y: &Tensor, gate: Option<&Tensor>) -> Result<Tensor> {
+        Ok(add_gated(x, y, &self.0, gate)?)
+    }
+
+    /// The weight and epsilon.
+    pub fn kernel(&self) -> &kernels::RmsNorm {
+        &self.0
     }
 }
 
 /// Group norm over the channels of an image.
-pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: usize,
-}
+pub struct GroupNorm(kernels::GroupNorm);
 
 impl GroupNorm {
     /// The epsilon of every group norm in the autoencoder, which its configuration does not carry.
@@ -38,11 +46,17 @@ impl GroupNorm {
     /// A norm over `channels` in `groups`.
     pub fn load(parameters: &Parameters, channels: usize, groups: usize) -> Result<Self> {
         let weight = parameters.tensor("weight", &[channels])?;
-        Ok(Self { weight, bias: parameters.tensor("bias", &[channels])?, groups })
+        let bias = parameters.tensor("bias", &[channels])?;
+        Ok(Self(kernels::GroupNorm { weight, bias, groups, eps: Self::EPS }))
     }
 
     /// `x`: `[batch, channels, height, width]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(group_norm(x, &self.weight, &self.bias, self.groups, Self::EPS)?)
+        Ok(group_norm(x, &self.0)?)
+    }
+
+    /// The weight, bias and groups.
+    pub fn kernel(&self) -> &kernels::GroupNorm {
+        &self.0
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
-use zoetrope_kernels::{Mask, attention, rotate_halves, swiglu};
+use zoetrope_kernels::{Input, Mask, Pairs, attention, norm_and_rotate};
 
 use crate::config::TextEncoderConfig;
 use crate::layers::{Angles, Linear, Parameters, RmsNorm, half_angles};
@@ -61,6 +61,19 @@ impl TextEncoder {
         Ok(Self { embed_tokens, layers, norm, head_dim: config.head_dim(), rope_theta })
     }
 
+    /// Operations for a prompt of `tokens`: linear layers and attention.
+    pub fn operations(&self, tokens: usize) -> f64 {
+        let of_layer = |layer: &Layer| {
+            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &layer.self_attn;
+            let Mlp { gate_proj, up_proj, down_proj } = &layer.mlp;
+            let linears = [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj];
+            let linears = linears.map(Linear::operations_a_token).iter().sum::<f64>();
+            // Half of the keys are hidden from the average token.
+            tokens as f64 * (linears + 2.0 * (tokens * q_proj.shape()[0]) as f64)
+        };
+        self.layers.iter().map(of_layer).sum()
+    }
+
     /// Caption features of a prompt's tokens, `[tokens, hidden]`: the hidden states that enter the last layer.
     ///
     /// Only real tokens are run. The reference pads to 512, which a causal network does not see.
@@ -102,8 +115,8 @@ impl Layer {
 
     /// `x`: `[1, tokens, hidden]`.
     fn forward(&self, x: &Tensor, rope: &Angles) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, rope)?)?;
-        Ok((&x + self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)?)
+        let x = (x + self.self_attn.forward(self.input_layernorm.input(x, None), rope)?)?;
+        Ok((&x + self.mlp.forward(self.post_attention_layernorm.input(&x, None))?)?)
     }
 }
 
@@ -133,15 +146,15 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, rope: &Angles) -> Result<Tensor> {
-        let (batch, tokens, _) = x.dims3()?;
+    fn forward(&self, x: Input, rope: &Angles) -> Result<Tensor> {
+        let [q, k, v] = Linear::forward_all(x, [&self.q_proj, &self.k_proj, &self.v_proj])?;
+        let (batch, tokens, _) = q.dims3()?;
         let heads = |y: Tensor| y.reshape((batch, tokens, (), self.head_dim)); // [batch, tokens, heads, d]
-        let q = self.q_norm.forward(&heads(self.q_proj.forward(x)?)?)?.transpose(1, 2)?;
-        let k = self.k_norm.forward(&heads(self.k_proj.forward(x)?)?)?.transpose(1, 2)?;
-        let v = heads(self.v_proj.forward(x)?)?.transpose(1, 2)?; // [batch, kv heads, tokens, d]
-        let q = rotate_halves(&q, &rope.cos, &rope.sin)?;
-        let k = rotate_halves(&k, &rope.cos, &rope.sin)?;
-        let y = attention(&q, &k, &v, Mask::Causal)?; // [batch, heads, tokens, d]
+        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?.transpose(1, 2)?);
+        let angles = (&rope.cos, &rope.sin);
+        let q = norm_and_rotate(&q, self.q_norm.kernel(), angles, Pairs::Halves)?; // [batch, heads, tokens, d]
+        let k = norm_and_rotate(&k, self.k_norm.kernel(), angles, Pairs::Halves)?; // [batch, kv heads, tokens, d]
+        let y = attention(&q, &k, &v, Mask::Causal, self.q_proj.precision())?; // [batch, heads, tokens, d]
         self.o_proj.forward(&y.transpose(1, 2)?.flatten_from(2)?)
     }
 }
@@ -162,7 +175,8 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down_proj.forward(&swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
+    fn forward(&self, x: Input) -> Result<Tensor> {
+        let [gate, up] = Linear::forward_all(x, [&self.gate_proj, &self.up_proj])?;
+        self.down_proj.forward_input(Input::Gated { gate: &gate, up: &up })
     }
 }

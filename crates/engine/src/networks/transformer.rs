@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
-use zoetrope_kernels::{Mask, attention, layer_norm, rotate_pairs, swiglu};
+use zoetrope_kernels::{Input, Mask, Pairs, attention, layer_norm, norm_and_rotate};
 
 use crate::config::TransformerConfig;
 use crate::layers::{Angles, Linear, Parameters, RmsNorm, RopeTable};
@@ -159,6 +159,20 @@ impl Transformer {
         let x = self.final_layer.forward(&x.narrow(1, 0, rows * columns)?, &c)?; // [batch, tokens, 4 · channels]
         watch.stage(&"final_layer", &x)?;
         unpatchify(&x, channels, rows, columns)
+    }
+
+    /// Channels of latents.
+    pub fn channels(&self) -> usize {
+        self.final_layer.linear.shape()[0] / 4
+    }
+
+    /// Operations of one step for an image of `tokens` and a caption of `caption` padded tokens: linear layers of the
+    /// blocks that see them, and attention.
+    pub fn operations(&self, tokens: usize, caption: usize) -> f64 {
+        let padded = tokens.next_multiple_of(SEQ_MULTI_OF);
+        let of =
+            |blocks: &[Block], tokens| blocks.iter().map(|b| b.operations(tokens)).sum::<f64>();
+        of(&self.noise_refiner, padded) + of(&self.layers, padded + caption)
     }
 
     /// Calls `f` with every linear layer and its published name, as `layers.0.attention.to_q`.
@@ -332,17 +346,25 @@ impl Block {
             (Some(modulation), Some(c)) => modulation.forward(c)?, // each [batch, 1, dim]
             _ => Scales::default(),
         };
-        let h = times(self.attention_norm1.forward(x)?, &scale_attn)?;
-        let h = self.attention.forward(&h, rope)?; // [batch, tokens, dim]
+        let h = self.attention_norm1.input(x, scale_attn.as_ref());
+        let h = self.attention.forward(h, rope)?; // [batch, tokens, dim]
         at.part("attention", &h)?;
-        let x = (x + times(self.attention_norm2.forward(&h)?, &gate_attn)?)?;
+        let x = self.attention_norm2.add_gated(x, &h, gate_attn.as_ref())?;
 
-        let h = times(self.ffn_norm1.forward(&x)?, &scale_ffn)?;
-        let h = self.feed_forward.forward(&h)?;
+        let h = self.ffn_norm1.input(&x, scale_ffn.as_ref());
+        let h = self.feed_forward.forward(h)?;
         at.part("feed_forward", &h)?;
-        let x = (x + times(self.ffn_norm2.forward(&h)?, &gate_ffn)?)?;
+        let x = self.ffn_norm2.add_gated(&x, &h, gate_ffn.as_ref())?;
         at.whole(&x)?;
         Ok(x)
+    }
+
+    fn operations(&self, tokens: usize) -> f64 {
+        let Attention { to_q, to_k, to_v, to_out, .. } = &self.attention;
+        let FeedForward { w1, w2, w3 } = &self.feed_forward;
+        let linears = [to_q, to_k, to_v, to_out, w1, w2, w3].map(Linear::operations_a_token);
+        let attention = 4 * tokens * to_q.shape()[0];
+        tokens as f64 * (linears.iter().sum::<f64>() + attention as f64)
     }
 
     fn visit_linears(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
@@ -366,13 +388,6 @@ struct Scales {
     gate_attn: Option<Tensor>,  // tanh(g)
     scale_ffn: Option<Tensor>,
     gate_ffn: Option<Tensor>,
-}
-
-fn times(x: Tensor, factor: &Option<Tensor>) -> Result<Tensor> {
-    match factor {
-        Some(factor) => Ok(x.broadcast_mul(factor)?),
-        None => Ok(x),
-    }
 }
 
 struct Modulation {
@@ -423,15 +438,15 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, rope: &Angles) -> Result<Tensor> {
-        let (batch, tokens, _) = x.dims3()?;
+    fn forward(&self, x: Input, rope: &Angles) -> Result<Tensor> {
+        let [q, k, v] = Linear::forward_all(x, [&self.to_q, &self.to_k, &self.to_v])?;
+        let (batch, tokens, _) = q.dims3()?;
         let heads = |y: Tensor| y.reshape((batch, tokens, (), self.head_dim)); // [batch, tokens, heads, d]
-        let q = self.norm_q.forward(&heads(self.to_q.forward(x)?)?)?.transpose(1, 2)?;
-        let k = self.norm_k.forward(&heads(self.to_k.forward(x)?)?)?.transpose(1, 2)?;
-        let v = heads(self.to_v.forward(x)?)?.transpose(1, 2)?; // [batch, heads, tokens, d]
-        let q = rotate_pairs(&q, &rope.cos, &rope.sin)?;
-        let k = rotate_pairs(&k, &rope.cos, &rope.sin)?;
-        let y = attention(&q, &k, &v, Mask::None)?; // [batch, heads, tokens, d]
+        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?.transpose(1, 2)?);
+        let angles = (&rope.cos, &rope.sin);
+        let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [batch, heads, tokens, d]
+        let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
+        let y = attention(&q, &k, &v, Mask::None, self.to_q.precision())?; // [batch, heads, tokens, d]
         self.to_out.forward(&y.transpose(1, 2)?.flatten_from(2)?)
     }
 }
@@ -452,8 +467,9 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.w2.forward(&swiglu(&self.w1.forward(x)?, &self.w3.forward(x)?)?)
+    fn forward(&self, x: Input) -> Result<Tensor> {
+        let [gate, up] = Linear::forward_all(x, [&self.w1, &self.w3])?;
+        self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The autoencoder between pixels and latents: diffusers' AutoencoderKL as Flux published it.
 
-use candle_core::{D, Tensor};
-use zoetrope_kernels::{Mask, attention};
+use candle_core::Tensor;
+use zoetrope_kernels::{Input, Mask, Precision, attention};
 
 use crate::config::VaeConfig;
 use crate::layers::{Conv2d, GroupNorm, Linear, Parameters};
@@ -62,6 +62,24 @@ impl Vae {
     }
 }
 
+impl Vae {
+    /// Operations of decoding latents of this size: convolutions, and the middle's attention.
+    pub fn decode_operations(&self, height: usize, width: usize) -> f64 {
+        let Decoder { conv_in, mid_block, up_blocks, conv_out, .. } = &self.decoder;
+        let mut pixels = (height * width) as f64;
+        let mut work = pixels * conv_in.operations_a_pixel() + mid_block.operations(pixels);
+        for block in up_blocks {
+            let resnets = block.resnets.iter().map(Resnet::operations_a_pixel).sum::<f64>();
+            work += pixels * resnets;
+            if let Some(upsampler) = &block.upsampler {
+                pixels *= 4.0;
+                work += pixels * upsampler.operations_a_pixel();
+            }
+        }
+        work + pixels * conv_out.operations_a_pixel()
+    }
+}
+
 struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
@@ -101,7 +119,7 @@ impl Encoder {
             watch.stage(&format_args!("down.{i}"), &x)?;
         }
         let x = self.mid_block.forward(&x, watch)?;
-        self.conv_out.forward(&self.conv_norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward_normed(&self.conv_norm_out, &x, None)
     }
 }
 
@@ -144,7 +162,7 @@ impl Decoder {
             x = block.forward(&x, watch)?;
             watch.stage(&format_args!("up.{i}"), &x)?;
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward_normed(&self.conv_norm_out, &x, None)
     }
 }
 
@@ -175,8 +193,7 @@ impl DownBlock {
             x = resnet.forward(&x)?;
         }
         match &self.downsampler {
-            // One pixel is added at the right and at the bottom only.
-            Some(conv) => conv.forward(&x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?),
+            Some(conv) => conv.forward(&x),
             None => Ok(x),
         }
     }
@@ -210,10 +227,7 @@ impl UpBlock {
             watch.stage(&format_args!("resnet.{i}"), &x)?;
         }
         match &self.upsampler {
-            Some(conv) => {
-                let (_, _, height, width) = x.dims4()?;
-                conv.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)
-            }
+            Some(conv) => conv.forward_doubled(&x),
             None => Ok(x),
         }
     }
@@ -258,6 +272,17 @@ impl MidBlock {
     }
 }
 
+impl MidBlock {
+    fn operations(&self, pixels: f64) -> f64 {
+        let resnets = self.resnets.iter().map(Resnet::operations_a_pixel).sum::<f64>();
+        let attention = self.attention.as_ref().map_or(0.0, |a| {
+            let linears = [&a.to_q, &a.to_k, &a.to_v, &a.to_out].map(Linear::operations_a_token);
+            linears.iter().sum::<f64>() + 4.0 * pixels * a.to_q.shape()[0] as f64
+        });
+        pixels * (resnets + attention)
+    }
+}
+
 struct Resnet {
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -282,14 +307,19 @@ impl Resnet {
         })
     }
 
+    fn operations_a_pixel(&self) -> f64 {
+        let shortcut = self.conv_shortcut.as_ref().map_or(0.0, Conv2d::operations_a_pixel);
+        self.conv1.operations_a_pixel() + self.conv2.operations_a_pixel() + shortcut
+    }
+
     /// `x`: `[batch, from, height, width]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
-        let h = self.conv2.forward(&self.norm2.forward(&h)?.silu()?)?;
-        match &self.conv_shortcut {
-            Some(shortcut) => Ok((shortcut.forward(x)? + h)?),
-            None => Ok((x + h)?),
-        }
+        let h = self.conv1.forward_normed(&self.norm1, x, None)?;
+        let shortcut = match &self.conv_shortcut {
+            Some(shortcut) => &shortcut.forward(x)?,
+            None => x,
+        };
+        self.conv2.forward_normed(&self.norm2, &h, Some(shortcut))
     }
 }
 
@@ -300,6 +330,7 @@ struct Attention {
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
+    precision: Precision,
 }
 
 impl Attention {
@@ -311,21 +342,26 @@ impl Attention {
             to_k: square("to_k")?,
             to_v: square("to_v")?,
             to_out: square("to_out.0")?,
+            precision: p.precision(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = x.dims4()?;
-        let tokens = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, D::Minus1)?; // [batch, pixels, channels]
-        let one_head =
-            |linear: &Linear| linear.forward(&tokens)?.unsqueeze(1).map_err(crate::Error::from);
+        let pixels_first = |x: &Tensor| x.permute((0, 2, 3, 1)); // [batch, height, width, channels]
+        let tokens = pixels_first(&self.group_norm.forward(x)?)?;
+        let tokens = tokens.reshape((batch, height * width, channels))?;
+        let projections = [&self.to_q, &self.to_k, &self.to_v];
+        let [q, k, v] = Linear::forward_all(Input::Plain(&tokens), projections)?;
         let y = attention(
-            &one_head(&self.to_q)?,
-            &one_head(&self.to_k)?,
-            &one_head(&self.to_v)?,
+            &q.unsqueeze(1)?,
+            &k.unsqueeze(1)?,
+            &v.unsqueeze(1)?,
             Mask::None,
+            self.precision,
         )?;
         let y = self.to_out.forward(&y.squeeze(1)?)?; // [batch, pixels, channels]
-        Ok((x + y.transpose(1, 2)?.reshape((batch, channels, height, width))?)?)
+        let y = (pixels_first(x)? + y.reshape((batch, height, width, channels))?)?;
+        Ok(y.permute((0, 3, 1, 2))?)
     }
 }

@@ -1,0 +1,116 @@
+//! How fast the networks run, stage by stage, and how fast the processor could: what `zoetrope bench` prints.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use zoetrope_api::{ImageSize, Seed};
+use zoetrope_kernels::Level;
+pub use zoetrope_kernels::peak::Arithmetic;
+use zoetrope_kernels::peak::multiply_in_registers;
+
+use crate::networks::transformer::Item;
+use crate::noise::Generator;
+use crate::pipeline::{Listener, Pipeline};
+use crate::{Result, Unwatched};
+
+/// Steps of the register benchmark: about a tenth of a second.
+const PEAK_STEPS: usize = 8_000_000;
+
+/// One measured stage.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// What ran, as `transformer step 512x512`.
+    pub name: String,
+    /// The median of all runs but the first, which warms up.
+    pub seconds: f64,
+    /// Operations of its matrix products, attention and convolutions, a multiply-add being two.
+    pub operations: f64,
+}
+
+/// The instruction set that kernels use here.
+pub fn instructions() -> String {
+    Level::best().to_string()
+}
+
+/// Threads that kernels use.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Operations a second that all threads reach together in registers; `None` without such an instruction.
+pub fn peak(arithmetic: Arithmetic) -> Option<f64> {
+    let start = Instant::now();
+    let work = rayon::broadcast(|_| multiply_in_registers(Level::best(), arithmetic, PEAK_STEPS));
+    let operations = work.into_iter().sum::<Option<f64>>()?;
+    Some(operations / start.elapsed().as_secs_f64())
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Sizes of pictures, each a step of the transformer and a decoding.
+    pub sizes: Vec<ImageSize>,
+    /// Length of the prompt.
+    pub tokens: usize,
+    /// Runs of each stage after the one that warms up.
+    pub runs: usize,
+}
+
+/// Runs every stage of `pipeline`'s networks on random inputs, one network in memory at a time; `done` hears of each.
+pub fn measure(
+    pipeline: &mut Pipeline,
+    plan: &Plan,
+    on: &Listener,
+    done: &mut dyn FnMut(Stage),
+) -> Result<()> {
+    let device = pipeline.device().clone();
+    let ids: Vec<u32> = (0..plan.tokens as u32).map(|i| 5 + i % 100).collect();
+    let encoder = pipeline.load_text_encoder(on)?;
+    let work = encoder.operations(plan.tokens);
+    let stage = |seconds, operations, name| Stage { name, seconds, operations };
+    let seconds = median(plan.runs, &device, || encoder.forward(&ids, &Unwatched))?;
+    done(stage(seconds, work, format!("text encoder {} tokens", plan.tokens)));
+    let features = encoder.forward(&ids, &Unwatched)?;
+    pipeline.release();
+
+    let transformer = pipeline.load_transformer(on)?;
+    let caption = transformer.caption(&features, &Unwatched)?;
+    for size in &plan.sizes {
+        let latents = latents(*size, transformer.channels(), &device)?;
+        let item = || Item { latents: &latents, caption: &caption, t: 0.5 };
+        let work = transformer.operations(size.image_tokens(), caption.padded_tokens());
+        let seconds = median(plan.runs, &device, || transformer.forward(&[item()], &Unwatched))?;
+        done(stage(seconds, work, format!("transformer step {size}")));
+    }
+    let channels = transformer.channels();
+    pipeline.release();
+
+    let vae = pipeline.load_vae(on)?;
+    for size in &plan.sizes {
+        let latents = latents(*size, channels, &device)?.unsqueeze(0)?;
+        let (height, width) = size.latent();
+        let work = vae.decode_operations(height, width);
+        let seconds = median(plan.runs, &device, || vae.decode(&latents, &Unwatched))?;
+        done(stage(seconds, work, format!("decode {size}")));
+    }
+    Ok(())
+}
+
+fn latents(size: ImageSize, channels: usize, device: &Device) -> Result<Tensor> {
+    let (height, width) = size.latent();
+    Ok(Generator::new(Seed(0)).normal(&[channels, height, width], device)?.to_dtype(DType::F32)?)
+}
+
+/// Seconds of a run, once it is really done.
+fn median<T>(runs: usize, device: &Device, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
+    work()?;
+    let mut seconds = Vec::with_capacity(runs);
+    for _ in 0..runs.max(1) {
+        let start = Instant::now();
+        work()?;
+        device.synchronize()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}

@@ -1,0 +1,145 @@
+//! Every kernel at the shapes of Z-Image, on one thread: operations a second of that thread's own time, and the share of
+//! what the processor reaches in registers in the same run. Thread time does not count what other programs take.
+//!
+//!     cargo run --release -p zoetrope-kernels --example measure [-- linear|attention|conv|rows] [rows]
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Result, Tensor};
+use cpu_time::ThreadTime;
+use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers};
+use zoetrope_kernels::{
+    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, add_gated,
+    attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
+};
+
+/// The best of three runs, in seconds of this thread.
+fn seconds<T>(mut work: impl FnMut() -> T) -> f64 {
+    let mut once = || {
+        let start = ThreadTime::now();
+        std::hint::black_box(work());
+        start.elapsed().as_secs_f64()
+    };
+    (0..3).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+/// Operations a second in registers.
+fn peak(arithmetic: Arithmetic) -> f64 {
+    let steps = 2_000_000;
+    let work = multiply_in_registers(Level::best(), arithmetic, steps);
+    work.map_or(f64::NAN, |work| {
+        work / seconds(|| multiply_in_registers(Level::best(), arithmetic, steps))
+    })
+}
+
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+}
+
+/// Prints what `work` reaches, once for warming up.
+fn report<T>(name: &str, operations: f64, arithmetic: Arithmetic, mut work: impl FnMut() -> T) {
+    work();
+    let speed = operations / seconds(work);
+    let share = 100.0 * speed / peak(arithmetic);
+    println!("{name:<44} {:7.1} G/s {share:5.1} % of {arithmetic:?}", speed / 1e9);
+}
+
+fn linears(rows: usize) -> Result<()> {
+    for (width, out) in [(3840, 3840), (3840, 10240), (10240, 3840)] {
+        let (x, w) = (random(&[rows, width]), random(&[out, width]));
+        let operations = 2.0 * (rows * width * out) as f64;
+        let blocks = |kind| QTensor::quantize(&w, kind).map(|q| Matrix::Quantized(Arc::new(q)));
+        let forms = [
+            ("f32", Matrix::Dense(w.clone()), Arithmetic::F32),
+            ("bf16", Matrix::Dense(w.to_dtype(DType::BF16)?), Arithmetic::Bf16),
+            ("q8_0", blocks(GgmlDType::Q8_0)?, Arithmetic::Int8),
+            ("q4_k", blocks(GgmlDType::Q4K)?, Arithmetic::Int8),
+        ];
+        for (name, form, arithmetic) in forms {
+            let form = form.packed()?;
+            let name = format!("linear {name} {rows} x {width} x {out}");
+            report(&name, operations, arithmetic, || linear(&x, &form, None).unwrap());
+        }
+    }
+    Ok(())
+}
+
+fn attentions(rows: usize) {
+    for (heads, tokens, d) in [(4, rows, 128), (1, rows, 512)] {
+        let x = random(&[1, heads, tokens, d]);
+        let operations = 4.0 * (heads * tokens * tokens * d) as f64;
+        for (precision, arithmetic) in
+            [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
+        {
+            let name = format!("attention {heads} heads x {tokens} x {d}");
+            report(&name, operations, arithmetic, || {
+                attention(&x, &x, &x, Mask::None, precision).unwrap()
+            });
+        }
+    }
+}
+
+fn convs() -> Result<()> {
+    for (channels, side) in [(512, 64), (256, 128), (128, 256)] {
+        let x = random(&[1, side, side, channels]).permute((0, 3, 1, 2))?;
+        let (weight, bias) = (random(&[channels, channels, 3, 3]), random(&[channels]));
+        let norm = GroupNorm { weight: bias.clone(), bias: bias.clone(), groups: 32, eps: 1e-6 };
+        let operations = 2.0 * (9 * channels * channels * side * side) as f64;
+        for (precision, arithmetic) in
+            [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
+        {
+            let filter = Filter::new(&weight, precision)?;
+            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], stride: 1 };
+            for (name, before) in [("", Before::Nothing), (" normed", Before::NormSilu(&norm))] {
+                let name = format!("conv{name} {channels} channels {side} x {side}");
+                report(&name, operations, arithmetic, || conv2d(&x, before, conv, None).unwrap());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What moves memory more than it computes, in values a second.
+fn rows(tokens: usize) {
+    let (x, y) = (random(&[1, tokens, 3840]), random(&[1, tokens, 3840]));
+    let norm = RmsNorm { weight: random(&[3840]), eps: 1e-5 };
+    let gate = random(&[1, 1, 3840]);
+    let values = x.elem_count() as f64;
+    let print =
+        |name: &str, seconds: f64| println!("{name:<44} {:7.2} G values/s", values / seconds / 1e9);
+    print("rms_norm", seconds(|| rms_norm(&x, &norm, Some(&gate)).unwrap()));
+    print("add_gated", seconds(|| add_gated(&x, &y, &norm, Some(&gate)).unwrap()));
+    print("swiglu", seconds(|| swiglu(&x, &y).unwrap()));
+    let heads = x.reshape((1, tokens, 30, 128)).unwrap();
+    let norm = RmsNorm { weight: random(&[128]), eps: 1e-5 };
+    let angles = random(&[tokens, 64]);
+    let rotate = || norm_and_rotate(&heads, &norm, (&angles, &angles), Pairs::Neighbours).unwrap();
+    print("norm_and_rotate", seconds(rotate));
+}
+
+fn main() -> Result<()> {
+    // Work that a pool does is not in its caller's time; inside a pool of one thread, the caller is that thread.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let what = std::env::args().nth(1).unwrap_or_else(|| "all".into());
+    let tokens = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(288);
+    pool.install(|| {
+        println!("{}", Level::best());
+        let all = what == "all";
+        if all || what == "linear" {
+            linears(tokens)?;
+        }
+        if all || what == "attention" {
+            attentions(tokens.max(1056));
+        }
+        if all || what == "conv" {
+            convs()?;
+        }
+        if all || what == "rows" {
+            rows(tokens);
+        }
+        Ok(())
+    })
+}

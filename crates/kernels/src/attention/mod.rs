@@ -1,0 +1,188 @@
+//! Scaled dot-product attention: `softmax(q · kᵀ / √d) · v`.
+
+mod tiled;
+
+use candle_core::{D, Result, Tensor};
+
+use crate::Precision;
+use crate::simd::Level;
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    None,
+    /// Those at its own position and before; the last query stands at the last key.
+    Causal,
+}
+
+/// `q`: `[batch, heads, queries, d]`; `k`, `v`: `[batch, kv_heads, keys, d]` with `heads` a multiple of `kv_heads`
+/// (grouped queries: neighbouring heads share keys). Returns `[batch, heads, queries, d]`, which lies in memory as
+/// `[batch, queries, heads, d]`: what a linear layer over all heads takes.
+///
+/// With [`Precision::Bf16`] queries, keys, weights and values are rounded to bfloat16 where the processor multiplies that;
+/// sums and the softmax never are.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Mask,
+    precision: Precision,
+) -> Result<Tensor> {
+    let (_, heads, queries, d) = q.dims4()?;
+    let (_, kv_heads, keys, _) = k.dims4()?;
+    let fits = k.dims() == v.dims()
+        && k.dim(0)? == q.dim(0)?
+        && k.dim(3)? == d
+        && kv_heads > 0
+        && heads % kv_heads == 0
+        && (mask == Mask::None || queries <= keys);
+    if !fits {
+        candle_core::bail!(
+            "attention: queries {:?}, keys {:?} and values {:?} do not fit each other",
+            q.dims(),
+            k.dims(),
+            v.dims()
+        );
+    }
+    let tracked = [q, k, v].into_iter().any(Tensor::track_op);
+    if tracked || !q.device().is_cpu() {
+        return plain(q, k, v, mask);
+    }
+    tiled::attention(Level::best(), (q, k, v), mask, precision)
+}
+
+/// The plain twin, in one piece: the path of gradients and of other devices.
+fn plain(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+    let (_, heads, queries, d) = q.dims4()?;
+    let (_, kv_heads, keys, _) = k.dims4()?;
+    let (k, v) = (repeat_heads(k, heads / kv_heads)?, repeat_heads(v, heads / kv_heads)?);
+    let scores = (q.contiguous()?.matmul(&k.t()?.contiguous()?)? / (d as f64).sqrt())?;
+    let scores = match mask {
+        Mask::None => scores,
+        Mask::Causal => scores.broadcast_add(&causal(keys - queries, queries, keys, &scores)?)?,
+    };
+    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    let y = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?.matmul(&v.contiguous()?)?;
+    y.transpose(1, 2)?.contiguous()?.transpose(1, 2)
+}
+
+/// `[batch, heads, keys, d]` with every head `times` times in a row.
+fn repeat_heads(x: &Tensor, times: usize) -> Result<Tensor> {
+    if times == 1 {
+        return Ok(x.clone());
+    }
+    let (batch, heads, keys, d) = x.dims4()?;
+    let x = x.unsqueeze(2)?.expand((batch, heads, times, keys, d))?;
+    x.reshape((batch, heads * times, keys, d))
+}
+
+/// 0 where query `first + row` may look, −∞ after it: `[rows, keys]`.
+fn causal(first: usize, rows: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
+    let values: Vec<f32> = (0..rows)
+        .flat_map(|row| {
+            (0..keys).map(move |key| if key <= first + row { 0.0 } else { f32::NEG_INFINITY })
+        })
+        .collect();
+    Tensor::from_vec(values, (rows, keys), like.device())?.to_dtype(like.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn random(shape: (usize, usize, usize, usize)) -> Tensor {
+        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn rounded(x: &Tensor) -> Tensor {
+        x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> f32 {
+        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+        d.max(0).unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    /// Every level in both precisions, against the plain twin over the inputs that each sees.
+    fn check(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) {
+        let exact = plain(q, k, v, mask).unwrap();
+        let round = plain(&rounded(q), &rounded(k), &rounded(v), mask).unwrap();
+        for level in Level::available() {
+            let run = |precision| tiled::attention(level, (q, k, v), mask, precision).unwrap();
+            let full = run(Precision::F32);
+            assert_eq!(full.dims(), q.dims());
+            assert!(worst(&full, &exact) < 5e-6, "{level} {mask:?}: {}", worst(&full, &exact));
+            // The softmax's weights are rounded once more, by 2⁻⁹ of each, and average over values below 5.
+            let (want, limit) = if level.has_bf16() { (&round, 1.2e-2) } else { (&exact, 5e-6) };
+            let half = worst(&run(Precision::Bf16), want);
+            assert!(half < limit, "{level} {mask:?}: {half}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn every_level_agrees_with_the_plain_twin(
+            batch in 1usize..3,
+            kv_heads in 1usize..3,
+            shared in 1usize..3,
+            queries in 1usize..130,
+            more in 0usize..50,
+            d in 1usize..70,
+            causal in any::<bool>(),
+        ) {
+            let keys = queries + more;
+            let mask = if causal { Mask::Causal } else { Mask::None };
+            let kv = (batch, kv_heads, keys, d);
+            check(&random((batch, kv_heads * shared, queries, d)), &random(kv), &random(kv), mask);
+        }
+    }
+
+    #[test]
+    fn sequences_of_many_blocks_agree_and_so_do_fewer_keys_than_queries() {
+        for (queries, keys, d) in [(40, 1100, 128), (150, 20, 32)] {
+            let kv = (1, 2, keys, d);
+            check(&random((1, 2, queries, d)), &random(kv), &random(kv), Mask::None);
+        }
+        check(
+            &random((1, 1, 700, 16)),
+            &random((1, 1, 700, 16)),
+            &random((1, 1, 700, 16)),
+            Mask::Causal,
+        );
+    }
+
+    #[test]
+    fn heads_may_lie_between_tokens() {
+        let view = |x: Tensor| x.transpose(1, 2).unwrap();
+        let of = || view(random((2, 37, 3, 20))); // [batch, tokens, heads, d]
+        check(&of(), &of(), &of(), Mask::None);
+    }
+
+    #[test]
+    fn large_scores_neither_overflow_nor_hide_what_is_not_a_number() {
+        let (k, v) = (random((1, 1, 64, 8)), random((1, 1, 64, 8)));
+        let q = (random((1, 1, 9, 8)) * 300.0).unwrap();
+        let want = plain(&q, &k, &v, Mask::None).unwrap();
+        for level in Level::available() {
+            let got = tiled::attention(level, (&q, &k, &v), Mask::None, Precision::F32).unwrap();
+            assert!(worst(&got, &want) < 2e-3, "{level}: {}", worst(&got, &want));
+            let bad = (&q * f64::NAN).unwrap();
+            let got = tiled::attention(level, (&bad, &k, &v), Mask::None, Precision::F32).unwrap();
+            let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
+            assert!(got.iter().all(|v| v.is_nan()), "{level}");
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_named() {
+        let (q, k) = (random((1, 3, 4, 8)), random((1, 2, 4, 8)));
+        let error = attention(&q, &k, &k, Mask::None, Precision::F32).unwrap_err().to_string();
+        assert!(error.contains("[1, 3, 4, 8]") && error.contains("[1, 2, 4, 8]"), "{error}");
+    }
+}

@@ -1,0 +1,373 @@
+//! Attention by tiles with a running softmax (Dao et al., FlashAttention, 2022): scores exist for a few queries and a
+//! block of keys at a time, never as a matrix of all.
+
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use super::Mask;
+use crate::Precision;
+use crate::math::exp2;
+use crate::product::output::{Rectangle, rectangles};
+use crate::product::pack::{self, bf16_pair};
+use crate::product::tile::{Dot, DotBf16, DotF32, Strided, tile};
+use crate::product::{Kind, WIDE, for_height, heights};
+use crate::simd::{Level, Simd, Work};
+use crate::values::Values;
+
+/// Keys of a block: scores and weights of a tile fit the first cache, the block's keys and values the second.
+const KEYS: usize = 512;
+/// Panels of a block.
+const PANELS: usize = KEYS / WIDE;
+/// Queries of a task: each block of keys is read from the second cache once for all of them.
+const QUERIES: usize = 112;
+/// Units between rows of weights: not a power of two, so that rows do not fall into the same cache lines.
+const WEIGHTS_STRIDE: usize = KEYS + 16;
+
+/// Softmax with a base of 2 is one multiplication cheaper.
+const LOG2_E: f32 = std::f32::consts::LOG2_E;
+
+/// As [`super::attention`], with the instructions of `level`.
+pub(super) fn attention(
+    level: Level,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    mask: Mask,
+    precision: Precision,
+) -> Result<Tensor> {
+    let (batch, heads, queries, d) = q.dims4()?;
+    let (_, kv_heads, keys, _) = k.dims4()?;
+    let kind = match precision {
+        Precision::Bf16 if level.has_bf16() => Kind::Bf16,
+        _ => Kind::F32,
+    };
+    let (q, k, v) = (rows_in_place(q)?, rows_in_place(k)?, rows_in_place(v)?);
+    let (q, k, v) = (Values::of(&q), Values::of(&k), Values::of(&v));
+    let (q, k, v) = (Heads::of(&q)?, Heads::of(&k)?, Heads::of(&v)?);
+    let mut out = vec![0f32; batch * queries * heads * d];
+    if out.is_empty() || keys == 0 {
+        return Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2);
+    }
+    for (item, out) in out.chunks_mut(queries * heads * d).enumerate() {
+        let packed: Vec<Packed> = (0..kv_heads)
+            .into_par_iter()
+            .map(|head| level.run(Pack { kind, k: k.at(item, head), v: v.at(item, head), keys, d }))
+            .collect();
+        rectangles(out, heads * d, (QUERIES, d)).with_max_len(1).for_each_init(
+            Scratch::default,
+            |scratch, out| {
+                let head = out.columns.start / d;
+                let packed = &packed[head / (heads / kv_heads)];
+                let last_key = (mask == Mask::Causal).then_some(keys - queries);
+                let q = q.at(item, head);
+                level.run(Block { kind, q, packed, keys, d, offset: last_key, scratch, out });
+            },
+        );
+    }
+    Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2)
+}
+
+/// The same tensor with its last dimension without gaps.
+fn rows_in_place(x: &Tensor) -> Result<Tensor> {
+    if x.stride().last() == Some(&1) || x.dim(3)? == 1 { Ok(x.clone()) } else { x.contiguous() }
+}
+
+/// Vectors of `d` values for every item, head and token.
+struct Heads<'a> {
+    values: &'a [f32],
+    strides: [usize; 3],
+    d: usize,
+}
+
+/// The vectors of one item and head.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    values: &'a [f32],
+    stride: usize,
+    d: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn of(values: &'a Values) -> Result<Self> {
+        let (all, layout) = values.f32_strided()?;
+        let (stride, d) = (layout.stride(), layout.dims()[3]);
+        Ok(Self {
+            values: &all[layout.start_offset()..],
+            strides: [stride[0], stride[1], stride[2]],
+            d,
+        })
+    }
+
+    fn at(&self, item: usize, head: usize) -> Head<'a> {
+        let start = item * self.strides[0] + head * self.strides[1];
+        Head { values: &self.values[start..], stride: self.strides[2], d: self.d }
+    }
+}
+
+impl<'a> Head<'a> {
+    #[inline(always)]
+    fn token(&self, index: usize) -> &'a [f32] {
+        &self.values[index * self.stride..][..self.d]
+    }
+}
+
+/// Keys and values of one head as right sides of products.
+struct Packed {
+    /// Panels of 32 keys, `d` deep.
+    keys: Vec<u32>,
+    /// Panels of 32 of `d` columns, as deep as there are keys.
+    values: Vec<u32>,
+    /// Units of a panel of values.
+    depth: usize,
+}
+
+struct Pack<'a> {
+    kind: Kind,
+    k: Head<'a>,
+    v: Head<'a>,
+    keys: usize,
+    d: usize,
+}
+
+impl Work for Pack<'_> {
+    type Out = Packed;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Packed {
+        let blocks = self.keys.div_ceil(WIDE);
+        let size = self.kind.right_units(self.d);
+        let mut keys = vec![0u32; blocks * size];
+        for (i, panel) in keys.chunks_exact_mut(size).enumerate() {
+            let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
+            pack::panel(self.kind, tokens.map(|t| self.k.token(t)), panel);
+        }
+        let depth = blocks * units_a_panel(self.kind);
+        let mut values = vec![0u32; self.d.div_ceil(WIDE) * depth * WIDE];
+        for (i, panel) in values.chunks_exact_mut(depth * WIDE).enumerate() {
+            let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
+            for (block, units) in
+                panel.chunks_exact_mut(units_a_panel(self.kind) * WIDE).enumerate()
+            {
+                self.pack_values(block * WIDE, columns.clone(), units);
+            }
+        }
+        Packed { keys, values, depth }
+    }
+}
+
+/// Units of depth that 32 keys take.
+fn units_a_panel(kind: Kind) -> usize {
+    if kind == Kind::Bf16 { WIDE / 2 } else { WIDE }
+}
+
+impl Pack<'_> {
+    /// Some columns of 32 tokens. A bfloat16 unit holds tokens 16 apart: so the weights, whose lanes are tokens, are
+    /// rounded without moving between lanes.
+    #[inline(always)]
+    fn pack_values(&self, first: usize, columns: Range<usize>, units: &mut [u32]) {
+        let absent = [0f32; WIDE];
+        let token = |i: usize| match first + i {
+            t if t < self.keys => &self.v.token(t)[columns.clone()],
+            _ => &absent[..columns.len()],
+        };
+        for (i, units) in units.chunks_exact_mut(WIDE).enumerate() {
+            if self.kind == Kind::Bf16 {
+                let pairs = token(i).iter().zip(token(i + WIDE / 2));
+                units.iter_mut().zip(pairs).for_each(|(u, (l, h))| *u = bf16_pair(*l, *h));
+            } else {
+                units.iter_mut().zip(token(i)).for_each(|(u, v)| *u = v.to_bits());
+            }
+        }
+    }
+}
+
+/// What a task needs besides its inputs, kept by its thread.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<u32>,
+    /// A tile's scores: for each panel of keys, its rows.
+    scores: Vec<[f32; WIDE]>,
+    weights: Vec<u32>,
+    sums: Vec<f32>,
+    running: Vec<Running>,
+}
+
+/// A row's softmax so far.
+#[derive(Clone, Copy)]
+struct Running {
+    /// The largest score, times log₂ e.
+    top: f32,
+    /// Sum of weights relative to it.
+    total: f32,
+    /// What sums so far are multiplied by.
+    correction: f32,
+}
+
+/// Some queries of one head against all keys.
+struct Block<'a> {
+    kind: Kind,
+    q: Head<'a>,
+    packed: &'a Packed,
+    keys: usize,
+    d: usize,
+    /// With a causal mask: query `i` sees the keys up to `offset + i`.
+    offset: Option<usize>,
+    scratch: &'a mut Scratch,
+    out: Rectangle<'a>,
+}
+
+impl Work for Block<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let rows = self.out.rows.clone();
+        self.begin();
+        let end = match self.offset {
+            Some(offset) => self.keys.min(offset + rows.end),
+            None => self.keys,
+        };
+        for start in (0..end).step_by(KEYS) {
+            let keys = start..(start + KEYS).min(end);
+            for (first, height) in heights(rows.len(), S::ROWS) {
+                macro_rules! go {
+                    ($rows:literal) => {
+                        match self.kind {
+                            Kind::Bf16 if S::BF16 => {
+                                self.tile::<_, DotBf16, $rows>(simd, first, keys.clone())
+                            }
+                            _ => self.tile::<_, DotF32, $rows>(simd, first, keys.clone()),
+                        }
+                    };
+                }
+                for_height!(height, S::ROWS, go);
+            }
+        }
+        for (i, row) in rows.enumerate() {
+            let factor = 1.0 / self.scratch.running[i].total;
+            let columns = self.out.columns.clone();
+            let sums = &self.scratch.sums[i * self.d..][..self.d];
+            self.out.row(row, columns).iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor);
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Packs the queries and clears what runs.
+    #[inline(always)]
+    fn begin(&mut self) {
+        let (rows, units) = (self.out.rows.clone(), self.kind.left_units(self.d));
+        let scratch = &mut *self.scratch;
+        scratch.queries.resize(QUERIES * units, 0);
+        for (row, to) in rows.clone().zip(scratch.queries.chunks_exact_mut(units)) {
+            pack::row(self.kind, self.q.token(row), to);
+        }
+        scratch.scores.resize(PANELS * 14, [0.0; WIDE]);
+        scratch.weights.resize(14 * WEIGHTS_STRIDE, 0);
+        scratch.sums.clear();
+        scratch.sums.resize(rows.len() * self.d, 0.0);
+        let fresh = Running { top: f32::NEG_INFINITY, total: 0.0, correction: 0.0 };
+        scratch.running.clear();
+        scratch.running.resize(rows.len(), fresh);
+    }
+
+    /// `M` queries from `first` on against `keys`.
+    #[inline(always)]
+    fn tile<S: Simd, D: Dot, const M: usize>(&mut self, simd: S, first: usize, keys: Range<usize>) {
+        let units = self.kind.left_units(self.d);
+        let size = self.kind.right_units(self.d);
+        let panels = keys.start / WIDE..keys.end.div_ceil(WIDE);
+        let left = Strided { units: &self.scratch.queries[first * units..], stride: units };
+        let scores = self.scratch.scores.as_chunks_mut::<M>().0;
+        for (panel, scores) in panels.clone().zip(scores) {
+            let right = &self.packed.keys[panel * size..][..size];
+            tile::<_, D, _, M>(simd, &[left], units, right, scores);
+        }
+        let Scratch { scores, weights, running, .. } = &mut *self.scratch;
+        simd.call(Softmax {
+            kind: self.kind,
+            scale: LOG2_E / (self.d as f32).sqrt(),
+            scores: &mut scores[..panels.len() * M],
+            weights,
+            running: &mut running[first..first + M],
+            keys,
+            seen: self.offset.map(|offset| offset + self.out.rows.start + first + 1),
+        });
+
+        let depth = panels.len() * units_a_panel(self.kind);
+        let start = panels.start * units_a_panel(self.kind) * WIDE;
+        let weights = Strided { units: &self.scratch.weights, stride: WEIGHTS_STRIDE };
+        let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
+        for (i, panel) in values.enumerate() {
+            let mut sums = [[0f32; WIDE]; M];
+            tile::<_, D, _, M>(simd, &[weights], depth, &panel[start..], &mut sums);
+            let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
+            for (row, sums) in sums.iter().enumerate() {
+                let factor = self.scratch.running[first + row].correction;
+                let so_far = &mut self.scratch.sums[(first + row) * self.d..][columns.clone()];
+                so_far.iter_mut().zip(sums).for_each(|(o, s)| *o = *o * factor + s);
+            }
+        }
+    }
+}
+
+/// A tile's scores to weights.
+struct Softmax<'a> {
+    kind: Kind,
+    /// What makes scores powers of two.
+    scale: f32,
+    /// For each panel of keys, the tile's rows.
+    scores: &'a mut [[f32; WIDE]],
+    weights: &'a mut [u32],
+    running: &'a mut [Running],
+    keys: Range<usize>,
+    /// How many keys the first row sees; each row after it sees one more.
+    seen: Option<usize>,
+}
+
+impl Work for Softmax<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let rows = self.running.len();
+        for (row, running) in self.running.iter_mut().enumerate() {
+            let seen = self.seen.map_or(self.keys.end, |seen| self.keys.end.min(seen + row));
+            let seen = seen.saturating_sub(self.keys.start);
+            for (i, scores) in self.scores[row..].iter_mut().step_by(rows).enumerate() {
+                hide(scores, i * WIDE, seen);
+            }
+            let scores = self.scores[row..].iter().step_by(rows);
+            let mut top = [f32::NEG_INFINITY; WIDE];
+            for scores in scores.clone() {
+                top.iter_mut().zip(scores).for_each(|(t, s)| *t = if *s > *t { *s } else { *t });
+            }
+            let top = top.into_iter().fold(running.top, |top, s| top.max(s * self.scale));
+            let mut total = [0f32; WIDE];
+            let weights = &mut self.weights[row * WEIGHTS_STRIDE..][..WEIGHTS_STRIDE];
+            for (scores, to) in scores.zip(weights.chunks_exact_mut(units_a_panel(self.kind))) {
+                let e: [f32; WIDE] = std::array::from_fn(|i| exp2(scores[i] * self.scale - top));
+                total.iter_mut().zip(e).for_each(|(t, e)| *t += e);
+                if self.kind == Kind::Bf16 {
+                    let (low, high) = e.split_at(WIDE / 2);
+                    let pairs = low.iter().zip(high);
+                    to.iter_mut().zip(pairs).for_each(|(t, (l, h))| *t = bf16_pair(*l, *h));
+                } else {
+                    to.iter_mut().zip(e).for_each(|(t, e)| *t = e.to_bits());
+                }
+            }
+            running.correction = exp2(running.top - top);
+            running.total = running.total * running.correction + total.iter().sum::<f32>();
+            running.top = top;
+        }
+    }
+}
+
+/// Scores of keys from `seen` on are −∞; the first of these is key `first`.
+#[inline(always)]
+fn hide(scores: &mut [f32; WIDE], first: usize, seen: usize) {
+    if first + WIDE > seen {
+        let visible = seen.saturating_sub(first);
+        scores[visible..].fill(f32::NEG_INFINITY);
+    }
+}

@@ -1,0 +1,125 @@
+//! The forms that a linear layer's weight is kept in.
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::FP8_E4M3FN;
+use super::packed::Packed;
+use crate::simd::Level;
+
+/// A linear layer's weight, `[out, in]`, in the form in which it is kept.
+#[derive(Clone, Debug)]
+pub enum Matrix {
+    /// float32, bfloat16 or float16 values.
+    Dense(Tensor),
+    /// `fp8_e4m3fn` bit patterns (`U8`, `[out, in]`) with one scale for the whole matrix.
+    Fp8 {
+        /// The bytes as the file has them.
+        values: Tensor,
+        /// What each value is multiplied by; 1 for files without scales.
+        scale: f32,
+    },
+    /// Blocks in one of GGML's formats.
+    Quantized(Arc<QTensor>),
+    /// float32, bfloat16 or Q8_0 values in the order in which the processor's kernels read them.
+    Packed(Arc<Packed>),
+}
+
+/// What a network's products are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// float32 throughout.
+    F32,
+    /// Inputs rounded to bfloat16, sums in float32.
+    Bf16,
+}
+
+impl Matrix {
+    /// `[out, in]`.
+    pub fn shape(&self) -> Result<(usize, usize)> {
+        match self {
+            Self::Dense(values) | Self::Fp8 { values, .. } => values.dims2(),
+            Self::Quantized(blocks) => blocks.shape().dims2(),
+            Self::Packed(packed) => Ok(packed.shape()),
+        }
+    }
+
+    /// Bytes that the weight occupies.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Dense(values) | Self::Fp8 { values, .. } => {
+                values.elem_count() * values.dtype().size_in_bytes()
+            }
+            Self::Quantized(blocks) => blocks.storage_size_in_bytes(),
+            Self::Packed(packed) => packed.memory_bytes(),
+        }
+    }
+
+    /// What is computed beside this weight: float32 beside float32 and float16, bfloat16 beside narrower forms where the
+    /// processor multiplies it.
+    pub fn precision(&self) -> Precision {
+        let wide = match self {
+            Self::Dense(values) => values.dtype() != DType::BF16,
+            Self::Packed(packed) => packed.is_f32(),
+            Self::Fp8 { .. } | Self::Quantized(_) => false,
+        };
+        if wide || !Level::best().has_bf16() { Precision::F32 } else { Precision::Bf16 }
+    }
+
+    /// The same weight on `device`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Dense(values) => Self::Dense(values.to_device(device)?),
+            Self::Fp8 { values, scale } => {
+                Self::Fp8 { values: values.to_device(device)?, scale: *scale }
+            }
+            Self::Quantized(blocks) if device.is_cpu() => Self::Quantized(blocks.clone()),
+            Self::Quantized(blocks) => {
+                let storage = QStorage::from_data(blocks.data()?, device, blocks.dtype())?;
+                Self::Quantized(Arc::new(QTensor::new(storage, blocks.shape())?))
+            }
+            Self::Packed(packed) if device.is_cpu() => Self::Packed(packed.clone()),
+            Self::Packed(packed) => Self::Dense(packed.to_f32()?.to_device(device)?),
+        })
+    }
+
+    /// The same weight as kernels read it, where it is in main memory and a form has such an order; the others are put in
+    /// order slice by slice as they are used. Takes the place of the weight, so that memory does not grow.
+    pub fn packed(self) -> Result<Self> {
+        let packed = match &self {
+            Self::Dense(values) if values.device().is_cpu() && values.dtype() != DType::F16 => {
+                Packed::dense(values)?
+            }
+            Self::Quantized(blocks)
+                if blocks.dtype() == GgmlDType::Q8_0 && blocks.device().is_cpu() =>
+            {
+                Packed::q8_0(blocks)?
+            }
+            _ => return Ok(self),
+        };
+        Ok(Self::Packed(Arc::new(packed)))
+    }
+
+    /// The weight as float32, `[out, in]`: what the plain twin uses, and what tests compare with.
+    pub fn to_f32(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense(values) => values.to_dtype(DType::F32),
+            Self::Fp8 { values, scale } => {
+                let (rows, columns) = values.dims2()?;
+                let bytes = values.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
+                let wide: Vec<f32> =
+                    bytes.iter().map(|&b| FP8_E4M3FN[b as usize] * scale).collect();
+                Tensor::from_vec(wide, (rows, columns), &Device::Cpu)?.to_device(values.device())
+            }
+            Self::Quantized(blocks) => blocks.dequantize(&blocks.device()),
+            Self::Packed(packed) => packed.to_f32(),
+        }
+    }
+
+    /// The scale of a whole matrix.
+    pub(super) fn scale(&self) -> f32 {
+        if let Self::Fp8 { scale, .. } = self { *scale } else { 1.0 }
+    }
+}

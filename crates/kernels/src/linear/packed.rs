@@ -1,0 +1,256 @@
+//! Weights in panels: packed once at load, or slice by slice as they are used.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{CpuStorage, DType, Device, Result, Tensor};
+use half::f16;
+use rayon::prelude::*;
+
+use super::{FP8_E4M3FN, Matrix};
+use crate::product::multiply::Right;
+use crate::product::tile::RIGHT_GROUP;
+use crate::product::{GROUP, Kind, WIDE, pack};
+use crate::simd::{Level, Simd, Work};
+use crate::values::Values;
+
+/// Bytes of a Q8_0 block: a float16 scale and 32 values (ggml, `block_q8_0`).
+const Q8_0_BLOCK: usize = 2 + GROUP;
+
+/// A weight in the order in which kernels read it: panels of 32 rows of `[out, in]`.
+pub struct Packed {
+    kind: Kind,
+    out: usize,
+    width: usize,
+    units: Vec<u32>,
+}
+
+impl Packed {
+    /// float32 or bfloat16 values, `[out, in]`.
+    pub(super) fn dense(values: &Tensor) -> Result<Self> {
+        let (out, width) = values.dims2()?;
+        let values = values.contiguous()?;
+        let values = Values::of(&values);
+        let (storage, range) = values.cpu()?;
+        match storage {
+            CpuStorage::F32(all) => {
+                let rows = &all[range];
+                Ok(Self::by_panels(Kind::F32, (out, width), |row, panel, column| {
+                    let row = &rows[row * width..][..width];
+                    for (value, unit) in row.iter().zip(panel[column..].iter_mut().step_by(WIDE)) {
+                        *unit = value.to_bits();
+                    }
+                }))
+            }
+            CpuStorage::BF16(all) => {
+                let rows = &all[range];
+                Ok(Self::by_panels(Kind::Bf16, (out, width), |row, panel, column| {
+                    let row = &rows[row * width..][..width];
+                    let units = panel[column..].iter_mut().step_by(WIDE);
+                    for (pair, unit) in row.chunks(2).zip(units) {
+                        let high = pair.get(1).map_or(0, |v| v.to_bits());
+                        *unit = u32::from(pair[0].to_bits()) | u32::from(high) << 16;
+                    }
+                }))
+            }
+            _ => candle_core::bail!("only float32 and bfloat16 values are packed"),
+        }
+    }
+
+    /// Blocks of Q8_0, as they are.
+    pub(super) fn q8_0(blocks: &QTensor) -> Result<Self> {
+        let (out, width) = blocks.shape().dims2()?;
+        let data = blocks.data()?;
+        let row_bytes = width / GROUP * Q8_0_BLOCK;
+        Ok(Self::by_panels(Kind::Int8, (out, width), |row, panel, column| {
+            let blocks = data[row * row_bytes..][..row_bytes].chunks_exact(Q8_0_BLOCK);
+            for (block, group) in blocks.zip(panel.chunks_exact_mut(RIGHT_GROUP)) {
+                let scale = f16::from_le_bytes([block[0], block[1]]);
+                let values: [i8; GROUP] = std::array::from_fn(|i| block[2 + i] as i8);
+                pack::set_group(scale, &values, column, group);
+            }
+        }))
+    }
+
+    /// Lets `put` write each row of the weight into its column of its panel.
+    fn by_panels(
+        kind: Kind,
+        (out, width): (usize, usize),
+        put: impl Fn(usize, &mut [u32], usize) + Sync,
+    ) -> Self {
+        let size = kind.right_units(width);
+        let mut units = vec![0u32; out.div_ceil(WIDE) * size];
+        units.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, panel)| {
+            for row in i * WIDE..((i + 1) * WIDE).min(out) {
+                put(row, panel, row % WIDE);
+            }
+        });
+        Self { kind, out, width, units }
+    }
+
+    /// `[out, in]`.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        (self.out, self.width)
+    }
+
+    /// Bytes that the weight occupies.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(self.units.as_slice())
+    }
+
+    /// Whether the values are float32.
+    pub(super) fn is_f32(&self) -> bool {
+        self.kind == Kind::F32
+    }
+
+    /// The values, `[out, in]`.
+    pub(super) fn to_f32(&self) -> Result<Tensor> {
+        let mut values = vec![0f32; self.out * self.width];
+        values.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(row, values)| {
+            let panel = &self.units[row / WIDE * self.kind.right_units(self.width)..];
+            values.iter_mut().enumerate().for_each(|(k, v)| *v = self.value(panel, row % WIDE, k));
+        });
+        Tensor::from_vec(values, (self.out, self.width), &Device::Cpu)
+    }
+
+    fn value(&self, panel: &[u32], column: usize, k: usize) -> f32 {
+        match self.kind {
+            Kind::F32 => f32::from_bits(panel[k * WIDE + column]),
+            Kind::Bf16 => {
+                let unit = panel[k / 2 * WIDE + column];
+                f32::from_bits(if k % 2 == 0 { unit << 16 } else { unit & 0xffff_0000 })
+            }
+            Kind::Int8 => {
+                let group = &panel[k / GROUP * RIGHT_GROUP..][..RIGHT_GROUP];
+                let scale = f16::from_bits((group[column / 2] >> (16 * (column % 2))) as u16);
+                let unit = group[WIDE / 2 + k % GROUP / 4 * WIDE + column];
+                f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale.to_f32()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Packed({:?}, [{}, {}])", self.kind, self.out, self.width)
+    }
+}
+
+/// A weight as a product's right side.
+pub(super) struct Weight<'a>(pub(super) &'a Matrix);
+
+impl Right for Weight<'_> {
+    fn kind(&self, level: Level) -> Kind {
+        let narrow = if level.has_bf16() { Kind::Bf16 } else { Kind::F32 };
+        match self.0 {
+            Matrix::Packed(packed) if packed.kind == Kind::Bf16 => narrow,
+            Matrix::Packed(packed) => packed.kind,
+            Matrix::Dense(values) if values.dtype() == DType::BF16 => narrow,
+            Matrix::Dense(_) => Kind::F32,
+            Matrix::Fp8 { .. } => narrow,
+            Matrix::Quantized(blocks) => match blocks.dtype() {
+                GgmlDType::F32 | GgmlDType::F16 => Kind::F32,
+                GgmlDType::BF16 => narrow,
+                _ => Kind::Int8,
+            },
+        }
+    }
+
+    fn panels<'a>(
+        &'a self,
+        level: Level,
+        range: Range<usize>,
+        scratch: &'a mut Vec<u32>,
+    ) -> Result<&'a [u32]> {
+        let kind = self.kind(level);
+        if let Matrix::Packed(packed) = self.0 {
+            let size = packed.kind.right_units(packed.width);
+            let units = &packed.units[range.start * size..range.end * size];
+            if packed.kind == kind {
+                return Ok(units);
+            }
+            level.run(Widen { units, width: packed.width, to: scratch });
+            return Ok(scratch);
+        }
+        let (out, width) = self.0.shape()?;
+        let rows = range.start * WIDE..(range.end * WIDE).min(out);
+        let values = stored_rows(self.0, rows.start * width, rows.len() * width)?;
+        scratch.clear();
+        scratch.resize(range.len() * kind.right_units(width), 0);
+        level.run(PackPanels { kind, width, values: &values, to: scratch });
+        Ok(scratch)
+    }
+}
+
+/// `count` values of a weight from `start` on as float32, without the scale of the whole matrix.
+fn stored_rows(weight: &Matrix, start: usize, count: usize) -> Result<Vec<f32>> {
+    if let Matrix::Quantized(blocks) = weight {
+        let (kind, data) = (blocks.dtype(), blocks.data()?);
+        let bytes = |values: usize| values / kind.block_size() * kind.type_size();
+        let bytes = &data[bytes(start)..bytes(start + count)];
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
+        return QTensor::new(storage, count)?.dequantize(&Device::Cpu)?.to_vec1();
+    }
+    let (Matrix::Dense(tensor) | Matrix::Fp8 { values: tensor, .. }) = weight else {
+        candle_core::bail!("a packed weight has no rows")
+    };
+    let values = Values::of(tensor);
+    let (storage, range) = values.cpu()?;
+    let range = range.start + start..range.start + start + count;
+    Ok(match storage {
+        CpuStorage::F32(all) => all[range].to_vec(),
+        CpuStorage::BF16(all) => all[range].iter().map(|v| v.to_f32()).collect(),
+        CpuStorage::F16(all) => all[range].iter().map(|v| v.to_f32()).collect(),
+        CpuStorage::U8(all) => all[range].iter().map(|v| FP8_E4M3FN[*v as usize]).collect(),
+        _ => candle_core::bail!("no linear layer keeps its weight as {:?}", tensor.dtype()),
+    })
+}
+
+/// Panels from rows of float32.
+struct PackPanels<'a> {
+    kind: Kind,
+    width: usize,
+    values: &'a [f32],
+    to: &'a mut [u32],
+}
+
+impl Work for PackPanels<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let panels = self.to.chunks_mut(self.kind.right_units(self.width).max(1));
+        for (rows, panel) in self.values.chunks((WIDE * self.width).max(1)).zip(panels) {
+            pack::panel(self.kind, rows.chunks(self.width.max(1)), panel);
+        }
+    }
+}
+
+/// Panels of bfloat16 to panels of float32.
+struct Widen<'a> {
+    units: &'a [u32],
+    width: usize,
+    to: &'a mut Vec<u32>,
+}
+
+impl Work for Widen<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let size = Kind::F32.right_units(self.width);
+        let panels = self.units.chunks_exact(Kind::Bf16.right_units(self.width).max(1));
+        self.to.clear();
+        self.to.resize(panels.len() * size, 0);
+        for (from, to) in panels.zip(self.to.chunks_mut(size.max(1))) {
+            // An odd width leaves the last unit's upper half without a place.
+            for (units, to) in from.chunks_exact(WIDE).zip(to.chunks_mut(2 * WIDE)) {
+                let (low, high) = to.split_at_mut(WIDE);
+                low.iter_mut().zip(units).for_each(|(l, u)| *l = u << 16);
+                high.iter_mut().zip(units).for_each(|(h, u)| *h = u & 0xffff_0000);
+            }
+        }
+    }
+}

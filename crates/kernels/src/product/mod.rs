@@ -1,0 +1,95 @@
+//! Matrix products over packed operands: what linear layers, attention and convolutions have in common.
+//!
+//! The right side (weights, keys, values) lies in *panels* of [`WIDE`] columns, unit after unit of depth; the left side
+//! in *tiles* of a few rows. [`tile`] holds the loops that do all the work, [`pack`] brings values into either form,
+//! [`multiply`] walks over both.
+
+pub(crate) mod multiply;
+pub(crate) mod output;
+pub(crate) mod pack;
+pub(crate) mod tile;
+
+/// Columns of a panel: two vectors of AVX-512, four of AVX2.
+pub(crate) const WIDE: usize = 32;
+
+/// int8 values that share a scale.
+pub(crate) const GROUP: usize = 32;
+
+/// The arithmetic of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// float32, one value a unit.
+    F32,
+    /// bfloat16, two values a unit, summed in float32.
+    Bf16,
+    /// int8 in groups of [`GROUP`]: the left side has a scale a row, the right side one a group and column.
+    Int8,
+}
+
+impl Kind {
+    /// Left units a row that `width` values take.
+    pub(crate) fn left_units(self, width: usize) -> usize {
+        match self {
+            Self::F32 => width,
+            Self::Bf16 => width.div_ceil(2),
+            Self::Int8 => width.div_ceil(GROUP) * tile::LEFT_GROUP,
+        }
+    }
+
+    /// Right units a panel that `width` values a column take.
+    pub(crate) fn right_units(self, width: usize) -> usize {
+        match self {
+            Self::F32 => width * WIDE,
+            Self::Bf16 => width.div_ceil(2) * WIDE,
+            Self::Int8 => width.div_ceil(GROUP) * tile::RIGHT_GROUP,
+        }
+    }
+}
+
+/// The heights that tiles come in; a level uses those that its registers hold. Few, because each is compiled for every
+/// level and operation.
+const HEIGHTS: [usize; 4] = [14, 6, 2, 1];
+
+/// Cuts `rows` into tiles of at most `most` rows: the first row and the height of each.
+pub(crate) fn heights(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let left = rows - done;
+        let height = HEIGHTS.into_iter().find(|h| *h <= most.min(left))?;
+        done += height;
+        Some((done - height, height))
+    })
+}
+
+/// Calls `$run!(M)` for the height `$height`, which is at most `$most`, a constant: taller tiles are not compiled.
+macro_rules! for_height {
+    ($height:expr, $most:expr, $run:ident) => {
+        match $height {
+            14 if const { $most >= 14 } => $run!(14),
+            6 if const { $most >= 6 } => $run!(6),
+            2 => $run!(2),
+            _ => $run!(1),
+        }
+    };
+}
+pub(crate) use for_height;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_rows_once() {
+        for rows in 0..60 {
+            for most in [1, 2, 6, 7, 14] {
+                let mut next = 0;
+                for (first, height) in heights(rows, most) {
+                    assert_eq!(first, next);
+                    assert!(height <= most && HEIGHTS.contains(&height));
+                    next += height;
+                }
+                assert_eq!(next, rows);
+            }
+        }
+    }
+}

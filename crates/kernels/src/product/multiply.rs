@@ -1,0 +1,153 @@
+//! The walk over a product: slices of panels that stay in the second cache, through which all tiles pass.
+
+use std::ops::Range;
+
+use candle_core::Result;
+use rayon::prelude::*;
+
+use super::output::{Rectangle, rectangles};
+use super::pack::Rows;
+use super::tile::{DotBf16, DotF32, Interleaved, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8};
+use super::{Kind, WIDE, for_height};
+use crate::simd::{Level, Simd, Work};
+
+/// Panels that a task takes at once. With [`DEPTH`] they fill a quarter of a second cache of 1 MiB, and the left side
+/// is read from further away once for all of them.
+const PANELS: usize = 4;
+
+/// Units of depth taken at once (int8: as many groups as make the same bytes): a tile's rows stay in the first cache.
+const DEPTH: usize = 512;
+
+/// Tasks for each thread, at least, where there is that much to do: threads that are held up elsewhere then cost little.
+const TASKS_A_THREAD: usize = 8;
+
+/// The right side of a product.
+pub(crate) trait Right: Sync {
+    /// The arithmetic that it is made for.
+    fn kind(&self, level: Level) -> Kind;
+
+    /// The panels of `range`, each [`Kind::right_units`] long: from where they are kept, or unpacked into `scratch`.
+    fn panels<'a>(
+        &'a self,
+        level: Level,
+        range: Range<usize>,
+        scratch: &'a mut Vec<u32>,
+    ) -> Result<&'a [u32]>;
+}
+
+/// What is done to sums on their way out.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// A factor of all of them.
+    pub(crate) scale: f32,
+    /// One value a column, added.
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// `out = left · right · scale + bias`; `out`: `[rows, columns]`.
+pub(crate) fn multiply(
+    level: Level,
+    left: &Rows,
+    right: &impl Right,
+    finish: Finish,
+    (out, columns): (&mut [f32], usize),
+) -> Result<()> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    let panels = columns.div_ceil(WIDE);
+    let slices = panels.div_ceil(PANELS);
+    let wanted = (TASKS_A_THREAD * rayon::current_num_threads()).div_ceil(slices);
+    // Unpacking a slice pays only over many rows; so rows are cut only where slices are too few.
+    let tiles = left.rows.div_ceil(left.tallest());
+    let span = tiles.div_ceil(wanted.min(tiles)) * left.tallest();
+    rectangles(out, columns, (span, PANELS * WIDE)).with_max_len(1).try_for_each_init(
+        Vec::new,
+        |scratch, out| {
+            let panels = out.columns.start / WIDE..out.columns.end.div_ceil(WIDE);
+            let right = right.panels(level, panels, scratch)?;
+            level.run(Block { left, right, finish, out });
+            Ok(())
+        },
+    )
+}
+
+/// One task: some rows times some panels.
+struct Block<'a> {
+    left: &'a Rows,
+    right: &'a [u32],
+    finish: Finish<'a>,
+    out: Rectangle<'a>,
+}
+
+impl Work for Block<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let (kind, width) = (self.left.kind, self.left.width);
+        // Left and right units of one step of depth.
+        let (steps, left_step, right_step, at_once) = match kind {
+            Kind::Int8 => (kind.left_units(width) / LEFT_GROUP, LEFT_GROUP, RIGHT_GROUP, DEPTH / 8),
+            _ => (kind.left_units(width), 1, WIDE, DEPTH),
+        };
+        let panel_units = kind.right_units(width);
+        for start in (0..steps.max(1)).step_by(at_once) {
+            let depth = at_once.min(steps - start);
+            for (first, height, units) in self.left.tiles(self.out.rows.clone()) {
+                let left = &units[start * left_step * height..][..depth * left_step * height];
+                for (i, column) in self.out.columns.clone().step_by(WIDE).enumerate() {
+                    let right = &self.right[i * panel_units..][start * right_step..];
+                    let right = &right[..depth * right_step];
+                    macro_rules! blocks {
+                        ($rows:literal) => {{
+                            let mut sums = [[0f32; WIDE]; $rows];
+                            tile_int8::<_, $rows>(simd, left, depth, right, &mut sums);
+                            self.put(&sums, first, column, start == 0);
+                        }};
+                    }
+                    macro_rules! values {
+                        ($rows:literal) => {{
+                            let mut sums = [[0f32; WIDE]; $rows];
+                            let left = &[Interleaved(left)];
+                            match kind {
+                                Kind::Bf16 if S::BF16 => tile::<_, DotBf16, _, $rows>(
+                                    simd, left, depth, right, &mut sums,
+                                ),
+                                _ => {
+                                    tile::<_, DotF32, _, $rows>(simd, left, depth, right, &mut sums)
+                                }
+                            }
+                            self.put(&sums, first, column, start == 0);
+                        }};
+                    }
+                    match kind {
+                        Kind::Int8 => for_height!(height, S::ROWS_BLOCKS, blocks),
+                        _ => for_height!(height, S::ROWS, values),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Adds a tile's sums to the output, or sets it, `afresh`.
+    #[inline(always)]
+    fn put(&mut self, sums: &[[f32; WIDE]], first: usize, column: usize, afresh: bool) {
+        let columns = column..(column + WIDE).min(self.out.columns.end);
+        for (i, sums) in sums.iter().enumerate() {
+            let own = if self.left.kind == Kind::Int8 { self.left.scales[first + i] } else { 1.0 };
+            let factor = own * self.finish.scale;
+            let out = self.out.row(first + i, columns.clone());
+            match (afresh, self.finish.bias) {
+                (false, _) => out.iter_mut().zip(sums).for_each(|(o, s)| *o += s * factor),
+                (true, None) => out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor),
+                (true, Some(bias)) => {
+                    let sums = sums.iter().zip(&bias[columns.clone()]);
+                    out.iter_mut().zip(sums).for_each(|(o, (s, b))| *o = s * factor + b);
+                }
+            }
+        }
+    }
+}

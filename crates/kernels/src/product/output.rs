@@ -1,0 +1,98 @@
+//! A matrix that many threads fill, each its own rectangles.
+//!
+//! `unsafe` stands here for that: slices cannot express a range of columns.
+
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Some rows and columns of a row-major matrix, which nobody else has.
+pub(crate) struct Rectangle<'a> {
+    /// The matrix's first value.
+    values: *mut f32,
+    /// Columns of the matrix.
+    stride: usize,
+    /// Which rows these are.
+    pub(crate) rows: Range<usize>,
+    /// Which columns these are.
+    pub(crate) columns: Range<usize>,
+    whole: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: rectangles of one matrix do not overlap, so each is as a `&mut` of its own.
+unsafe impl Send for Rectangle<'_> {}
+
+impl Rectangle<'_> {
+    /// Columns `columns` of `row`, both counted in the matrix.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(self.rows.contains(&row));
+        assert!(self.columns.start <= columns.start && columns.end <= self.columns.end);
+        // SAFETY: the rectangle lies inside the borrowed matrix and has no other owner; the range lies inside it.
+        unsafe {
+            let first = self.values.add(row * self.stride + columns.start);
+            std::slice::from_raw_parts_mut(first, columns.len())
+        }
+    }
+}
+
+/// Where a matrix begins, for threads to compute their rectangles from.
+#[derive(Clone, Copy)]
+struct Start(*mut f32);
+
+// SAFETY: the pointer is only handed on inside rectangles, which do not overlap.
+unsafe impl Send for Start {}
+// SAFETY: as above.
+unsafe impl Sync for Start {}
+
+impl Start {
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Cuts `matrix`, `[rows, columns]`, into rectangles of at most `tall` rows and `wide` columns, those of a column range
+/// one after another.
+pub(crate) fn rectangles(
+    matrix: &mut [f32],
+    columns: usize,
+    (tall, wide): (usize, usize),
+) -> impl IndexedParallelIterator<Item = Rectangle<'_>> {
+    assert!(columns > 0 && matrix.len() % columns == 0 && tall > 0 && wide > 0);
+    let rows = matrix.len() / columns;
+    let (down, across) = (rows.div_ceil(tall), columns.div_ceil(wide));
+    let start = Start(matrix.as_mut_ptr());
+    (0..down * across).into_par_iter().map(move |i| {
+        let (row, column) = (i % down.max(1) * tall, i / down.max(1) * wide);
+        Rectangle {
+            values: start.get(),
+            stride: columns,
+            rows: row..(row + tall).min(rows),
+            columns: column..(column + wide).min(columns),
+            whole: PhantomData,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectangles_cover_a_matrix_once() {
+        for (rows, columns, tall, wide) in [(0, 3, 2, 2), (5, 7, 2, 3), (4, 4, 4, 4), (1, 9, 8, 1)]
+        {
+            let mut matrix = vec![0f32; rows * columns];
+            rectangles(&mut matrix, columns, (tall, wide)).for_each(|mut part| {
+                for row in part.rows.clone() {
+                    let columns = part.columns.clone();
+                    part.row(row, columns).iter_mut().for_each(|v| *v += 1.0);
+                }
+            });
+            assert!(matrix.iter().all(|v| *v == 1.0), "{rows}x{columns} by {tall}x{wide}");
+        }
+    }
+}

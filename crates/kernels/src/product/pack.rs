@@ -1,0 +1,252 @@
+//! Values into the forms that products take: rows into tiles, columns into panels.
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::tile::{LEFT_GROUP, RIGHT_GROUP};
+use super::{GROUP, Kind, WIDE, heights};
+use crate::rows::Source;
+use crate::simd::{Level, Simd, Work};
+
+/// The nearest bfloat16, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn bf16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) | 0x40 } else { rounded }
+}
+
+/// Two values as one unit.
+#[inline(always)]
+pub(crate) fn bf16_pair(low: f32, high: f32) -> u32 {
+    bf16_bits(low) | (bf16_bits(high) << 16)
+}
+
+/// The left side of a product: rows in tiles.
+pub(crate) struct Rows {
+    pub(crate) kind: Kind,
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+    /// Tiles of `tallest` rows but for the last ones, unit by unit.
+    units: Vec<u32>,
+    /// What int8 rows are multiplied by.
+    pub(crate) scales: Vec<f32>,
+    /// The height of full tiles.
+    tallest: usize,
+}
+
+impl Rows {
+    /// Packs `rows` rows of `width` values from `source`.
+    pub(crate) fn pack(
+        level: Level,
+        kind: Kind,
+        (rows, width): (usize, usize),
+        source: &impl Source,
+    ) -> Self {
+        let tallest = level.run(Tallest(kind));
+        let depth = kind.left_units(width);
+        let mut units = vec![0u32; rows * depth];
+        let mut scales = vec![0f32; if kind == Kind::Int8 { rows } else { 0 }];
+        let scale_chunks: Vec<&mut [f32]> = match kind {
+            Kind::Int8 => scales.chunks_mut(tallest).collect(),
+            _ => (0..rows.div_ceil(tallest)).map(|_| [].as_mut_slice()).collect(),
+        };
+        let chunks = units.par_chunks_mut((tallest * depth).max(1)).zip(scale_chunks);
+        chunks.enumerate().for_each_init(
+            || vec![0f32; width],
+            |row, (i, (units, scales))| {
+                level.run(PackTiles { kind, first: i * tallest, units, scales, row, source })
+            },
+        );
+        Self { kind, rows, width, units, scales, tallest }
+    }
+
+    /// The tiles of `rows`, which begin at a full one: first row, height, and units.
+    pub(crate) fn tiles(
+        &self,
+        rows: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (usize, usize, &[u32])> {
+        let depth = self.kind.left_units(self.width);
+        heights(rows.len(), self.tallest).map(move |(first, height)| {
+            let first = rows.start + first;
+            (first, height, &self.units[first * depth..][..height * depth])
+        })
+    }
+
+    /// The height of full tiles.
+    pub(crate) fn tallest(&self) -> usize {
+        self.tallest
+    }
+}
+
+struct Tallest(Kind);
+
+impl Work for Tallest {
+    type Out = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        if self.0 == Kind::Int8 { S::ROWS_BLOCKS } else { S::ROWS }
+    }
+}
+
+/// Packs the rows of one full tile, or of the smaller ones at the end.
+struct PackTiles<'a, T> {
+    kind: Kind,
+    first: usize,
+    units: &'a mut [u32],
+    scales: &'a mut [f32],
+    row: &'a mut [f32],
+    source: &'a T,
+}
+
+impl<T: Source> Work for PackTiles<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let depth = self.kind.left_units(self.row.len());
+        let rows = self.units.len() / depth.max(1);
+        for (first, height) in heights(rows, rows) {
+            let units = &mut self.units[first * depth..][..height * depth];
+            for i in 0..height {
+                self.source.row(simd, self.first + first + i, self.row);
+                let units = &mut units[i..];
+                let row = PackRow { kind: self.kind, row: self.row, stride: height, units };
+                let scale = simd.call(row);
+                if let Some(to) = self.scales.get_mut(first + i) {
+                    *to = scale;
+                }
+            }
+        }
+    }
+}
+
+/// Packs one row; the result is its scale.
+struct PackRow<'a> {
+    kind: Kind,
+    row: &'a [f32],
+    stride: usize,
+    units: &'a mut [u32],
+}
+
+impl Work for PackRow<'_> {
+    type Out = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f32 {
+        match self.kind {
+            Kind::F32 => pack_f32(self.row, self.stride, self.units),
+            Kind::Bf16 => pack_bf16(self.row, self.stride, self.units),
+            Kind::Int8 => return pack_int8(self.row, self.stride, self.units),
+        }
+        1.0
+    }
+}
+
+/// Packs one row of `kind`, which has no scale, by itself.
+#[inline(always)]
+pub(crate) fn row(kind: Kind, row: &[f32], units: &mut [u32]) {
+    if kind == Kind::Bf16 { pack_bf16(row, 1, units) } else { pack_f32(row, 1, units) }
+}
+
+#[inline(always)]
+fn pack_f32(row: &[f32], stride: usize, units: &mut [u32]) {
+    for (value, unit) in row.iter().zip(units.iter_mut().step_by(stride)) {
+        *unit = value.to_bits();
+    }
+}
+
+#[inline(always)]
+fn pack_bf16(row: &[f32], stride: usize, units: &mut [u32]) {
+    let mut pairs = row.chunks_exact(2);
+    let mut units = units.iter_mut().step_by(stride);
+    for (pair, unit) in (&mut pairs).zip(&mut units) {
+        *unit = bf16_pair(pair[0], pair[1]);
+    }
+    if let (Some(last), Some(unit)) = (pairs.remainder().first(), units.next()) {
+        *unit = bf16_bits(*last);
+    }
+}
+
+/// Quantises a row with one scale, which is returned.
+#[inline(always)]
+fn pack_int8(row: &[f32], stride: usize, units: &mut [u32]) -> f32 {
+    let peak = largest(row);
+    // A row of zeros stays one. NaN and infinity are kept by the scale: the product shows them.
+    let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+    let mut quantised = [0i8; GROUP];
+    for (group, units) in row.chunks(GROUP).zip(units.chunks_mut(LEFT_GROUP * stride)) {
+        quantised[group.len()..].fill(0);
+        let mut sum = 0;
+        for (value, q) in group.iter().zip(&mut quantised) {
+            *q = (value * inverse).round_ties_even() as i8;
+            sum += i32::from(*q);
+        }
+        units[0] = (-128 * sum) as u32;
+        for (four, unit) in
+            quantised.chunks_exact(4).zip(units[stride..].iter_mut().step_by(stride))
+        {
+            *unit = u32::from_le_bytes([four[0], four[1], four[2], four[3]].map(|v| v as u8));
+        }
+    }
+    peak / 127.0
+}
+
+/// The largest absolute value; not a number if one is.
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [0u32; 16];
+    let mut chunks = row.chunks_exact(16);
+    // Without their signs, float32 bit patterns are ordered as their values, NaN above all.
+    let size = |v: f32| v.to_bits() & 0x7fff_ffff;
+    for chunk in &mut chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = (*lane).max(size(*value));
+        }
+    }
+    let rest = chunks.remainder().iter().map(|v| size(*v));
+    f32::from_bits(lanes.into_iter().chain(rest).max().unwrap_or(0))
+}
+
+/// Packs up to [`WIDE`] columns of a product's right side, each given as a run of values, into one panel of `kind`.
+/// Columns that are missing are zero.
+#[inline(always)]
+pub(crate) fn panel<'a>(kind: Kind, columns: impl Iterator<Item = &'a [f32]>, panel: &mut [u32]) {
+    for (column, values) in columns.enumerate() {
+        match kind {
+            Kind::F32 => pack_f32(values, WIDE, &mut panel[column..]),
+            Kind::Bf16 => pack_bf16(values, WIDE, &mut panel[column..]),
+            Kind::Int8 => {
+                for (group, to) in values.chunks(GROUP).zip(panel.chunks_exact_mut(RIGHT_GROUP)) {
+                    quantise_group(group, column, to);
+                }
+            }
+        }
+    }
+}
+
+/// Quantises up to [`GROUP`] values as Q8_0 does.
+#[inline(always)]
+fn quantise_group(group: &[f32], column: usize, to: &mut [u32]) {
+    let scale = f16::from_f32(largest(group) / 127.0);
+    let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+    let mut values = [0i8; GROUP];
+    for (value, to) in group.iter().zip(&mut values) {
+        *to = (value * inverse).round_ties_even() as i8;
+    }
+    set_group(scale, &values, column, to);
+}
+
+/// Puts a group of int8 values and its scale into its column of a panel's group.
+#[inline(always)]
+pub(crate) fn set_group(scale: f16, values: &[i8; GROUP], column: usize, to: &mut [u32]) {
+    let (scales, units) = to.split_at_mut(WIDE / 2);
+    let shift = 16 * (column % 2);
+    let scale_unit = &mut scales[column / 2];
+    *scale_unit = *scale_unit & !(0xffff << shift) | u32::from(scale.to_bits()) << shift;
+    for (four, unit) in values.chunks_exact(4).zip(units[column..].iter_mut().step_by(WIDE)) {
+        let four = [four[0], four[1], four[2], four[3]];
+        *unit = u32::from_le_bytes(four.map(|v| (v as u8) ^ 0x80));
+    }
+}
