@@ -105,9 +105,8 @@ class Server(Process):
         return f"http://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        listen = ["--listen", f"127.0.0.1:{self.port}"]
-        if self.tls_port:
-            listen += ["--tls-listen", f"127.0.0.1:{self.tls_port}"]
+        tls = f"127.0.0.1:{self.tls_port}" if self.tls_port else "off"
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--tls-listen", tls]
         return [BINARY, "serve", *listen, "--data-dir", self.data, *self.flags]
 
     def start(self) -> "Server":

@@ -1,9 +1,10 @@
 """Kills servers and workers at random points, as `kill -9` does, and then checks every request that was accepted.
 
-    python tests/crash/crash.py [--rounds 10] [--seed N] [--postgres]
+    python tests/crash/crash.py [--rounds 10] [--seed N] [--postgres] [--engine-sleep-ms MS]
 
 By default one server with its worker is killed, on SQLite and a folder. With --postgres there are two API nodes and three
-workers on a PostgreSQL and an S3-compatible server, and each round kills one of each. The promises:
+workers on a PostgreSQL and an S3-compatible server, and each round kills one of each. With --engine-sleep-ms the engine sleeps
+instead of drawing, so that many more requests meet each kill. The promises:
 
 - whatever was answered with an id ends, exactly once: as completed, failed or cancelled, and never differently when asked again;
 - only what was cancelled ends as cancelled, only what must not be tried again ends because its worker was lost;
@@ -101,16 +102,16 @@ class Receiver:
 class Site:
     """The processes of one installation."""
 
-    def __init__(self, folder: pathlib.Path, on_postgres: bool, database: str = "", endpoint: str = ""):
-        common = ["--lease-seconds", str(LEASE_SECONDS)]
+    def __init__(self, folder: pathlib.Path, engine: list[str], database: str = "", endpoint: str = ""):
+        common = ["--lease-seconds", str(LEASE_SECONDS), *engine]
         api = ["--allow-private", *common]
-        if not on_postgres:
+        if not database:
             self.apis = [Server(folder / "node", *api, tls=False)]
             self.workers = []
             return
         shared = ["--database-url", database, "--storage", f"s3://{S3_BUCKET}"]
         secrets = {
-            "AWS_ENDPOINT": endpoint,
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": S3_KEY,
             "AWS_SECRET_ACCESS_KEY": S3_SECRET,
             "AWS_REGION": "local",
@@ -334,6 +335,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--seed", type=int, default=random.randrange(1 << 31))
     arguments.add_argument("--postgres", action="store_true")
+    arguments.add_argument("--engine-sleep-ms", type=int)
     asked = arguments.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="zoetrope-crash-"))
     begun = time.monotonic()
@@ -341,7 +343,8 @@ def main() -> int:
         shared = {}
         if asked.postgres:
             shared = {"database": stack.enter_context(postgres()), "endpoint": stack.enter_context(bucket())}
-        site = Site(folder, asked.postgres, **shared)
+        engine = [] if asked.engine_sleep_ms is None else ["--engine-sleep-ms", str(asked.engine_sleep_ms)]
+        site = Site(folder, engine, **shared)
         harness = Harness(site, asked.seed)
         try:
             harness.run(asked.rounds)
