@@ -14,7 +14,7 @@ pub struct FileRow {
     pub owner: String,
     /// The request that made it.
     pub request: Option<String>,
-    /// Bytes.
+    /// Bytes; -1 while they are still to come.
     pub size: i64,
     /// Milliseconds since 1970.
     pub created_ms: i64,
@@ -34,6 +34,24 @@ impl Queue {
             .bind(file.expires_ms);
         query.execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// Takes the name of a file whose bytes are still to come, until `until_ms`; whether it was free. So of two who send
+    /// the same file at once only one does.
+    pub async fn reserve_file(&self, file: &FileRow, until_ms: i64) -> Result<bool> {
+        let query = sqlx::query(sql::RESERVE_FILE)
+            .bind(&file.name)
+            .bind(&file.owner)
+            .bind(file.created_ms)
+            .bind(until_ms);
+        Ok(query.execute(&self.pool).await?.rows_affected() > 0)
+    }
+
+    /// The bytes of a reserved file are there; `false` if the time for them was over.
+    pub async fn fill_file(&self, file: &FileRow) -> Result<bool> {
+        let query =
+            sqlx::query(sql::FILL_FILE).bind(file.size).bind(file.expires_ms).bind(&file.name);
+        Ok(query.execute(&self.pool).await?.rows_affected() > 0)
     }
 
     /// The file called `name`.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use zoetrope_jobs::{Key, Scope};
 
 use crate::answer::Failure;
+use crate::keys::ID_CHARACTERS;
 use crate::state::App;
 use crate::token::Grant;
 
@@ -33,12 +34,23 @@ impl Caller {
     }
 }
 
-/// Who sent `headers`. A token in the query admits to `app`, owner and alias of an endpoint.
+/// What a caller wants, as far as tokens are concerned: each opens one thing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose<'a> {
+    /// To call this application, owner and alias of an endpoint.
+    Application(&'a str),
+    /// To upload files.
+    Upload,
+    /// Everything else: for keys alone.
+    Account,
+}
+
+/// Who sent `headers`; tokens may come in the query too.
 pub(crate) async fn caller(
     app: &App,
     headers: &HeaderMap,
     query_token: Option<&str>,
-    application: Option<&str>,
+    purpose: Purpose<'_>,
 ) -> Result<Caller, Failure> {
     let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let credential = sent.and_then(|text| {
@@ -48,7 +60,7 @@ pub(crate) async fn caller(
     let credential = query_token.or(credential);
     if let Some(credential) = credential {
         if let Some(claims) = app.signer.check(credential, app.now_ms()) {
-            return by_token(app, claims.owner, &claims.grant, application).await;
+            return by_token(app, claims.owner, &claims.grant, purpose).await;
         }
         if let Some(key) = key(app, credential).await? {
             return Ok(Caller {
@@ -62,14 +74,14 @@ pub(crate) async fn caller(
     if !app.settings.keys_required {
         return Ok(local(app));
     }
-    let detail = match (credential, application) {
+    let detail = match (credential, purpose) {
         (Some(_), _) => {
             "This key or token is not known here, was revoked, or its time is over".into()
         }
-        (None, Some(id)) => {
+        (None, Purpose::Application(id)) => {
             format!("Cannot access application \"{id}\". Send a key: Authorization: Key ID:SECRET")
         }
-        (None, None) => "Authorization header is required: Authorization: Key ID:SECRET".into(),
+        (None, _) => "Authorization header is required: Authorization: Key ID:SECRET".into(),
     };
     Err(Failure::new(StatusCode::UNAUTHORIZED, detail))
 }
@@ -86,14 +98,14 @@ async fn by_token(
     app: &App,
     owner: String,
     grant: &Grant,
-    application: Option<&str>,
+    purpose: Purpose<'_>,
 ) -> Result<Caller, Failure> {
-    let admitted = match (grant, application) {
-        (Grant::Apps(apps), Some(id)) => {
+    let admitted = match (grant, purpose) {
+        (Grant::Apps(apps), Purpose::Application(id)) => {
             let alias = id.split('/').nth(1).unwrap_or(id);
             apps.iter().any(|app| app == id || app == alias)
         }
-        (Grant::Uploads, None) => true,
+        (Grant::Uploads, Purpose::Upload) => true,
         _ => false,
     };
     if !admitted {
@@ -126,6 +138,10 @@ async fn key(app: &App, credential: &str) -> Result<Option<Key>, Failure> {
 
 /// The key called `id`, unless it was revoked.
 async fn row(app: &App, id: &str) -> Result<Option<Key>, Failure> {
+    // What cannot be an id is not asked for, and not remembered.
+    if id.len() != ID_CHARACTERS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
     let known = || app.keys.lock().expect("nothing panics while it is held").get(id).cloned();
     if let Some((key, at)) = known().filter(|(_, at)| at.elapsed() < KEY_FRESH) {
         let _ = at;

@@ -16,7 +16,7 @@ use zoetrope_files::Name;
 use zoetrope_jobs::FileRow;
 
 use crate::answer::{Failure, json_answer};
-use crate::auth::caller;
+use crate::auth::{Purpose, caller};
 use crate::extract::{Asked, Small};
 use crate::fal::lifecycle;
 use crate::state::App;
@@ -25,6 +25,7 @@ use crate::token::{Claims, Grant};
 
 /// A part of a multipart upload: clients send 10 MiB.
 const PART_BYTES_MAX: usize = 64 << 20;
+const PART_BYTES_MIN: u64 = 5 << 20;
 /// Parts of one upload.
 const PARTS_MAX: u32 = 10_000;
 /// How long a file's bytes may stop coming.
@@ -60,7 +61,7 @@ async fn serve(
         || Failure::new(StatusCode::NOT_FOUND, "There is no such file, or its time is over");
     let name = Name::parse(&format!("{id}/{name}")).ok_or_else(missing)?;
     let row = app.settings.queue.file(name.as_str()).await?.ok_or_else(missing)?;
-    if row.expires_ms.is_some_and(|at| at <= app.now_ms()) {
+    if row.size < 0 || row.expires_ms.is_some_and(|at| at <= app.now_ms()) {
         return Err(missing());
     }
     let tag = format!("\"{}\"", &name.as_str()[..name.as_str().find('/').unwrap_or(0)]); // a name is filled once
@@ -157,7 +158,7 @@ async fn begin_multipart(
 
 /// The file that an upload's headers announce.
 async fn announced(app: &App, headers: &HeaderMap) -> Result<(Name, FileRow), Failure> {
-    let caller = caller(app, headers, None, None).await?;
+    let caller = caller(app, headers, None, Purpose::Upload).await?;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let content_type = text("content-type").unwrap_or("application/octet-stream");
     let name = name_for(text("x-fal-file-name").unwrap_or("file"), content_type);
@@ -167,7 +168,7 @@ async fn announced(app: &App, headers: &HeaderMap) -> Result<(Name, FileRow), Fa
         request: None,
         size: 0,
         created_ms: app.now_ms(),
-        expires_ms: lifecycle::seconds(headers)?.map(|s| app.now_ms() + 1000 * s as i64),
+        expires_ms: Some(lifecycle::of_upload(app, headers)?),
     };
     Ok((name, row))
 }
@@ -210,12 +211,6 @@ async fn granted(app: &App, token: &str) -> Result<(Name, FileRow), Failure> {
     };
     let claims = app.signer.check(token, app.now_ms()).ok_or_else(refused)?;
     let Grant::File { name, expires_ms } = claims.grant else { return Err(refused()) };
-    if app.settings.queue.file(&name).await?.is_some() {
-        return Err(Failure::new(
-            StatusCode::CONFLICT,
-            "This file was uploaded before; begin a new upload",
-        ));
-    }
     let row = FileRow {
         name: name.clone(),
         owner: claims.owner,
@@ -225,6 +220,11 @@ async fn granted(app: &App, token: &str) -> Result<(Name, FileRow), Failure> {
         expires_ms,
     };
     Ok((Name::parse(&name).ok_or_else(refused)?, row))
+}
+
+fn taken() -> Failure {
+    let detail = "This file was uploaded before, or is at this moment; begin a new upload";
+    Failure::new(StatusCode::CONFLICT, detail)
 }
 
 /// JavaScript's `PUT` of a whole file; the address is the secret.
@@ -238,8 +238,9 @@ async fn fill(
     Ok(Json(json!({"file_size": size})))
 }
 
-/// Stores a body and remembers it.
+/// Stores a body under a name that nobody else fills meanwhile.
 async fn receive(app: &App, name: &Name, row: FileRow, body: Body) -> Result<u64, Failure> {
+    let reserved = Reserved::of(app, row).await?;
     let most = app.settings.upload_bytes_max;
     let stream = stream::unfold(body.into_data_stream(), |mut parts| async move {
         match tokio::time::timeout(SILENCE, parts.next()).await {
@@ -247,18 +248,52 @@ async fn receive(app: &App, name: &Name, row: FileRow, body: Body) -> Result<u64
             Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), parts)),
         }
     });
-    let size = app
-        .settings
-        .store
-        .put_stream(name, Box::pin(stream), most)
-        .await
-        .map_err(|e| unstored(&e, most))?;
-    let kept = app.settings.queue.insert_file(&FileRow { size: size as i64, ..row }).await;
-    if let Err(error) = kept {
-        let _ = app.settings.store.delete(name).await; // without a row nobody would find it
-        return Err(error.into());
-    }
+    let stored = app.settings.store.put_stream(name, Box::pin(stream), most).await;
+    let size = stored.map_err(|e| unstored(&e, most))?;
+    reserved.filled(name, size).await?;
     Ok(size)
+}
+
+/// A name that is taken for bytes which are still to come; free again if they do not.
+struct Reserved {
+    app: App,
+    row: Option<FileRow>,
+}
+
+impl Reserved {
+    async fn of(app: &App, row: FileRow) -> Result<Self, Failure> {
+        let until_ms = app.now_ms() + UPLOAD_MS;
+        match app.settings.queue.reserve_file(&row, until_ms).await? {
+            true => Ok(Self { app: app.clone(), row: Some(row) }),
+            false => Err(taken()),
+        }
+    }
+
+    async fn filled(mut self, name: &Name, size: u64) -> Result<(), Failure> {
+        let Some(row) = self.row.take() else { return Ok(()) };
+        let row = FileRow { size: size as i64, ..row };
+        let kept = self.app.settings.queue.fill_file(&row).await;
+        if let Ok(true) = kept {
+            return Ok(());
+        }
+        let _ = self.app.settings.store.delete(name).await; // without a row nobody would find it
+        match kept {
+            Ok(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "The upload took too long")),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let Some(row) = self.row.take() else { return };
+        let queue = self.app.settings.queue.clone();
+        self.app.beside(async move {
+            if let Err(error) = queue.forget_file(&row.name).await {
+                tracing::warn!(%error, "a broken upload's name stays taken for an hour");
+            }
+        });
+    }
 }
 
 fn unstored(error: &zoetrope_files::StoreError, most: u64) -> Failure {
@@ -286,6 +321,17 @@ async fn part(app: &App, token: &str, number: &str, body: Body) -> Result<(u32, 
         Failure::new(StatusCode::BAD_REQUEST, format!("Parts are numbered from 1 to {PARTS_MAX}"))
     })?;
     let (name, _) = granted(app, token).await?;
+    if app.settings.queue.file(name.as_str()).await?.is_some() {
+        return Err(taken());
+    }
+    // The parts before this one have at least so many bytes each, as S3 and both clients have it.
+    if u64::from(number - 1) * PART_BYTES_MIN >= app.settings.upload_bytes_max {
+        let detail = format!(
+            "The file has more than {} bytes, the most that is taken",
+            app.settings.upload_bytes_max
+        );
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
     let read = axum::body::to_bytes(body, PART_BYTES_MAX);
     let bytes: Bytes = match tokio::time::timeout(PART_TIMEOUT, read).await {
         Ok(Ok(bytes)) => bytes,
@@ -365,11 +411,16 @@ async fn complete(app: &App, token: &str, body: &[u8]) -> Result<Json<Value>, Fa
         Failure::new(StatusCode::BAD_REQUEST, format!("The list of parts cannot be read: {e}"))
     })?;
     let (name, row) = granted(app, token).await?;
+    if let Some(known) = app.settings.queue.file(name.as_str()).await?.filter(|f| f.size >= 0) {
+        // The answer was lost and the client asks again.
+        return Ok(Json(json!({"file_size": known.size})));
+    }
+    let reserved = Reserved::of(app, row).await?;
     let parts: Vec<(u32, String)> =
         list.parts.into_iter().map(|p| (p.part_number, p.e_tag)).collect();
     let most = app.settings.upload_bytes_max;
-    let size =
-        app.settings.store.join(&name, &parts, most).await.map_err(|e| unstored(&e, most))?;
-    app.settings.queue.insert_file(&FileRow { size: size as i64, ..row }).await?;
+    let joined = app.settings.store.join(&name, &parts, most).await;
+    let size = joined.map_err(|e| unstored(&e, most))?;
+    reserved.filled(&name, size).await?;
     Ok(Json(json!({"file_size": size})))
 }

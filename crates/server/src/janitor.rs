@@ -1,15 +1,18 @@
 //! Keeping house: lost workers' requests go back, late ones end, old ones and their files go.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use zoetrope_files::{Name, Store};
 use zoetrope_jobs::{Queue, Request};
 
+use crate::files::UPLOAD_MS;
 use crate::state::App;
 
 /// Between two rounds; a start deadline is missed by at most this.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks for unfinished uploads.
+const ABANDON_PAUSE: Duration = Duration::from_secs(3600);
 /// Files deleted in one round.
 const FILES_AT_ONCE: i64 = 100;
 
@@ -37,14 +40,29 @@ pub async fn forget(
 
 /// Sweeps until `stop` holds true. Several nodes may do it at once. Requests are forgotten `keep_ms` after their end.
 pub async fn keep_house(app: App, keep_ms: i64, mut stop: watch::Receiver<bool>) {
+    let mut abandoned: Option<Instant> = None;
     while !*stop.borrow() {
         if let Err(error) = round(&app, keep_ms).await {
             tracing::warn!(%error, "keeping house failed; trying again");
+        }
+        if abandoned.is_none_or(|at| at.elapsed() > ABANDON_PAUSE) {
+            abandon(&app).await;
+            abandoned = Some(Instant::now());
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             _ = stop.changed() => {}
         }
+    }
+}
+
+/// Deletes the parts of uploads that nobody can finish any more.
+async fn abandon(app: &App) {
+    let before = SystemTime::now() - 2 * Duration::from_millis(UPLOAD_MS as u64);
+    match app.settings.store.abandon_before(before).await {
+        Ok(0) => {}
+        Ok(parts) => tracing::info!(parts, "parts of unfinished uploads were deleted"),
+        Err(error) => tracing::warn!(%error, "unfinished uploads could not be looked for"),
     }
 }
 
@@ -62,7 +80,9 @@ async fn round(app: &App, keep_ms: i64) -> zoetrope_jobs::Result<()> {
         };
         match deleted {
             Ok(()) => queue.forget_file(&name).await?,
-            Err(error) => tracing::warn!(file = %name, %error, "an old file could not be deleted"),
+            Err(error) => {
+                tracing::warn!(file = name.get(..8), %error, "an old file could not be deleted")
+            }
         }
     }
     metrics::gauge!("zoetrope_queue_depth").set(queue.queued().await? as f64);

@@ -5,9 +5,12 @@ use zoetrope_jobs::{Key, Scope};
 
 use crate::token::random_hex;
 
+/// Of a key's public half, in hexadecimal.
+pub(crate) const ID_CHARACTERS: usize = 16;
+
 /// A new key: its row, and the text that its owner keeps, `id:secret`. The secret is nowhere else.
 pub fn make(alias: &str, scope: Scope, concurrency_max: i64, now_ms: i64) -> (Key, String) {
-    let (id, secret) = (random_hex(8), random_hex(24));
+    let (id, secret) = (random_hex(ID_CHARACTERS / 2), random_hex(24));
     let text = format!("{id}:{secret}");
     let (alias, hash) = (alias.into(), hash(&secret));
     (Key { id, alias, hash, scope, concurrency_max, created_ms: now_ms, revoked_ms: None }, text)

@@ -12,6 +12,7 @@ mod files;
 mod janitor;
 pub mod keys;
 pub mod listen;
+mod local;
 pub mod metrics;
 mod own;
 mod state;

@@ -12,7 +12,7 @@ use zoetrope_api::fal::{ENDPOINTS, Endpoint, llms, schema};
 use zoetrope_jobs::Scope;
 
 use crate::answer::{Failure, json_answer};
-use crate::auth::caller;
+use crate::auth::{Purpose, caller};
 use crate::extract;
 use crate::state::App;
 use crate::surface::Origin;
@@ -59,7 +59,7 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
-    let caller = caller(&app, &headers, None, None).await?;
+    let caller = caller(&app, &headers, None, Purpose::Account).await?;
     if caller.scope != Scope::Admin {
         return Err(Failure::new(StatusCode::FORBIDDEN, "Metrics are for keys of scope admin"));
     }

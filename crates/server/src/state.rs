@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use zoetrope_api::fal::Endpoint;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Key, Queue};
 
+use crate::extract::HELD_MIB_MAX;
 use crate::token::Signer;
 
 /// How the server is set up.
@@ -33,6 +36,10 @@ pub struct Settings {
     pub prices: HashMap<String, f64>,
     /// Milliseconds since 1970.
     pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Milliseconds that uploads live where nobody said otherwise.
+    pub keep_ms: i64,
+    /// Holds true once the server is to stop.
+    pub stop: watch::Receiver<bool>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
 }
@@ -45,6 +52,10 @@ pub struct App(Arc<Inner>);
 pub struct Inner {
     pub(crate) settings: Settings,
     pub(crate) signer: Signer,
+    /// Mebibytes of inputs that may still come into memory.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// What must end before the process does.
+    last: Mutex<JoinSet<()>>,
     pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
 }
 
@@ -52,13 +63,50 @@ impl App {
     /// Prepares what all nodes share.
     pub async fn open(settings: Settings) -> zoetrope_jobs::Result<Self> {
         let signer = Signer::of(&settings.queue).await?;
-        Ok(Self(Arc::new(Inner { settings, signer, keys: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            settings,
+            signer,
+            bodies: Arc::new(Semaphore::new(HELD_MIB_MAX)),
+            last: Mutex::default(),
+            keys: Mutex::default(),
+        })))
     }
 
     /// Dollars a megapixel of the endpoint `id`.
     pub(crate) fn price(&self, id: &str) -> Option<f64> {
         let configured = self.settings.prices.get(id).copied();
         configured.or_else(|| Some(Endpoint::find(id)?.price_per_megapixel))
+    }
+
+    /// Whether the server is to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.settings.stop.borrow()
+    }
+
+    /// Ends once the server is to stop.
+    pub(crate) async fn stopping(&self) {
+        if self.settings.stop.clone().wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await; // whoever could say so has gone
+        }
+    }
+
+    /// Does `work` beside everything else; [`App::settle`] waits for it.
+    pub(crate) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut last = self.last.lock().expect("nothing panics while it is held");
+        while last.try_join_next().is_some() {}
+        last.spawn(work);
+    }
+
+    /// Waits for what must not be cut off, as cancelling what nobody waits for any more.
+    pub async fn settle(&self) {
+        let last = std::mem::take(&mut *self.last.lock().expect("nothing panics while it is held"));
+        last.join_all().await;
+    }
+
+    /// Where this server is known to be.
+    pub(crate) fn addresses(&self) -> Vec<&str> {
+        let public = self.settings.public_url.as_deref();
+        std::iter::once(self.settings.address.as_str()).chain(public).collect()
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

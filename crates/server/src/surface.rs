@@ -1,11 +1,12 @@
 //! Which of fal's hosts a request was meant for, by its name or by a prefix, and how this server is reached from there.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -13,7 +14,8 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::answer::{Failure, REQUEST_ID};
-use crate::listen::{Secure, Via};
+use crate::listen::{Local, Secure, Via};
+use crate::local::{is_local, is_own_page};
 use crate::state::App;
 use crate::{cors, fal, files, own};
 
@@ -59,7 +61,7 @@ pub fn app(state: App) -> Router {
         .fallback(dispatch)
         .layer(DefaultBodyLimit::disable()) // each route sets its own
         .with_state(routers)
-        .layer(cors::layer(state.settings.keys_required))
+        .layer(cors::layer(&state))
         .layer(CatchPanicLayer::custom(panicked))
 }
 
@@ -116,7 +118,8 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
         Via::Direct => host_of(&request),
     };
     check_name(app, &host)?;
-    let direct = Place::direct(app, &host, secure);
+    let local = request.extensions().get::<Local>().map(|local| local.0);
+    let direct = Place::direct(app, &host, secure, local);
     let (surface, path, origin) = if request.uri().path().trim_end_matches('/') == "/api/fal/proxy"
     {
         let target = proxied(request.headers())?;
@@ -138,6 +141,7 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
             }
         }
     };
+    check_page(app, &request, surface)?;
     *request.uri_mut() = relative(&path)?;
     request.extensions_mut().insert(origin);
     let router = match surface {
@@ -151,8 +155,11 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
     Ok(router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
 }
 
-/// The path alone: whether an address came with its host or not makes no difference from here on.
+/// The path alone, without a slash at its end: whether an address came with them makes no difference from here on.
 fn relative(path: &str) -> Result<Uri, Failure> {
+    let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+    let path = format!("/{}", path.trim_matches('/'));
+    let path = query.map_or(path.clone(), |query| format!("{path}?{query}"));
     path.parse().map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "The path cannot be read"))
 }
 
@@ -188,17 +195,8 @@ fn named(host: &str) -> Option<Surface> {
 /// own here.
 fn check_name(app: &App, host: &str) -> Result<(), Failure> {
     let name = bare(host);
-    let ours = |url: &str| {
-        Url::parse(url).ok().and_then(|url| url.host_str().map(|h| h == name)).unwrap_or(false)
-    };
-    let loopback = name == "localhost"
-        || name.ends_with(".localhost")
-        || name == "[::1]"
-        || name.starts_with("127.");
-    let known = loopback
-        || named(host).is_some()
-        || ours(&app.settings.address)
-        || app.settings.public_url.as_deref().is_some_and(ours);
+    let ours = |url: &&str| Url::parse(url).is_ok_and(|url| url.host_str() == Some(name));
+    let known = is_local(name) || named(host).is_some() || app.addresses().iter().any(ours);
     if app.settings.keys_required || known || name.is_empty() {
         return Ok(());
     }
@@ -206,6 +204,30 @@ fn check_name(app: &App, host: &str) -> Result<(), Failure> {
         "`{name}` is no name of this server; without keys it answers on localhost only. Set public_url, or create keys"
     );
     Err(Failure::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Without keys a page of somebody else, open in this machine's browser, could ask for anything, though it may not read the
+/// answer: a request that comes from one is refused, whatever it is. Files are known by their names alone, and the server's own
+/// pages change nothing. Programs outside browsers send neither header.
+fn check_page(app: &App, request: &Request, surface: Surface) -> Result<(), Failure> {
+    let harmless = matches!(surface, Surface::Cdn | Surface::Own)
+        && matches!(*request.method(), Method::GET | Method::HEAD);
+    if app.settings.keys_required || harmless {
+        return Ok(());
+    }
+    let text = |name: &str| request.headers().get(name).map(|value| value.to_str());
+    let foreign = match text("origin") {
+        Some(Ok(origin)) => !is_own_page(origin, &app.addresses()),
+        Some(Err(_)) => true,
+        None => text("sec-fetch-site").is_some_and(|site| matches!(site, Ok("cross-site"))),
+    };
+    match foreign {
+        true => Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "Pages of other sites may not call a server without keys; serve the page from localhost, or create keys",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Where a call through the proxy route was meant to go.
@@ -251,15 +273,19 @@ struct Place {
 }
 
 impl Place {
-    fn direct(app: &App, host: &str, secure: bool) -> Self {
+    fn direct(app: &App, host: &str, secure: bool, local: Option<SocketAddr>) -> Self {
         let scheme = if secure { "https" } else { "http" };
-        let base = match host.is_empty() || named(host).is_some() {
-            true => app.settings.address.clone(),
-            false => format!("{scheme}://{host}"),
-        };
         let public = app.settings.public_url.clone();
+        let is_public =
+            |url: &String| Url::parse(url).is_ok_and(|url| url.host_str() == Some(bare(host)));
+        let base = match public.as_ref().filter(|url| is_public(url)) {
+            // Whoever ends TLS in front of this server leaves no trace of it.
+            Some(url) => url.clone(),
+            None if host.is_empty() || named(host).is_some() => app.settings.address.clone(),
+            None => format!("{scheme}://{host}"),
+        };
         let files = public.clone().unwrap_or_else(|| base.clone());
-        Self { base, files, fal_files: public.unwrap_or_else(|| app.settings.address.clone()) }
+        Self { base, files, fal_files: public.unwrap_or_else(|| plain(app, local)) }
     }
 
     /// For whoever wrote this server's address into the program.
@@ -276,6 +302,18 @@ impl Place {
             cdn: "https://v3.fal.media".into(),
             files: self.fal_files,
         }
+    }
+}
+
+/// The plain listener, at the address that a connection came in by: a program on another machine cannot reach this one's
+/// loopback.
+fn plain(app: &App, local: Option<SocketAddr>) -> String {
+    let address = &app.settings.address;
+    match (local, Url::parse(address).ok().and_then(|url| url.port())) {
+        (Some(local), Some(port)) if !local.ip().to_canonical().is_loopback() => {
+            format!("http://{}", SocketAddr::new(local.ip().to_canonical(), port))
+        }
+        _ => address.clone(),
     }
 }
 

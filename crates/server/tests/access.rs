@@ -2,6 +2,11 @@
 
 mod room;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use futures_util::stream;
 use room::{Room, Setup, TURBO};
 use serde_json::{Value, json};
 use zoetrope_jobs::Scope;
@@ -248,5 +253,125 @@ async fn what_shall_not_be_kept_is_in_no_history() {
         room.later(3_600_001);
         room.queue.sweep(i64::MAX / 2).await.unwrap();
         assert!(room.queue.request(&id).await.unwrap().is_none(), "the answer goes after an hour");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_can_do_nothing_without_keys() {
+    let room = Room::new().await;
+    let body = r#"{"prompt":"a"}"#;
+    let calls = [
+        ("POST", format!("/queue/{TURBO}")),
+        ("POST", format!("/{TURBO}")),
+        ("GET", format!("/{TURBO}?prompt=a")),
+        ("GET", format!("/{TURBO}/realtime")),
+        ("POST", "/files/upload".into()),
+        ("POST", "/storage/upload/initiate".into()),
+        ("DELETE", "/platform/v1/models/requests/1/payloads".into()),
+    ];
+    let foreign = [
+        ("origin", "https://evil.example"),
+        ("origin", "http://127.evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    for (method, uri) in &calls {
+        for header in foreign {
+            let answer = room.send(method, uri, &[header], body).await;
+            assert_eq!(answer.status, 403, "{method} {uri} {header:?}");
+        }
+    }
+    assert_eq!(room.queue.queued().await.unwrap(), 0);
+    let fine = [
+        ("origin", "http://localhost:3000"),
+        ("origin", "http://127.0.0.1:7860"),
+        ("sec-fetch-site", "same-site"),
+    ];
+    for header in fine {
+        let answer = room.send("POST", &format!("/queue/{TURBO}"), &[header], body).await;
+        assert_eq!(answer.status, 200, "{header:?}");
+    }
+    // A page of this machine's that the browser counts as another site, as localhost and 127.0.0.1 are.
+    let both = [("origin", "http://127.0.0.1:3000"), ("sec-fetch-site", "cross-site")];
+    assert_eq!(room.send("POST", &format!("/queue/{TURBO}"), &both, body).await.status, 200);
+    // A picture may be shown anywhere: its name is its key.
+    let missing = format!("/files/{}/a.png", "0".repeat(32));
+    assert_eq!(
+        room.send("GET", &missing, &[("sec-fetch-site", "cross-site")], "").await.status,
+        404
+    );
+    for host in ["127.evil.example", "127.0.0.1.evil.example:7860"] {
+        assert_eq!(room.send("GET", "/", &[("host", host)], "").await.status, 403, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_one_thing() {
+    let room = Room::with(keyed()).await;
+    let (_, key) = room.key(Scope::Api, 4).await;
+    let with_key = [("authorization", key.as_str())];
+    let uploads = room.send("POST", "/rest/storage/auth/token", &with_key, "{}").await;
+    let apps = json!({"allowed_apps": ["z-image"]}).to_string();
+    let apps = room.send("POST", "/rest/tokens/", &with_key, apps).await;
+    let uploads = format!("Bearer {}", uploads.json()["token"].as_str().unwrap());
+    let apps = format!("Bearer {}", apps.json().as_str().unwrap());
+    let input = r#"{"prompt": "a", "allowed_apps": ["z-image"]}"#;
+    let calls: [(&str, String, bool, bool); 7] = [
+        ("POST", format!("/queue/{TURBO}"), false, true),
+        ("POST", "/cdn/files/upload".into(), true, false),
+        ("POST", "/rest/storage/upload/initiate".into(), true, false),
+        ("POST", "/rest/tokens/".into(), false, false),
+        ("POST", "/rest/storage/auth/token".into(), false, false),
+        ("GET", "/platform/v1/models/requests/by-endpoint".into(), false, false),
+        ("GET", "/metrics".into(), false, false),
+    ];
+    for (method, uri, by_uploads, by_apps) in calls {
+        for (token, admitted) in [(&uploads, by_uploads), (&apps, by_apps)] {
+            let answer = room.send(method, &uri, &[("authorization", token)], input).await;
+            assert_eq!(answer.status == 200, admitted, "{method} {uri}: {answer:?}");
+            assert!(admitted || answer.status == 403, "{method} {uri}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_s_body_is_not_read() {
+    let room = Room::with(keyed()).await;
+    for uri in [format!("/queue/{TURBO}"), format!("/run/{TURBO}"), "/queue/fal-ai/none".into()] {
+        let read = Arc::new(AtomicBool::new(false));
+        let seen = read.clone();
+        let body = stream::once(async move {
+            seen.store(true, Ordering::Relaxed);
+            Ok::<_, std::io::Error>("{}")
+        });
+        let answer = room.send("POST", &uri, &[], Body::from_stream(body)).await;
+        assert!([401, 404].contains(&answer.status.as_u16()), "{uri}: {answer:?}");
+        assert!(!read.load(Ordering::Relaxed), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_ends_tls_addresses_are_the_public_ones() {
+    let public_url = Some("https://pictures.example".into());
+    let room = Room::with(Setup { public_url, ..Setup::default() }).await;
+    let headers = [("host", "pictures.example")];
+    let answer = room.send("POST", &format!("/queue/{TURBO}"), &headers, r#"{"prompt":"a"}"#).await;
+    let body = answer.json();
+    for field in ["status_url", "response_url", "cancel_url"] {
+        let url = body[field].as_str().unwrap();
+        assert!(url.starts_with("https://pictures.example/queue/"), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_methods_and_slashes_do_what_they_should() {
+    let room = Room::new().await;
+    for uri in [format!("/queue/{TURBO}"), format!("/run/{TURBO}")] {
+        let answer = room.send("DELETE", &uri, &[], r#"{"prompt":"a"}"#).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"), "{uri}");
+    }
+    assert_eq!(room.queue.queued().await.unwrap(), 0);
+    for uri in ["/rest/storage/upload/initiate/", "/rest/storage/auth/token/"] {
+        assert_eq!(room.post(uri, json!({})).await.status, 200, "{uri}");
     }
 }

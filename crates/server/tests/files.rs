@@ -2,6 +2,10 @@
 
 mod room;
 
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::{StreamExt, stream};
 use room::{Answer, Room, Setup, TURBO};
 use serde_json::json;
 
@@ -69,7 +73,7 @@ async fn a_file_goes_up_in_one_piece_and_comes_down_in_any() {
 
 #[tokio::test]
 async fn javascript_sends_parts() {
-    let room = Room::new().await;
+    let room = Room::with(Setup { upload_bytes_max: 20 << 20, ..Setup::default() }).await;
     let (upload, file) = initiate(&room, "initiate-multipart", &[]).await;
     let mut parts = Vec::new();
     for (number, bytes) in [(2, "world"), (1, "hello ")] {
@@ -86,7 +90,7 @@ async fn javascript_sends_parts() {
 
 #[tokio::test]
 async fn python_sends_bytes_or_parts_with_a_token() {
-    let room = Room::new().await;
+    let room = Room::with(Setup { upload_bytes_max: 20 << 20, ..Setup::default() }).await;
     let token = room.post("/rest/storage/auth/token?storage_type=fal-cdn-v3", json!({})).await;
     assert_eq!(token.json()["base_url"], "http://127.0.0.1:7860");
     assert!(text(&token, "expires_at").ends_with("+00:00"));
@@ -158,4 +162,71 @@ async fn a_file_lives_as_long_as_its_sender_said() {
             room.send("POST", &format!("/queue/{TURBO}"), &headers, r#"{"prompt":"a"}"#).await;
         assert_eq!(answer.status, 422, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn of_two_who_fill_one_name_only_the_first_does() {
+    let room = Room::new().await;
+    let (upload, file) = initiate(&room, "initiate", &[]).await;
+    let (slow, rest) = in_halves();
+    let first = async { room.send("PUT", &upload, &[], slow).await };
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let second = room.send("PUT", &upload, &[], "other bytes").await;
+        rest.send("the rest").unwrap();
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (200, 409));
+    assert_eq!(room.get(&file).await.text(), "the beginning, the rest");
+}
+
+/// A body whose second half comes when it is told.
+fn in_halves() -> (Body, tokio::sync::oneshot::Sender<&'static str>) {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let begin = stream::once(async { Ok::<_, std::io::Error>("the beginning, ") });
+    let rest = stream::once(async { receive.await.map_err(std::io::Error::other) });
+    (Body::from_stream(begin.chain(rest)), send)
+}
+
+#[tokio::test]
+async fn a_broken_upload_can_be_begun_again_and_a_completed_one_asked_for_again() {
+    let room = Room::new().await;
+    let (upload, file) = initiate(&room, "initiate", &[]).await;
+    let (broken, rest) = in_halves();
+    drop(rest);
+    assert_eq!(room.send("PUT", &upload, &[], broken).await.status, 400);
+    room.app.settle().await;
+    assert_eq!(room.send("PUT", &upload, &[], "whole").await.status, 200);
+    assert_eq!(room.get(&file).await.text(), "whole");
+
+    let (upload, file) = initiate(&room, "initiate-multipart", &[]).await;
+    let part = room.send("PUT", &format!("{upload}/1"), &[], "part").await;
+    let body = json!({"parts": [{"partNumber": 1, "etag": part.json()["etag"]}]}).to_string();
+    for _ in 0..2 {
+        let done = room.send("POST", &format!("{upload}/complete"), &[], body.clone()).await;
+        assert_eq!((done.status.as_u16(), &done.json()["file_size"]), (200, &json!(4)));
+    }
+    assert_eq!(room.send("PUT", &format!("{upload}/1"), &[], "late").await.status, 409);
+    assert_eq!(room.get(&file).await.text(), "part");
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_nothing_stays_for_ever() {
+    let room = Room::new().await;
+    let body = r#"{"file_name": "a.png"}"#;
+    for acl in [r#"{"default": "forbid"}"#, r#"{"rules": [{"user": "u", "decision": "hide"}]}"#] {
+        let lifecycle = format!(r#"{{"initial_acl": {acl}}}"#);
+        let headers = [("x-fal-object-lifecycle-preference", lifecycle.as_str())];
+        let answer = room.send("POST", "/rest/storage/upload/initiate", &headers, body).await;
+        assert_eq!(answer.status, 422, "{acl}");
+        assert_eq!(answer.json()["detail"][0]["type"], "feature_not_supported");
+    }
+    let (upload, file) = initiate(&room, "initiate", &[]).await;
+    room.send("PUT", &upload, &[], "bytes").await;
+    room.later(30 * 86_400_000);
+    assert_eq!(room.get(&file).await.status, 404, "uploads go with the requests of their time");
+    // The parts before it would be more than a file may have: 1 MiB here.
+    let (upload, _) = initiate(&room, "initiate-multipart", &[]).await;
+    assert_eq!(room.send("PUT", &format!("{upload}/2"), &[], "part").await.status, 413);
 }

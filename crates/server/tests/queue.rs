@@ -340,3 +340,24 @@ async fn a_status_that_waits_answers_with_the_change() {
     assert_eq!(answer.json()["status"], "IN_PROGRESS");
     assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_stop_ends_streams_and_cancels_what_nobody_will_wait_for() {
+    let room = Room::new().await;
+    let id = room.submit().await;
+    let uri = format!("/queue/fal-ai/z-image/requests/{id}/status/stream");
+    let run = format!("/run/{TURBO}");
+    let begun = std::time::Instant::now();
+    let (stream, called, ()) =
+        tokio::join!(room.get(&uri), room.post(&run, json!({"prompt": "a house"})), async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            room.stop.send(true).unwrap();
+        });
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(stream.events().len(), 1);
+    assert_eq!(called.status, 503);
+    room.app.settle().await;
+    // What was submitted to the queue stays there; the direct call's request is cancelled.
+    assert_eq!(room.queue.queued().await.unwrap(), 1);
+    assert_eq!(room.claim().await.request.id, id);
+}

@@ -79,6 +79,14 @@ impl From<zoetrope_engine::Error> for JobError {
         match error {
             E::Interrupted => Self::Cancelled,
             E::Field(invalid) => {
+                if let side @ ("width" | "height") = invalid.field {
+                    let path = [json!("image_size"), json!(side)];
+                    return Self::field(
+                        &path,
+                        "value_error",
+                        format!("`{side}` {}", invalid.problem),
+                    );
+                }
                 let field = match invalid.field {
                     "size" => "image_size",
                     "steps" => "num_inference_steps",

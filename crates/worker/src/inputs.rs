@@ -87,7 +87,7 @@ pub(crate) async fn own_file(
 ) -> Result<Option<Name>, JobError> {
     let Some(name) = name_in(url) else { return Ok(None) };
     let row = room.queue.file(name.as_str()).await?;
-    if row.is_some_and(|row| row.expires_ms.is_none_or(|at| at > room.now_ms())) {
+    if row.is_some_and(|row| row.size >= 0 && row.expires_ms.is_none_or(|at| at > room.now_ms())) {
         return Ok(Some(name));
     }
     let hosts = [base, "https://v3.fal.media", "https://v3b.fal.media", "https://fal.media"];

@@ -27,14 +27,15 @@ pub(crate) struct Place {
         global = true,
         env = "ZOETROPE_DATABASE_URL",
         value_name = "URL",
-        hide_env_values = true
+        hide_env_values = true,
+        hide_default_value = true // the file's, which may hold a password
     )]
     pub(crate) database_url: Option<String>,
     /// A folder, or s3://BUCKET/PREFIX with the usual AWS_ variables [default: a folder in the data folder].
     #[arg(long, global = true, env = "ZOETROPE_STORAGE", value_name = "URL")]
     pub(crate) storage: Option<String>,
     /// More about the storage, as aws_endpoint=http://127.0.0.1:9000; a table in the file. May be given several times.
-    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = pair, hide_default_value = true)]
     pub(crate) storage_options: Vec<(String, String)>,
 }
 
@@ -62,6 +63,7 @@ impl Place {
             make_private(&folder)
                 .with_context(|| format!("--data-dir {}: cannot be made", folder.display()))?;
         }
+        warn_if_open(&folder);
         folder.canonicalize().with_context(|| format!("--data-dir {}", folder.display()))
     }
 
@@ -117,6 +119,20 @@ impl Place {
     pub(crate) fn running(&self, environment: &Environment) -> anyhow::Result<Option<Running>> {
         let text = std::fs::read(self.running_file(environment)?).ok();
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+}
+
+/// A folder that was there before is left as it is.
+fn warn_if_open(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(about) = std::fs::metadata(folder)
+        && std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o077 != 0
+    {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            let shown = folder.display();
+            eprintln!("note: other users of this machine can look into {shown}, where prompts and keys are; chmod 700 closes it");
+        });
     }
 }
 

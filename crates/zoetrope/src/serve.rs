@@ -146,6 +146,10 @@ impl Args {
         Ok(out)
     }
 
+    fn keep_ms(&self) -> i64 {
+        (self.keep_days * 86_400_000.0) as i64
+    }
+
     fn keys_required(&self) -> bool {
         let addresses = [Some(self.listen), self.tls_listen.0];
         let open = addresses.iter().flatten().any(|address| !address.ip().is_loopback());
@@ -157,7 +161,7 @@ impl Args {
         environment: &Environment,
         queue: &Queue,
         address: String,
-        metrics: PrometheusHandle,
+        (metrics, stop): (PrometheusHandle, watch::Receiver<bool>),
     ) -> anyhow::Result<Settings> {
         Ok(Settings {
             queue: queue.clone(),
@@ -170,6 +174,8 @@ impl Args {
             concurrency_max: self.concurrency_max,
             prices: self.prices.iter().cloned().collect(),
             now_ms: now_ms(),
+            keep_ms: self.keep_ms(),
+            stop,
             metrics,
         })
     }
@@ -197,17 +203,16 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     };
     let authority = Authority::open(&args.place.authority(environment)?, &args.tls_names)?;
     let address = reached("http", plain.local_addr()?);
-    let settings = args.settings(environment, &queue, address.clone(), metrics)?;
+    let stop = signals::stop();
+    let settings = args.settings(environment, &queue, address.clone(), (metrics, stop.clone()))?;
     let store = settings.store.clone();
     let app = App::open(settings).await?;
-    let stop = signals::stop();
     let mut house = JoinSet::new();
     if !args.no_worker {
         let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
         house.spawn(worker.run(stop.clone()));
     }
-    let keep_ms = (args.keep_days * 86_400_000.0) as i64;
-    house.spawn(zoetrope_server::keep_house(app.clone(), keep_ms, stop.clone()));
+    house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
 
     let running = Running {
@@ -224,6 +229,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     }
     listeners.join_all().await;
     house.join_all().await;
+    app.settle().await;
     drop(note);
     queue.close().await;
     Ok(())
@@ -266,6 +272,7 @@ fn listeners(
         tunnel: Some(authority.server_config()),
         own: own.into_iter().collect(),
         drain: args.drawing.drain(),
+        connections_max: signals::connections_max(),
         ..Options::default()
     };
     let mut out = JoinSet::new();

@@ -10,6 +10,22 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
 }
 
+/// Descriptors for everything but connections: the database, files, fetches.
+#[cfg(unix)]
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Connections that a listener may hold at once: two listeners, and what each connection may open besides, share what the
+/// system gives. As much as it may give is asked for.
+pub(crate) fn connections_max() -> usize {
+    let most = zoetrope_server::listen::Options::default().connections_max;
+    #[cfg(unix)]
+    if let Ok(limit) = rlimit::increase_nofile_limit(u64::MAX) {
+        let left = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 2) / 2;
+        return most.min(usize::try_from(left).unwrap_or(most));
+    }
+    most
+}
+
 /// Chooses how TLS is computed; the first choice counts.
 pub(crate) fn prepare() {
     let _ = rustls::crypto::ring::default_provider().install_default();

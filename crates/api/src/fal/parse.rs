@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::endpoint::Endpoint;
 use super::field::{Field, Kind, LORA_SCALE, fields};
 use super::problem::Problem;
-use crate::NAMED_SIZES;
 use crate::task::{Delivery, Format, Generate, Lora, Reference, Size};
+use crate::{ImageSize, NAMED_SIZES};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
 pub const PIXELS_MAX: u64 = 2048 * 2048;
-/// fal's most for one side.
-pub const SIDE_MAX: i64 = 14142;
+/// Pixels of one side: what the engine draws. fal's pages have 14142.
+pub const SIDE_MAX: i64 = ImageSize::SIDE_MAX as i64;
 /// Where an object leaves a side out.
 const SIDE_DEFAULT: u32 = 512;
 /// Bytes of a prompt; the encoder reads 512 tokens of it.

@@ -19,9 +19,8 @@ pub struct Problem {
     /// What was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<Value>>,
-    /// The page about fal's own types.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    /// The page about the type.
+    pub url: String,
 }
 
 /// More of an input than this is not sent back.
@@ -31,7 +30,7 @@ impl Problem {
     /// An error of type `kind` at `body.path`.
     pub fn new(path: &[Value], kind: &'static str, msg: impl Into<String>) -> Self {
         let loc = std::iter::once(json!("body")).chain(path.iter().cloned()).collect();
-        let url = OWN.contains(&kind).then(|| format!("https://docs.fal.ai/errors/#{kind}"));
+        let url = format!("https://docs.fal.ai/errors/#{kind}");
         Self { loc, msg: msg.into(), kind, ctx: None, input: None, url }
     }
 
@@ -54,20 +53,6 @@ impl Problem {
         self
     }
 }
-
-/// The types that fal documents on a page of their own; the others are Pydantic's.
-const OWN: &[&str] = &[
-    "content_policy_violation",
-    "feature_not_supported",
-    "file_download_error",
-    "file_too_large",
-    "generation_timeout",
-    "image_load_error",
-    "image_too_large",
-    "image_too_small",
-    "internal_server_error",
-    "unsupported_image_format",
-];
 
 /// `{"detail": […]}`.
 pub fn detail(problems: &[Problem]) -> Value {

@@ -117,6 +117,11 @@ pub(crate) const COUNT_UNFINISHED: &str = "
 
 pub(crate) const INSERT_FILE: &str = "
     INSERT INTO files (name, owner, request, size, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
+/// The name is taken; its bytes come.
+pub(crate) const RESERVE_FILE: &str = "
+    INSERT INTO files (name, owner, size, created_ms, expires_ms) VALUES ($1, $2, -1, $3, $4) ON CONFLICT (name) DO NOTHING";
+pub(crate) const FILL_FILE: &str =
+    "UPDATE files SET size = $1, expires_ms = $2 WHERE name = $3 AND size < 0";
 pub(crate) const FILE: &str = "
     SELECT name, owner, request, size, created_ms, expires_ms FROM files WHERE name = $1";
 pub(crate) const FILES_OF: &str = "SELECT name FROM files WHERE request = $1";

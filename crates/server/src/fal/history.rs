@@ -10,7 +10,7 @@ use zoetrope_api::fal::ENDPOINTS;
 use zoetrope_jobs::{Outcome, Request, Scope, State as Stand};
 
 use crate::answer::Failure;
-use crate::auth::caller;
+use crate::auth::{Purpose, caller};
 use crate::extract;
 use crate::fal::queue::timestamp;
 use crate::janitor::forget as forget_request;
@@ -61,7 +61,7 @@ async fn list(
     extract::Asked(asked): extract::Asked<Asked>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
-    let caller = caller(&app, &headers, None, None).await?;
+    let caller = caller(&app, &headers, None, Purpose::Account).await?;
     let owner = if caller.scope == Scope::Admin { "" } else { caller.owner.as_str() };
     let most = asked.limit.unwrap_or(50).clamp(1, 100);
     let payloads =
@@ -90,7 +90,7 @@ async fn show(
 }
 
 async fn own(app: &App, id: &str, headers: &HeaderMap) -> Result<Request, Failure> {
-    let caller = caller(app, headers, None, None).await?;
+    let caller = caller(app, headers, None, Purpose::Account).await?;
     let found = app.settings.queue.request(id).await?.filter(|request| caller.sees(&request.owner));
     found.ok_or_else(|| {
         Failure::new(axum::http::StatusCode::NOT_FOUND, format!("Request {id} not found"))

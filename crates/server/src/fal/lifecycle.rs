@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use zoetrope_api::fal::Problem;
 
 use crate::answer::Failure;
+use crate::state::App;
 
 /// The header's two names; the first is the newer one.
 const NAMES: [&str; 2] = ["x-fal-object-lifecycle-preference", "x-fal-object-lifecycle"];
@@ -24,6 +25,7 @@ pub(crate) fn seconds(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     };
     let value: Value =
         serde_json::from_str(text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
+    refuse_restriction(&value)?;
     match &value["expiration_duration_seconds"] {
         Value::Null => Ok(None),
         sent => match sent.as_u64().filter(|seconds| (1..=SECONDS_MAX).contains(seconds)) {
@@ -33,4 +35,29 @@ pub(crate) fn seconds(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
             ))),
         },
     }
+}
+
+/// Whoever knows a file's name may have it: a wish for anything else is refused, and not left out.
+fn refuse_restriction(value: &Value) -> Result<(), Failure> {
+    let acl = &value["initial_acl"];
+    let rules = acl["rules"].as_array().into_iter().flatten().map(|rule| &rule["decision"]);
+    let mut decisions = std::iter::once(&acl["default"]).chain(rules);
+    match decisions.find(|decision| !decision.is_null() && *decision != "allow") {
+        None => Ok(()),
+        Some(decision) => {
+            let msg = format!(
+                "`initial_acl` has {decision}; files here are open to whoever knows their names. Leave it out"
+            );
+            let loc = [json!("x-fal-object-lifecycle-preference")];
+            let mut problem = Problem::new(&loc, "feature_not_supported", msg);
+            problem.loc[0] = json!("header");
+            Err(Failure::problems(&[problem]))
+        }
+    }
+}
+
+/// When an upload is deleted: as its sender says, else with what came at the same time.
+pub(crate) fn of_upload(app: &App, headers: &HeaderMap) -> Result<i64, Failure> {
+    let life_ms = seconds(headers)?.map_or(app.settings.keep_ms, |seconds| 1000 * seconds as i64);
+    Ok(app.now_ms().saturating_add(life_ms))
 }

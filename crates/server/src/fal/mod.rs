@@ -9,6 +9,9 @@ mod storage;
 mod stream;
 mod submit;
 mod tokens;
+mod wait;
+
+pub(crate) use submit::json_of;
 
 use axum::Router;
 use axum::routing::{get, post};

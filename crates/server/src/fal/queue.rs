@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
@@ -16,10 +17,11 @@ use zoetrope_api::fal::application;
 use zoetrope_jobs::{Cancelled, LogLine, State as Stand};
 
 use crate::answer::{Failure, REQUEST_ID, json_answer};
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Purpose, caller};
 use crate::extract;
 use crate::fal::run::result;
-use crate::fal::submit::{Sent, endpoint, json_of, submit};
+use crate::fal::submit::{Sent, endpoint, submit};
+use crate::fal::wait;
 use crate::state::App;
 use crate::surface::Origin;
 
@@ -63,14 +65,13 @@ pub(crate) async fn called(
     let path = parts.uri.path().trim_matches('/').to_string();
     let desk = Desk { app, origin, asked, headers: parts.headers };
     let Some((application, rest)) = path.split_once("/requests/") else {
-        if parts.method == Method::GET && endpoint(&path).is_ok() {
-            return Err(Failure::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Send POST with a JSON body to submit a request",
-            ));
+        endpoint(&path)?;
+        if !matches!(parts.method, Method::POST | Method::PUT) {
+            let detail = "Send POST with a JSON body to submit a request";
+            let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, detail);
+            return Err(failure.with(header::ALLOW, "POST"));
         }
-        let input = json_of(&extract::input(body).await?)?;
-        return desk.submit(&path, input).await;
+        return desk.submit(&path, body).await;
     };
     let caller = desk.caller(application).await?;
     let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
@@ -97,13 +98,15 @@ struct Desk {
 
 impl Desk {
     async fn caller(&self, id: &str) -> Result<Caller, Failure> {
-        caller(&self.app, &self.headers, self.asked.fal_jwt_token.as_deref(), Some(application(id)))
-            .await
+        let purpose = Purpose::Application(application(id));
+        caller(&self.app, &self.headers, self.asked.fal_jwt_token.as_deref(), purpose).await
     }
 
-    async fn submit(self, path: &str, input: Value) -> Result<Response, Failure> {
+    async fn submit(self, path: &str, body: Body) -> Result<Response, Failure> {
+        // Who it is comes first: a stranger's input is not read.
         let endpoint = endpoint(path)?;
         let caller = self.caller(endpoint.id).await?;
+        let (input, held) = extract::input(&self.app, &self.headers, body).await?;
         let queue = &self.app.settings.queue;
         if let Some(most) = self.asked.fal_max_queue_length
             && queue.queued().await? >= most
@@ -131,6 +134,7 @@ impl Desk {
             inline: false,
         };
         let id = submit(&self.app, sent).await?;
+        drop(held);
         let request = queue.request(&id).await?;
         let position = match &request {
             Some(request) if request.state == Stand::Queued => queue.position(request).await?,
@@ -170,7 +174,11 @@ impl Desk {
             let mut watcher = queue.watch(&request.id);
             let mut now = queue.request(&request.id).await?;
             if now.as_ref() == Some(&request) {
-                watcher.changed(Duration::from_secs_f64(seconds.min(WAIT_SECONDS_MAX))).await;
+                let patience = Duration::from_secs_f64(seconds.min(WAIT_SECONDS_MAX));
+                tokio::select! {
+                    () = watcher.changed(patience) => {}
+                    () = self.app.stopping() => {}
+                }
                 now = queue.request(&request.id).await?;
             }
             request = now.unwrap_or(request);
@@ -227,9 +235,9 @@ impl Desk {
             async move {
                 let (desk, mut watcher, from, last) = held?;
                 loop {
-                    let request = match desk.app.settings.queue.request(&id).await {
-                        Ok(Some(request)) => request,
-                        _ => return None,
+                    let request = match wait::look(&desk.app.settings.queue, &id).await {
+                        Ok(request) => request,
+                        Err(failure) => return Some((event(failure.body()), None)),
                     };
                     let (body, next) = match desk.status_body(&request, from).await {
                         Ok(body) => body,
@@ -240,7 +248,13 @@ impl Desk {
                         let held = (!done).then_some((desk, watcher, next, body.clone()));
                         return Some((event(&body), held));
                     }
-                    watcher.changed(POSITION_PATIENCE).await;
+                    if desk.app.is_stopping() {
+                        return None; // whoever listens asks the next server
+                    }
+                    tokio::select! {
+                        () = watcher.changed(POSITION_PATIENCE) => {}
+                        () = desk.app.stopping() => {}
+                    }
                 }
             }
         });

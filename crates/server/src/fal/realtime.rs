@@ -1,6 +1,8 @@
 //! `/realtime`: a websocket with an input a frame in, and a result with the pictures' bytes a frame out, as msgpack.
 
 use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::Duration;
 
 use axum::extract::WebSocketUpgrade;
 use axum::extract::ws::{Message, WebSocket};
@@ -8,90 +10,144 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use zoetrope_api::fal::Endpoint;
-use zoetrope_jobs::State as Stand;
+use tokio::time::timeout;
+use zoetrope_api::fal::{Endpoint, application};
 
 use crate::answer::Failure;
-use crate::auth::Caller;
-use crate::fal::run::{CancelOnDrop, PATIENCE};
+use crate::auth::{Caller, Purpose, caller};
+use crate::fal::run::CancelOnDrop;
 use crate::fal::submit::{Sent, submit};
+use crate::fal::wait;
 use crate::state::App;
 
-/// A connection, before it is open.
+/// What a connection is used for.
 pub(crate) struct Session {
     pub(crate) app: App,
     pub(crate) endpoint: &'static Endpoint,
-    /// Refused callers are told in a frame: the JavaScript client then fetches a new token.
-    pub(crate) caller: Result<Caller, Failure>,
+    /// Who draws is asked again for each picture, so that a revoked key's connection ends.
+    pub(crate) headers: HeaderMap,
+    pub(crate) token: Option<String>,
     pub(crate) base: String,
-    pub(crate) buffering: Option<usize>,
 }
 
-/// Bytes of one frame from a client.
-const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one frame from a client: words, and a data URI where there is an image.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+const IMAGE_FRAME_BYTES_MAX: usize = 16 << 20;
 /// Inputs that wait for the one that is drawn; the oldest goes when another comes.
 const BUFFER_MAX: usize = 60;
+/// Between two signs of life that are asked for; a client that gives none twice is gone.
+const PING: Duration = Duration::from_secs(30);
+/// How long a client may take to read an answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the end of a connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) fn open(upgrade: WebSocketUpgrade, session: Session) -> Response {
-    let upgrade = upgrade.max_message_size(FRAME_BYTES_MAX).max_frame_size(FRAME_BYTES_MAX);
-    upgrade.on_upgrade(move |socket| converse(socket, session))
+/// Refused callers are told in a frame: the JavaScript client then fetches a new token.
+pub(crate) fn open(
+    upgrade: WebSocketUpgrade,
+    session: Session,
+    caller: Result<Caller, Failure>,
+    buffering: Option<usize>,
+) -> Response {
+    let most = if session.endpoint.image { IMAGE_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
+    // As many bytes may wait as one frame with an image has.
+    let waiting_max = buffering.unwrap_or(BUFFER_MAX).clamp(1, BUFFER_MAX);
+    let waiting_max = if session.endpoint.image { waiting_max.min(4) } else { waiting_max };
+    let upgrade = upgrade.max_message_size(most).max_frame_size(most);
+    upgrade.on_upgrade(async move |socket| {
+        let mut line = Line { socket, waiting: VecDeque::new(), waiting_max, silent: 0 };
+        match caller {
+            Ok(_) => line.converse(&session).await,
+            Err(_) => _ = line.send(unauthorized()).await,
+        }
+        line.close().await;
+    })
 }
 
-async fn converse(mut socket: WebSocket, session: Session) {
-    let Session { app, endpoint, caller, base, buffering } = session;
-    let caller = match caller {
-        Ok(caller) => caller,
-        Err(_) => {
-            let _ = socket.send(text(&json!({"status": "error", "error": "Unauthorized"}))).await;
-            return;
-        }
-    };
-    let most = buffering.unwrap_or(BUFFER_MAX).clamp(1, BUFFER_MAX);
-    let mut waiting: VecDeque<Value> = VecDeque::new();
-    loop {
-        let Some(input) = waiting.pop_front() else {
-            match socket.recv().await {
-                Some(Ok(message)) => match heard(message) {
-                    Heard::Input(input) => waiting.push_back(input),
-                    Heard::Nothing => {}
-                    Heard::Wrong(problem) => {
-                        let _ = socket.send(error("INVALID_INPUT", &problem)).await;
-                    }
-                    Heard::End => return,
-                },
-                _ => return,
+/// A connection, and what came over it.
+struct Line {
+    socket: WebSocket,
+    waiting: VecDeque<Value>,
+    waiting_max: usize,
+    /// Signs of life that were asked for and did not come.
+    silent: u32,
+}
+
+/// The client has gone.
+struct Gone;
+
+impl Line {
+    /// One picture at a time; what comes meanwhile waits, and the newest stays.
+    async fn converse(&mut self, session: &Session) {
+        loop {
+            let Some(input) = self.waiting.pop_front() else {
+                match self.hear().await {
+                    Ok(()) => continue,
+                    Err(Gone) => return,
+                }
+            };
+            let mut drawn = pin!(draw(session, input));
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut drawn => break answer,
+                    heard = self.hear() => if heard.is_err() {
+                        return; // what is drawn is cancelled with `drawn`
+                    },
+                }
+            };
+            if self.send(answer).await.is_err() {
+                return;
             }
-            continue;
-        };
-        // One at a time; what comes meanwhile waits, and the newest stays.
-        let mut drawn = Box::pin(draw(&app, endpoint, &caller, &base, input));
-        let answer = loop {
-            tokio::select! {
-                answer = &mut drawn => break answer,
-                message = socket.recv() => match message.and_then(Result::ok).map(heard) {
-                    Some(Heard::Input(input)) => {
-                        waiting.push_back(input);
-                        if waiting.len() > most {
-                            waiting.pop_front();
-                        }
-                    }
-                    Some(Heard::Nothing) => {}
-                    Some(Heard::Wrong(problem)) => {
-                        if socket.send(error("INVALID_INPUT", &problem)).await.is_err() {
-                            return;
-                        }
-                    }
-                    Some(Heard::End) | None => return, // what is drawn is cancelled with `drawn`
-                },
-            }
-        };
-        drop(drawn);
-        if socket.send(answer).await.is_err() {
-            return;
         }
     }
+
+    /// The next thing that happens on the connection.
+    async fn hear(&mut self) -> Result<(), Gone> {
+        let message = match timeout(PING, self.socket.recv()).await {
+            Ok(message) => message.and_then(Result::ok).ok_or(Gone)?,
+            Err(_) if self.silent >= 2 => return Err(Gone),
+            Err(_) => {
+                self.silent += 1;
+                return self.send(Message::Ping(Bytes::new())).await;
+            }
+        };
+        self.silent = 0;
+        match heard(message) {
+            Heard::Input(input) => {
+                self.waiting.push_back(input);
+                if self.waiting.len() > self.waiting_max {
+                    self.waiting.pop_front();
+                }
+                Ok(())
+            }
+            Heard::Nothing => Ok(()),
+            Heard::Wrong(problem) => self.send(error("INVALID_INPUT", &problem)).await,
+            Heard::End => Err(Gone),
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Gone> {
+        match timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Says goodbye, and hears the client's: without it JavaScript takes the end for an error.
+    async fn close(mut self) {
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            let _ = self.socket.send(Message::Close(None)).await; // it may be closed already
+            while let Some(Ok(_)) = self.socket.recv().await {}
+        })
+        .await;
+    }
+}
+
+fn unauthorized() -> Message {
+    text(&json!({"status": "error", "error": "Unauthorized"}))
 }
 
 enum Heard {
@@ -119,24 +175,22 @@ fn heard(message: Message) -> Heard {
 }
 
 /// One input to the frame that answers it. Small square pictures are what realtime is for, so that is the default here.
-async fn draw(
-    app: &App,
-    endpoint: &'static Endpoint,
-    caller: &Caller,
-    base: &str,
-    mut input: Value,
-) -> Message {
+async fn draw(session: &Session, mut input: Value) -> Message {
+    let Session { app, endpoint, headers, token, base } = session;
+    let purpose = Purpose::Application(application(endpoint.id));
+    let Ok(caller) = caller(app, headers, token.as_deref(), purpose).await else {
+        return unauthorized();
+    };
     let name = input.get("request_id").cloned();
     if let Some(map) = input.as_object_mut() {
         map.entry("image_size")
             .or_insert_with(|| if endpoint.image { "auto".into() } else { "square".into() });
         map.entry("output_format").or_insert_with(|| "jpeg".into());
     }
-    let headers = HeaderMap::new();
     let sent = Sent {
         endpoint,
-        caller,
-        headers: &headers,
+        caller: &caller,
+        headers: &HeaderMap::new(),
         base,
         input,
         webhook: None,
@@ -147,14 +201,10 @@ async fn draw(
         Ok(id) => id,
         Err(failure) => return refused(failure.body()),
     };
-    let guard = CancelOnDrop::new(app.settings.queue.clone(), id.clone());
-    let mut watcher = app.settings.queue.watch(&id);
-    let request = loop {
-        match app.settings.queue.request(&id).await {
-            Ok(Some(request)) if request.state == Stand::Done => break request,
-            Ok(Some(_)) => watcher.changed(PATIENCE).await,
-            _ => return error("INTERNAL", "the request is gone"),
-        }
+    let guard = CancelOnDrop::new(app.clone(), id.clone());
+    let request = match wait::end(app, &id).await {
+        Ok(request) => request,
+        Err(failure) => return refused(failure.body()),
     };
     guard.disarm();
     let Some(end) = request.end else { return error("INTERNAL", "the request has no end") };
@@ -189,15 +239,15 @@ struct Packed<'a> {
 
 #[derive(Serialize)]
 struct PackedImage<'a> {
-    content: Bytes,
+    content: Binary,
     content_type: &'a Value,
     width: &'a Value,
     height: &'a Value,
 }
 
-struct Bytes(Vec<u8>);
+struct Binary(Vec<u8>);
 
-impl Serialize for Bytes {
+impl Serialize for Binary {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
     }
@@ -207,7 +257,7 @@ fn packed(body: &Value, name: Option<Value>) -> Message {
     let images = body["images"].as_array().into_iter().flatten();
     let images = images.filter_map(|image| {
         let (_, data) = image["url"].as_str()?.split_once(";base64,")?;
-        let content = Bytes(STANDARD.decode(data).ok()?);
+        let content = Binary(STANDARD.decode(data).ok()?);
         Some(PackedImage {
             content,
             content_type: &image["content_type"],

@@ -1,26 +1,22 @@
 //! `fal.run`: an endpoint called and waited for; `/stream` and `/realtime` beside it.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequestParts, Request, State, WebSocketUpgrade};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use zoetrope_api::fal::application;
-use zoetrope_jobs::{Queue, State as Stand};
+use zoetrope_jobs::Queue;
 
 use crate::answer::{BILLABLE_UNITS, ERROR_TYPE, Failure, REQUEST_ID, TIMEOUT_TYPE, text_answer};
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Purpose, caller};
 use crate::extract;
-use crate::fal::submit::{Sent, endpoint, json_of, submit};
-use crate::fal::{realtime, stream};
+use crate::fal::submit::{Sent, endpoint, submit};
+use crate::fal::{realtime, stream, wait};
 use crate::state::App;
 use crate::surface::Origin;
-
-/// How often a waiting answer looks for itself, should no news come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn router(app: &App) -> Router {
     Router::new().fallback(called).with_state(app.clone())
@@ -50,38 +46,26 @@ async fn called(
         _ => (path.as_str(), "run"),
     };
     let endpoint = endpoint(id)?;
-    let caller = caller(
-        &app,
-        &parts.headers,
-        asked.fal_jwt_token.as_deref(),
-        Some(application(endpoint.id)),
-    )
-    .await;
+    let purpose = Purpose::Application(application(endpoint.id));
+    let caller = caller(&app, &parts.headers, asked.fal_jwt_token.as_deref(), purpose).await;
     if way == "realtime" {
-        let upgrade =
-            WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
-                Failure::new(
-                    StatusCode::UPGRADE_REQUIRED,
-                    "This is a websocket; connect with wss://",
-                )
-            })?;
-        return Ok(realtime::open(
-            upgrade,
-            realtime::Session {
-                app,
-                endpoint,
-                caller,
-                base: origin.files,
-                buffering: asked.max_buffering,
-            },
-        ));
+        let upgrade = upgrade(&mut parts).await?;
+        let (token, headers) = (asked.fal_jwt_token, parts.headers);
+        let most = asked.max_buffering;
+        let session = realtime::Session { app, endpoint, token, headers, base: origin.files };
+        return Ok(realtime::open(upgrade, session, caller, most));
     }
     let caller = caller?;
-    let input = match parts.method {
-        Method::POST | Method::PUT => json_of(&extract::input(body).await?)?,
-        Method::GET if way == "run" => from_query(parts.uri.query().unwrap_or_default()),
+    let (input, held) = match parts.method {
+        Method::POST | Method::PUT => {
+            let (input, held) = extract::input(&app, &parts.headers, body).await?;
+            (input, Some(held))
+        }
+        Method::GET if way == "run" => (from_query(parts.uri.query().unwrap_or_default()), None),
         _ => {
-            return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Send POST with a JSON body"));
+            let failure =
+                Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Send POST with a JSON body");
+            return Err(failure.with(header::ALLOW, "POST"));
         }
     };
     within_limit(&app.settings.queue, &caller).await?;
@@ -97,11 +81,22 @@ async fn called(
         inline: false,
     };
     let id = submit(&app, sent).await?;
-    let guard = CancelOnDrop::new(app.settings.queue.clone(), id.clone());
-    match streamed {
-        true => Ok(stream::answer(app, id, guard)),
-        false => wait(&app, &id, guard).await,
+    drop(held);
+    let guard = CancelOnDrop::new(app.clone(), id.clone());
+    if streamed {
+        return Ok(stream::answer(app, id, guard));
     }
+    let request = wait::end(&app, &id).await?;
+    guard.disarm();
+    Ok(result(&request))
+}
+
+async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Failure> {
+    let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
+    upgrade.map_err(|_| {
+        let detail = "This is a websocket; connect with wss://";
+        Failure::new(StatusCode::UPGRADE_REQUIRED, detail)
+    })
 }
 
 /// JavaScript's `method: "get"`: the input as query parameters; numbers and flags arrive as text and are read as such.
@@ -131,13 +126,13 @@ async fn within_limit(queue: &Queue, caller: &Caller) -> Result<(), Failure> {
 
 /// Cancels a request whose caller has gone.
 pub(crate) struct CancelOnDrop {
-    queue: Queue,
+    app: App,
     id: Option<String>,
 }
 
 impl CancelOnDrop {
-    pub(crate) fn new(queue: Queue, id: String) -> Self {
-        Self { queue, id: Some(id) }
+    pub(crate) fn new(app: App, id: String) -> Self {
+        Self { app, id: Some(id) }
     }
 
     /// The request has ended.
@@ -149,28 +144,13 @@ impl CancelOnDrop {
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            let queue = self.queue.clone();
-            tokio::spawn(async move {
+            let queue = self.app.settings.queue.clone();
+            self.app.beside(async move {
                 if let Err(error) = queue.cancel(&id).await {
                     tracing::warn!(request = %id, %error, "an abandoned request could not be cancelled");
                 }
             });
         }
-    }
-}
-
-/// The answer of `id`, once it has ended.
-async fn wait(app: &App, id: &str, guard: CancelOnDrop) -> Result<Response, Failure> {
-    let queue = &app.settings.queue;
-    let mut watcher = queue.watch(id);
-    loop {
-        if let Some(request) = queue.request(id).await?
-            && request.state == Stand::Done
-        {
-            guard.disarm();
-            return Ok(result(&request));
-        }
-        watcher.changed(PATIENCE).await;
     }
 }
 

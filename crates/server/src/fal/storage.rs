@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use zoetrope_api::fal::Problem;
 
 use crate::answer::Failure;
-use crate::auth::caller;
+use crate::auth::{Purpose, caller};
 use crate::extract::Small;
 use crate::fal::{lifecycle, queue::timestamp, submit::json_of};
 use crate::files::{UPLOAD_MS, file_token, name_for};
@@ -22,7 +22,7 @@ pub(crate) async fn initiate(
     headers: HeaderMap,
     Small(body): Small,
 ) -> Result<Json<Value>, Failure> {
-    let caller = caller(&app, &headers, None, None).await?;
+    let caller = caller(&app, &headers, None, Purpose::Upload).await?;
     let sent = json_of(&body)?;
     let text = |field: &str, default: &str| match &sent[field] {
         Value::Null => Ok(default.to_string()),
@@ -36,9 +36,8 @@ pub(crate) async fn initiate(
         |field, default| text(field, default).map_err(|problem| Failure::problems(&[problem]));
     let content_type = read("content_type", "application/octet-stream")?;
     let name = name_for(&read("file_name", "file")?, &content_type);
-    let expires_ms =
-        lifecycle::seconds(&headers)?.map(|seconds| app.now_ms() + 1000 * seconds as i64);
-    let token = file_token(&app, &name, caller.owner, expires_ms);
+    let expires_ms = lifecycle::of_upload(&app, &headers)?;
+    let token = file_token(&app, &name, caller.owner, Some(expires_ms));
     Ok(Json(json!({
         "upload_url": format!("{}/uploads/{token}", origin.files),
         "file_url": format!("{}/files/{}", origin.files, name.as_str()),
@@ -51,7 +50,7 @@ pub(crate) async fn token(
     Extension(origin): Extension<Origin>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
-    let caller = caller(&app, &headers, None, None).await?;
+    let caller = caller(&app, &headers, None, Purpose::Account).await?;
     let expires_ms = app.now_ms() + UPLOAD_MS;
     let token = app.signer.sign(&Claims {
         owner: caller.owner,

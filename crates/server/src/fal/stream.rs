@@ -6,10 +6,12 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
-use zoetrope_jobs::{Preview, State as Stand, Watcher};
+use zoetrope_jobs::{End, Preview, State as Stand, Watcher};
 
+use crate::answer::Failure;
 use crate::fal::queue::with_id;
-use crate::fal::run::{CancelOnDrop, PATIENCE};
+use crate::fal::run::CancelOnDrop;
+use crate::fal::wait::{self, PATIENCE};
 use crate::state::App;
 
 type Told = Result<Event, std::convert::Infallible>;
@@ -46,29 +48,33 @@ async fn next(mut watched: Watched) -> Option<(Told, Option<Watched>)> {
             watched.step = preview.step;
             return Some((event(&shown(&preview)), Some(watched)));
         }
-        let queue = &watched.app.settings.queue;
-        match queue.request(&watched.id).await {
-            Ok(Some(request)) if request.state == Stand::Done => {
-                if let Some(guard) = watched.guard.take() {
-                    guard.disarm();
-                }
-                let end = request.end?;
-                let body: Value = serde_json::from_str(&end.response).unwrap_or(Value::Null);
-                let last = match end.status_code {
-                    200 => event(&body),
-                    status => {
-                        failed(&json!({"error": body, "status": status, "detail": body["detail"]}))
-                    }
-                };
-                return Some((last, None));
+        let (app, id) = (&watched.app, &watched.id);
+        let request = match wait::look(&app.settings.queue, id).await {
+            Ok(request) => request,
+            Err(failure) => return Some((failed(failure.body()), None)),
+        };
+        if request.state == Stand::Done {
+            if let Some(guard) = watched.guard.take() {
+                guard.disarm();
             }
-            Ok(Some(_)) => {}
-            _ => return Some((failed(&json!({"error": "the request is gone"})), None)),
+            return Some((last(&request.end?), None));
         }
-        watched.pending = queue.previews(&watched.id, watched.step).await.unwrap_or_default();
+        if request.state == Stand::Queued && app.is_stopping() {
+            return Some((failed(Failure::from(zoetrope_jobs::Error::Closed).body()), None));
+        }
+        watched.pending = app.settings.queue.previews(id, watched.step).await.unwrap_or_default();
         if watched.pending.is_empty() {
             watched.watcher.changed(PATIENCE).await;
         }
+    }
+}
+
+/// The result, or an event named `error`.
+fn last(end: &End) -> Told {
+    let body: Value = serde_json::from_str(&end.response).unwrap_or(Value::Null);
+    match end.status_code {
+        200 => event(&body),
+        status => failed(&json!({"error": body, "status": status, "detail": body["detail"]})),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use zoetrope_api::fal::Problem;
 
 use crate::answer::Failure;
-use crate::auth::caller;
+use crate::auth::{Purpose, caller};
 use crate::extract::Small;
 use crate::fal::submit::json_of;
 use crate::state::App;
@@ -36,7 +36,7 @@ pub(crate) async fn make_realtime(
 }
 
 async fn token(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<String, Failure> {
-    let caller = caller(app, headers, None, None).await?;
+    let caller = caller(app, headers, None, Purpose::Account).await?;
     let sent = json_of(body)?;
     let wrong = |field: &str, kind, message: String| {
         Failure::problems(&[Problem::new(&[json!(field)], kind, message)])

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -21,13 +22,13 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::connect::{self, Target};
-use super::{Options, Peer, Secure, Via, stopped};
+use super::{Local, Options, Peer, Secure, Via, stopped};
 
 /// What all connections share.
 pub(super) struct Room {
@@ -154,6 +155,7 @@ impl Connection {
             connect::to_origin_form(&mut request);
             let extensions = request.extensions_mut();
             extensions.insert(Peer(self.peer));
+            extensions.insert(Local(self.local));
             extensions.insert(via);
             if wire == Wire::Tls {
                 extensions.insert(Secure);
@@ -195,11 +197,35 @@ enum Wire {
     Tls,
 }
 
+/// How long a client may take nothing of what it is sent: longer than any network's pause, shorter than what fills memory.
+const STALL: Duration = Duration::from_secs(60);
+
 /// A connection with its place among the many: the place is free once the last who has the connection lets go of it, and that
-/// may be a WebSocket in the app.
+/// may be a WebSocket in the app. A client that does not read what it asked for loses it.
 pub(super) struct Held {
-    pub(super) stream: TcpStream,
-    pub(super) _permit: OwnedSemaphorePermit,
+    stream: TcpStream,
+    stalled: Option<Pin<Box<Sleep>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Held {
+    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
+        Self { stream, stalled: None, _permit: permit }
+    }
+
+    /// `written`, or an error once nothing was taken for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Held {
@@ -218,7 +244,8 @@ impl AsyncWrite for Held {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_stalled(written, context)
     }
 
     fn poll_write_vectored(
@@ -226,7 +253,8 @@ impl AsyncWrite for Held {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.unless_stalled(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -25,6 +25,10 @@ use connection::{Connection, Held, Room};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// This server's end of the connection that a request came by; an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local(pub SocketAddr);
+
 /// The request came over TLS; an extension of requests that did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Secure;
@@ -109,7 +113,7 @@ pub async fn serve(
         let Ok(local) = stream.local_addr() else { continue }; // gone already
         let _ = stream.set_nodelay(true); // only slower without
         let connection = Connection { room: room.clone(), peer, local, via: Via::Direct };
-        connections.spawn(connection.run(Held { stream, _permit: permit }));
+        connections.spawn(connection.run(Held::new(stream, permit)));
     }
     drop(listener);
     let ended = async {

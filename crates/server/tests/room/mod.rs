@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tower::ServiceExt;
 use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
@@ -50,6 +51,7 @@ pub(crate) struct Room {
     pub(crate) store: Store,
     pub(crate) now: Arc<AtomicI64>,
     pub(crate) folder: TempDir,
+    pub(crate) stop: watch::Sender<bool>,
 }
 
 /// An answer, read to its end.
@@ -102,6 +104,7 @@ impl Room {
         let queue = Queue::open(settings).await.unwrap();
         let store = Store::open(folder.path().join("files").to_str().unwrap(), &[]).unwrap();
         let fetcher = Fetcher::new(Rules { private: setup.private, ..Rules::default() }).unwrap();
+        let stop = watch::Sender::new(false);
         let app_state = App::open(Settings {
             queue: queue.clone(),
             store: store.clone(),
@@ -113,11 +116,13 @@ impl Room {
             concurrency_max: setup.concurrency_max,
             prices: HashMap::from([("fal-ai/z-image/base".to_string(), 0.5)]),
             now_ms,
+            keep_ms: 30 * 86_400_000,
+            stop: stop.subscribe(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         })
         .await
         .unwrap();
-        Self { router: app(app_state.clone()), app: app_state, queue, store, now, folder }
+        Self { router: app(app_state.clone()), app: app_state, queue, store, now, folder, stop }
     }
 
     pub(crate) fn later(&self, ms: i64) {
