@@ -190,7 +190,9 @@ fn queue_status() -> Value {
         "response_url": text("The response url."),
         "status_url": text("The status url."),
         "cancel_url": text("The cancel url."),
-        "logs": {"type": "object", "description": "The logs.", "additionalProperties": true},
+        // fal publishes an object; what it sends, and its clients read, is a list, or null where none was asked for.
+        "logs": {"type": "array", "nullable": true, "description": "The logs.",
+            "items": {"type": "object", "additionalProperties": true}},
         "metrics": {"type": "object", "description": "The metrics.", "additionalProperties": true},
         "queue_position": {"type": "integer", "description": "The queue position."},
     }})
