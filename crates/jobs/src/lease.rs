@@ -43,6 +43,8 @@ pub struct Swept {
     pub lost: usize,
     /// Requests that did not start in time.
     pub overdue: usize,
+    /// Requests that were to be cancelled and had no worker.
+    pub cancelled: usize,
     /// Requests that were forgotten.
     pub expired: usize,
 }
@@ -104,6 +106,10 @@ impl Queue {
             let id: String = row.try_get(0)?;
             swept.overdue += usize::from(self.end_queued(&id, &overdue).await?);
         }
+        for row in sqlx::query(sql::TO_CANCEL).fetch_all(&self.pool).await? {
+            let id: String = row.try_get(0)?;
+            swept.cancelled += usize::from(self.end_queued(&id, &cancelled()).await?);
+        }
         let expired = sqlx::query(sql::EXPIRED)
             .bind(now - keep_ms)
             .bind(now - keep_ms.min(UNKEPT_MS))
@@ -146,9 +152,11 @@ impl Lease {
         match attempt {
             Attempt::End(end) => self.end(&end).await,
             Attempt::HandedBack => self.hand_back(0, 1).await,
-            Attempt::Again(_) if self.cancel_asked().await? => self.end(&cancelled()).await,
             Attempt::Again(end) if self.request.attempts >= self.request.attempts_max => {
-                self.end(&end).await
+                match self.cancel_asked().await? {
+                    true => self.end(&cancelled()).await,
+                    false => self.end(&end).await,
+                }
             }
             Attempt::Again(_) => self.hand_back(pause_ms(self.request.attempts), 0).await,
         }
@@ -185,6 +193,7 @@ impl Lease {
         Ok(())
     }
 
+    /// Back into the queue; or to its end, if somebody asked to cancel.
     async fn hand_back(&self, pause_ms: i64, uncounted: i64) -> Result<()> {
         let query = sqlx::query(sql::HAND_BACK)
             .bind(self.queue.now_ms() + pause_ms)
@@ -192,7 +201,7 @@ impl Lease {
             .bind(&self.request.id)
             .bind(&self.token);
         if query.execute(&self.queue.pool).await?.rows_affected() == 0 {
-            return Err(self.lost());
+            return self.end(&cancelled()).await;
         }
         self.queue.news.work();
         self.queue.news.of(&self.request.id);

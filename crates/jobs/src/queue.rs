@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::database::{Dialect, open};
 use crate::news::{News, Watcher};
-use crate::request::{End, LogLine, Outcome, Priority, Request, State};
+use crate::request::{End, LogLine, Outcome, Priority, Request};
 use crate::{Error, Result, sql};
 
 /// How the queue is set up.
@@ -193,20 +193,20 @@ impl Queue {
         if self.end_queued(&id, &end).await? {
             return Ok(Cancelled::Removed);
         }
-        let asked = sqlx::query(sql::ASK_TO_CANCEL).bind(&id).execute(&self.pool).await?;
-        if asked.rows_affected() > 0 {
-            self.news.of(&id);
-            return Ok(Cancelled::Requested);
+        let asked = sqlx::query(sql::ASK_TO_CANCEL).bind(&id).fetch_optional(&self.pool).await?;
+        let Some(row) = asked else {
+            return Ok(match self.request(&id).await? {
+                Some(_) => Cancelled::AlreadyDone,
+                None => Cancelled::NotFound,
+            });
+        };
+        // It was handed back in between; now that it is marked, no worker takes it again.
+        if row.try_get::<String, _>(0)? == "queued" {
+            self.end_queued(&id, &end).await?;
+            return Ok(Cancelled::Removed);
         }
-        match self.request(&id).await?.map(|request| request.state) {
-            None => Ok(Cancelled::NotFound),
-            Some(State::Done) => Ok(Cancelled::AlreadyDone),
-            // It was handed back between the two statements.
-            Some(_) => match self.end_queued(&id, &end).await? {
-                true => Ok(Cancelled::Removed),
-                false => Ok(Cancelled::Requested),
-            },
-        }
+        self.news.of(&id);
+        Ok(Cancelled::Requested)
     }
 
     /// Ends `id` if it waits, and makes its webhook due; whether it did.

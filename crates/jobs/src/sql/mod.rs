@@ -61,11 +61,11 @@ pub(crate) const FINISH: &str = "
         input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
     WHERE id = $9 AND lease = $10 AND state = 'running'";
 
-/// The attempt goes back into the queue, to be taken no earlier than `available_ms`.
+/// The attempt goes back into the queue, to be taken no earlier than `available_ms`; not if it is to be cancelled.
 pub(crate) const HAND_BACK: &str = "
     UPDATE requests SET state = 'queued', available_ms = $1, lease = NULL, lease_until_ms = NULL, started_ms = NULL,
         attempts = attempts - $2
-    WHERE id = $3 AND lease = $4 AND state = 'running'";
+    WHERE id = $3 AND lease = $4 AND state = 'running' AND cancel = 0";
 
 /// Running requests whose worker has gone.
 pub(crate) const LOST: &str = concat!(
@@ -78,14 +78,19 @@ pub(crate) const LOST: &str = concat!(
 pub(crate) const OVERDUE: &str = "
     SELECT id FROM requests WHERE state = 'queued' AND start_by_ms IS NOT NULL AND start_by_ms <= $1 ORDER BY id LIMIT 100";
 
+/// Queued requests that somebody asked to cancel and then did not end.
+pub(crate) const TO_CANCEL: &str =
+    "SELECT id FROM requests WHERE state = 'queued' AND cancel = 1 ORDER BY id LIMIT 100";
+
 /// The end of a request that nobody works on.
 pub(crate) const END_QUEUED: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
         error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
     WHERE id = $7 AND state = 'queued'";
 
+/// From now on no attempt begins; whoever runs one hears of it.
 pub(crate) const ASK_TO_CANCEL: &str =
-    "UPDATE requests SET cancel = 1 WHERE id = $1 AND state = 'running'";
+    "UPDATE requests SET cancel = 1 WHERE id = $1 AND state <> 'done' RETURNING state";
 
 pub(crate) const INSERT_LOG: &str = "
     INSERT INTO logs (request, number, at_ms, level, message)
