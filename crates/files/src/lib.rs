@@ -14,7 +14,7 @@ mod write;
 pub use decode::{Decoded, Limits, Note, decode, read, read_mask};
 pub use encode::{Format, encode};
 pub use metadata::read_parameters;
-pub use name::{Name, content_type};
+pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};
 pub use store::{Head, Store, StoreError, Stored};
 pub use write::{check_writable, write};

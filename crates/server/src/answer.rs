@@ -96,7 +96,8 @@ impl Failure {
 
     /// Something of ours failed: the log says what, the caller only that.
     pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
-        tracing::error!(%error, "a request could not be answered");
+        let error = zoetrope_files::redacted(&error.to_string());
+        tracing::error!(error, "a request could not be answered");
         Self::typed(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Server Error")
     }
 }

@@ -143,8 +143,7 @@ async fn row(app: &App, id: &str) -> Result<Option<Key>, Failure> {
         return Ok(None);
     }
     let known = || app.keys.lock().expect("nothing panics while it is held").get(id).cloned();
-    if let Some((key, at)) = known().filter(|(_, at)| at.elapsed() < KEY_FRESH) {
-        let _ = at;
+    if let Some((key, _)) = known().filter(|(_, at)| at.elapsed() < KEY_FRESH) {
         return Ok(key);
     }
     let key = app.settings.queue.key(id).await?.filter(|key| key.revoked_ms.is_none());

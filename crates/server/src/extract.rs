@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
+use bytes::BytesMut;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -30,36 +32,60 @@ pub(crate) struct Small(pub(crate) Bytes);
 pub(crate) struct Asked<T>(pub(crate) T);
 
 /// The room that an input takes in memory, free again when this is dropped.
-pub(crate) type Held = OwnedSemaphorePermit;
+pub(crate) type Held = Option<OwnedSemaphorePermit>;
 
-/// An input of a model as JSON, once there is room for it.
-pub(crate) async fn input(
-    app: &App,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Value, Held), Failure> {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    // Whoever does not say how much it is may send the most.
-    let mib = length.unwrap_or(INPUT_BYTES_MAX).min(INPUT_BYTES_MAX).div_ceil(1 << 20);
-    let held = app.bodies.clone().try_acquire_many_owned(mib.max(1) as u32).map_err(|_| {
-        let detail =
-            format!("Inputs of more than {HELD_MIB_MAX} MiB arrive at this moment; try again");
-        Failure::later(StatusCode::SERVICE_UNAVAILABLE, "runner_scheduling_failure", detail, 2)
-    })?;
-    let remedy = "upload large files and send their addresses";
-    Ok((json_of(&read(body, INPUT_BYTES_MAX, remedy).await?)?, held))
+/// An input of a model as JSON. The first mebibyte is always taken in; room for more is taken as it comes, so that who only
+/// announces much, or sends it slowly, keeps nobody else out.
+pub(crate) async fn input(app: &App, body: Body) -> Result<(Value, Held), Failure> {
+    let (mut parts, mut bytes) = (body.into_data_stream(), BytesMut::new());
+    let mut held: Held = None;
+    let whole = async {
+        while let Some(part) = parts.next().await {
+            let part =
+                part.map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "The body ended early"))?;
+            if bytes.len() + part.len() > INPUT_BYTES_MAX {
+                return Err(too_large(
+                    INPUT_BYTES_MAX,
+                    "upload large files and send their addresses",
+                ));
+            }
+            bytes.extend_from_slice(&part);
+            let wanted = bytes.len() >> 20; // mebibytes besides the first
+            let more = wanted - held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            if more > 0 {
+                let room = app.bodies.clone().try_acquire_many_owned(more as u32);
+                let room = room.map_err(|_| crowded())?;
+                match &mut held {
+                    Some(held) => held.merge(room),
+                    None => held = Some(room),
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(BODY_TIMEOUT, whole).await.unwrap_or_else(|_| Err(too_slow()))?;
+    Ok((json_of(&bytes)?, held))
 }
 
-async fn read(body: Body, bytes_max: usize, remedy: &str) -> Result<Bytes, Failure> {
+fn crowded() -> Failure {
+    let detail = format!("Inputs of more than {HELD_MIB_MAX} MiB arrive at this moment; try again");
+    Failure::later(StatusCode::SERVICE_UNAVAILABLE, "runner_scheduling_failure", detail, 2)
+}
+
+fn too_large(bytes_max: usize, remedy: &str) -> Failure {
+    let detail = format!("The body has more than {bytes_max} bytes; {remedy}");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+fn too_slow() -> Failure {
+    Failure::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
-            let detail =
-                format!("The body ended early or has more than {bytes_max} bytes; {remedy}");
-            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Err(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")),
+        Ok(Err(_)) => Err(too_large(bytes_max, "or it ended early")),
+        Err(_) => Err(too_slow()),
     }
 }
 
@@ -74,7 +100,7 @@ impl<S: Send + Sync> FromRequest<S> for Small {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        read(request.into_body(), SMALL_BYTES_MAX, "send less").await.map(Self)
+        read(request.into_body(), SMALL_BYTES_MAX).await.map(Self)
     }
 }
 

@@ -66,11 +66,6 @@ async fn serve(
     }
     let tag = format!("\"{}\"", &name.as_str()[..name.as_str().find('/').unwrap_or(0)]); // a name is filled once
     let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    let size = row.size as u64;
-    let range = match headers.get(header::RANGE).and_then(|v| v.to_str().ok()) {
-        Some(text) => wanted(text, size)?,
-        None => None,
-    };
     let mut answer = Response::builder()
         .header(header::CONTENT_TYPE, zoetrope_files::content_type(name.as_str()))
         .header(header::ETAG, &tag)
@@ -89,6 +84,13 @@ async fn serve(
             .body(Body::empty())
             .expect("the headers are ours"));
     }
+    // A range of another content than the one that is known is of no use.
+    let same = headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());
+    let size = row.size as u64;
+    let range = match headers.get(header::RANGE).and_then(|v| v.to_str().ok()).filter(|_| same) {
+        Some(text) => wanted(text, size)?,
+        None => None,
+    };
     let length = range.as_ref().map_or(size, |range| range.end - range.start);
     answer = answer.header(header::CONTENT_LENGTH, length);
     if let Some(range) = &range {
@@ -249,9 +251,7 @@ async fn receive(app: &App, name: &Name, row: FileRow, body: Body) -> Result<u64
         }
     });
     let stored = app.settings.store.put_stream(name, Box::pin(stream), most).await;
-    let size = stored.map_err(|e| unstored(&e, most))?;
-    reserved.filled(name, size).await?;
-    Ok(size)
+    reserved.filled(name, stored).await
 }
 
 /// A name that is taken for bytes which are still to come; free again if they do not.
@@ -269,14 +269,29 @@ impl Reserved {
         }
     }
 
-    async fn filled(mut self, name: &Name, size: u64) -> Result<(), Failure> {
-        let Some(row) = self.row.take() else { return Ok(()) };
-        let row = FileRow { size: size as i64, ..row };
-        let kept = self.app.settings.queue.fill_file(&row).await;
+    /// The bytes are there, or the name is free again.
+    async fn filled(
+        mut self,
+        name: &Name,
+        stored: Result<u64, zoetrope_files::StoreError>,
+    ) -> Result<u64, Failure> {
+        let app = self.app.clone();
+        let (queue, store) = (&app.settings.queue, &app.settings.store);
+        let size = match stored {
+            Ok(size) => size,
+            Err(error) => {
+                if queue.forget_file(name.as_str()).await.is_ok() {
+                    self.row = None;
+                }
+                return Err(unstored(&error, app.settings.upload_bytes_max));
+            }
+        };
+        let Some(row) = self.row.take() else { return Ok(size) };
+        let kept = queue.fill_file(&FileRow { size: size as i64, ..row }).await;
         if let Ok(true) = kept {
-            return Ok(());
+            return Ok(size);
         }
-        let _ = self.app.settings.store.delete(name).await; // without a row nobody would find it
+        let _ = store.delete(name).await; // without a row nobody would find it
         match kept {
             Ok(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "The upload took too long")),
             Err(error) => Err(error.into()),
@@ -420,7 +435,6 @@ async fn complete(app: &App, token: &str, body: &[u8]) -> Result<Json<Value>, Fa
         list.parts.into_iter().map(|p| (p.part_number, p.e_tag)).collect();
     let most = app.settings.upload_bytes_max;
     let joined = app.settings.store.join(&name, &parts, most).await;
-    let size = joined.map_err(|e| unstored(&e, most))?;
-    reserved.filled(&name, size).await?;
+    let size = reserved.filled(&name, joined).await?;
     Ok(Json(json!({"file_size": size})))
 }

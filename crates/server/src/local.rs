@@ -18,7 +18,7 @@ pub(crate) fn is_own_page(origin: &str, own: &[&str]) -> bool {
     let Some(page) = Url::parse(origin).ok().filter(|url| url.has_host()) else { return false };
     let host = page.host_str().unwrap_or_default();
     let same = |address: &&str| Url::parse(address).is_ok_and(|url| url.origin() == page.origin());
-    is_local(host) || own.iter().any(|address| same(address))
+    is_local(host) || own.iter().any(same)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zoetrope_api::fal::{ENDPOINTS, Endpoint, llms, schema};
+use zoetrope_files::Name;
 use zoetrope_jobs::Scope;
 
 use crate::answer::{Failure, json_answer};
@@ -44,18 +45,22 @@ async fn index(Extension(origin): Extension<Origin>) -> Json<Value> {
     )
 }
 
-/// Whether requests would be accepted now.
+/// Whether requests would be accepted and their files kept now.
 async fn ready(State(app): State<App>) -> Response {
-    match app.settings.queue.queued().await {
-        Ok(queued) => json_answer(StatusCode::OK, &json!({"status": "ready", "queued": queued})),
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
-            json_answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &json!({"status": "the database does not answer"}),
-            )
-        }
+    let queued = match app.settings.queue.queued().await {
+        Ok(queued) => queued,
+        Err(error) => return unready("database", &error),
+    };
+    match app.settings.store.head(&Name::new("probe")).await {
+        Ok(_) => json_answer(StatusCode::OK, &json!({"status": "ready", "queued": queued})),
+        Err(error) => unready("storage", &error),
     }
+}
+
+fn unready(part: &str, error: &dyn std::fmt::Display) -> Response {
+    tracing::warn!(%error, part, "not ready");
+    let status = format!("the {part} does not answer");
+    json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": status}))
 }
 
 async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {

@@ -12,6 +12,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use zoetrope_files::fetch::FetchError;
 use zoetrope_jobs::{Due, Queue, Request};
 
 use crate::answer::Failure;
@@ -47,9 +48,20 @@ pub(crate) async fn jwks(State(app): State<App>) -> Result<Json<Value>, Failure>
 
 /// Refuses a webhook's address while its sender still listens.
 pub(crate) async fn check(app: &App, url: &str) -> Result<(), Failure> {
-    app.settings.fetcher.check(url).await.map_err(|error| {
-        Failure::typed(StatusCode::BAD_REQUEST, "bad_request", format!("fal_webhook: {error}"))
+    app.settings.fetcher.check(url).await.or_else(|error| match error {
+        // A name that does not resolve now may when there is something to tell.
+        FetchError::Connection { .. } | FetchError::TimedOut { .. } => Ok(()),
+        error => Err(Failure::typed(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            format!("fal_webhook: {error}"),
+        )),
     })
+}
+
+/// An address as it is kept: written by the rules, it has no character that a database would not take.
+pub(crate) fn written(url: &str) -> String {
+    url::Url::parse(url).map_or_else(|_| url.replace('\0', "%00"), String::from)
 }
 
 /// Sends what is due until `stop` holds true.

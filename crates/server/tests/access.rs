@@ -1,5 +1,7 @@
 //! Who may do what, under which names, by which way.
 
+#![allow(clippy::unwrap_used)]
+
 mod room;
 
 use std::sync::Arc;

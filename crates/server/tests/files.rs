@@ -1,5 +1,7 @@
 //! Uploads as both clients make them, and files as they are served.
 
+#![allow(clippy::unwrap_used)]
+
 mod room;
 
 use std::time::Duration;
@@ -62,6 +64,12 @@ async fn a_file_goes_up_in_one_piece_and_comes_down_in_any() {
     assert_eq!((beyond.status.as_u16(), beyond.header("content-range")), (416, "bytes */10"));
     let known = room.send("GET", &file, &[("if-none-match", whole.header("etag"))], "").await;
     assert_eq!((known.status.as_u16(), known.bytes.len()), (304, 0));
+    let both = [("if-none-match", whole.header("etag")), ("range", "bytes=10-")];
+    assert_eq!(room.send("GET", &file, &both, "").await.status, 304);
+    for (tag, status) in [(whole.header("etag"), 206), ("\"another\"", 200)] {
+        let headers = [("if-range", tag), ("range", "bytes=0-1")];
+        assert_eq!(room.send("GET", &file, &headers, "").await.status, status, "{tag}");
+    }
     let head = room.send("HEAD", &file, &[], "").await;
     assert_eq!(
         (head.status.as_u16(), head.header("content-length"), head.bytes.len()),

@@ -1,5 +1,7 @@
 //! fal's queue over HTTP: submitting, looking, cancelling, and what is answered when something is wrong.
 
+#![allow(clippy::unwrap_used)]
+
 mod room;
 
 use room::{Room, Setup, TURBO, completed};
@@ -360,4 +362,33 @@ async fn a_stop_ends_streams_and_cancels_what_nobody_will_wait_for() {
     // What was submitted to the queue stays there; the direct call's request is cancelled.
     assert_eq!(room.queue.queued().await.unwrap(), 1);
     assert_eq!(room.claim().await.request.id, id);
+}
+
+#[tokio::test]
+async fn a_body_of_countless_values_is_refused_before_it_fills_memory() {
+    let room = Room::new().await;
+    let many = format!(r#"{{"prompt": "a", "x": [{}0]}}"#, "0,".repeat(60_000));
+    let answer = room.send("POST", &format!("/queue/{TURBO}"), &[], many).await;
+    assert_eq!(answer.status, 413);
+    let text = format!(r#"{{"prompt": "{}\" {{"}}"#, "a, [".repeat(20_000));
+    let answer = room.send("POST", &format!("/queue/{TURBO}"), &[], text).await;
+    assert_eq!(answer.status, 200, "commas in a text are no values: {answer:?}");
+}
+
+#[tokio::test]
+async fn who_sends_slowly_keeps_nobody_out() {
+    use axum::body::Body;
+    use futures_util::{StreamExt, stream};
+    let room = Room::new().await;
+    let uri = format!("/queue/{TURBO}");
+    let slow = |_| {
+        let begin = stream::once(async { Ok::<_, std::io::Error>(r#"{"prompt": ""#) });
+        let body = Body::from_stream(begin.chain(stream::pending()));
+        room.send("POST", &uri, &[("content-length", "50000000")], body)
+    };
+    let all = futures_util::future::join_all((0..40).map(slow));
+    tokio::select! {
+        _ = all => panic!("they never end"),
+        id = room.submit() => assert!(!id.is_empty()),
+    }
 }

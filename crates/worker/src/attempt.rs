@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Attempt, Error, Heartbeat, Lease, Queue};
@@ -110,7 +110,8 @@ impl Worker {
         let attempt = match self.watched(&lease, stop).await {
             Some(Ok(end)) => Attempt::End(end),
             Some(Err(error)) => {
-                tracing::warn!(request = %id, %error, "did not succeed");
+                let shown = zoetrope_files::redacted(&error.to_string());
+                tracing::warn!(request = %id, error = shown, "did not succeed");
                 metrics::counter!("zoetrope_failures_total", "kind" => kind(&error)).increment(1);
                 error.attempt()
             }
@@ -144,6 +145,9 @@ impl Worker {
         let mut work = Box::pin(generate::run(lease, &self.room, &interrupt));
         let mut beat = interval(self.room.lease / 3);
         let mut look = interval(CANCEL_POLL);
+        // After a stall one look is enough.
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline: Option<Instant> = None;
         let ended = loop {
             let patience = async {

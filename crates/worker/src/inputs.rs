@@ -35,7 +35,8 @@ pub(crate) async fn fetch(task: &Generate, base: &str, room: &Room) -> Result<In
 
 async fn image(url: &str, base: &str, room: &Room) -> Result<Picture, JobError> {
     let path = [json!("image_url")];
-    let bytes = if url.starts_with("data:") {
+    let is_data = url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    let bytes = if is_data {
         data_uri(url, IMAGE.bytes_max).map_err(|e| refused(&path, e))?.bytes
     } else {
         match own_file(url, base, room, &path).await? {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 use zoetrope_api::task::Lora;
-use zoetrope_files::Name;
 use zoetrope_files::fetch::Limit;
+use zoetrope_files::{Name, StoreError};
 
 use crate::attempt::Room;
 use crate::error::JobError;
@@ -61,12 +63,46 @@ pub(crate) async fn adapter(
 /// An uploaded adapter as a file on this machine.
 async fn stored(name: &Name, path: &[Value], room: &Room) -> Result<PathBuf, JobError> {
     let file = room.cache.join(format!("{}.safetensors", hex(name.as_str().as_bytes())));
-    if !file.exists() {
-        let read = room.store.read(name, LORA.bytes_max).await;
-        let bytes = read.map_err(|e| unread(path, e))?.ok_or_else(|| gone(path))?;
-        zoetrope_files::write(&file, &bytes).map_err(|e| JobError::Passing(e.to_string()))?;
+    if was_used(&file) {
+        return Ok(file);
     }
+    let found = room.store.get(name, None).await.map_err(|e| unread(path, e))?;
+    let found = found.ok_or_else(|| gone(path))?;
+    let bytes_max = LORA.bytes_max;
+    if found.size > bytes_max {
+        return Err(unread(path, StoreError::TooLarge { bytes_max }));
+    }
+    // Piece by piece: two gigabytes fit no memory's plan.
+    let part = part_of(&file);
+    let copy = async {
+        let mut out = tokio::fs::File::create(&part).await?;
+        let mut parts = found.stream;
+        while let Some(bytes) = parts.try_next().await? {
+            out.write_all(&bytes).await?;
+        }
+        out.sync_all().await?;
+        tokio::fs::rename(&part, &file).await
+    };
+    copy.await.map_err(in_cache)?;
+    let folder = room.cache.clone();
+    let pruned = tokio::task::spawn_blocking(move || prune(&folder, CACHE_BYTES_MAX)).await;
+    pruned.map_err(|e| JobError::Passing(e.to_string()))?.map_err(in_cache)?;
     Ok(file)
+}
+
+/// Where what will be `file` is written; a worker has one request at a time.
+fn part_of(file: &Path) -> PathBuf {
+    file.with_extension(format!("{}.part", std::process::id()))
+}
+
+fn in_cache(error: std::io::Error) -> JobError {
+    JobError::Passing(format!("the cache of LoRA files: {error}"))
+}
+
+/// Whether `file` is in the cache; it then counts as used now.
+fn was_used(file: &Path) -> bool {
+    let opened = std::fs::File::options().append(true).open(file);
+    opened.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok())
 }
 
 /// A part of a hub id or the name of a file: nothing that leads elsewhere.
@@ -126,9 +162,8 @@ async fn download(url: &str, path: &[Value], room: &Room) -> Result<PathBuf, Job
     if is_fresh(&known)
         && let Ok(content) = std::fs::read_to_string(&known)
         && let file = room.cache.join(content.trim())
-        && let Ok(opened) = std::fs::File::options().append(true).open(&file)
+        && was_used(&file)
     {
-        let _ = opened.set_modified(SystemTime::now()); // only says that it was used
         return Ok(file);
     }
     let part = room.cache.join(format!("{}.{}.part", hex(url.as_bytes()), std::process::id()));

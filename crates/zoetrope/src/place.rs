@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use zoetrope_files::Store;
+use zoetrope_files::{Name, Store};
 use zoetrope_jobs::{Limits, Queue};
 
 use crate::environment::Environment;
@@ -88,8 +88,10 @@ impl Place {
         limits: Limits,
     ) -> anyhow::Result<Queue> {
         let url = self.database(&self.folder(environment)?);
-        let settings = zoetrope_jobs::Settings { url, limits, now_ms: now_ms() };
         // The address may hold a password, so that the message does not repeat it.
+        let clock = zoetrope_jobs::shared_clock(&url, now_ms()).await;
+        let clock = clock.context("the database (--database-url)")?;
+        let settings = zoetrope_jobs::Settings { url, limits, now_ms: clock };
         Queue::open(settings).await.context("the database (--database-url)")
     }
 
@@ -103,6 +105,12 @@ impl Place {
             options.extend(self.storage_options.iter().cloned()); // the later one counts
         }
         Store::open(&address, &options).context("--storage")
+    }
+
+    /// Looks whether the store answers: with a wrong key every request would fail, and late.
+    pub(crate) async fn probe(&self, store: &Store) -> anyhow::Result<()> {
+        let looked = store.head(&Name::new("probe")).await;
+        looked.map(drop).context("--storage cannot be used; look at its address, keys and options")
     }
 
     /// The certificate authority's folder.

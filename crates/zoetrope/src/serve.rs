@@ -206,6 +206,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let stop = signals::stop();
     let settings = args.settings(environment, &queue, address.clone(), (metrics, stop.clone()))?;
     let store = settings.store.clone();
+    args.place.probe(&store).await?;
     let app = App::open(settings).await?;
     let mut house = JoinSet::new();
     if !args.no_worker {

@@ -38,6 +38,7 @@ async fn work(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let limits = args.drawing.limits(zoetrope_jobs::Limits::default().queued_max);
     let queue = args.place.queue(environment, limits).await?;
     let store = args.place.store(environment)?;
+    args.place.probe(&store).await?;
     let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
     let stop = signals::stop();
     let metrics = signals::metrics()?;

@@ -361,6 +361,7 @@ mod tests {
                 loras: Vec::new(),
                 format: Format::Png,
                 delivery: Delivery::Stored,
+                safety_checker: true,
                 previews: false,
                 keep_seconds: None,
             }

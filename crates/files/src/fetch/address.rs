@@ -13,6 +13,9 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Azure's metadata and name server, public by its number alone.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// By IANA's registry of special-purpose addresses.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
@@ -27,6 +30,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0) // protocol assignments
         || (a == 192 && b == 88 && c == 99) // relays of 6to4
         || (a == 198 && b & 0xfe == 18) // benchmarks
+        || address == AZURE
         || a >= 240;
     !special
 }

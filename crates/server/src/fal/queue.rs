@@ -106,7 +106,7 @@ impl Desk {
         // Who it is comes first: a stranger's input is not read.
         let endpoint = endpoint(path)?;
         let caller = self.caller(endpoint.id).await?;
-        let (input, held) = extract::input(&self.app, &self.headers, body).await?;
+        let (input, held) = extract::input(&self.app, body).await?;
         let queue = &self.app.settings.queue;
         if let Some(most) = self.asked.fal_max_queue_length
             && queue.queued().await? >= most

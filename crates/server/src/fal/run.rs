@@ -57,10 +57,7 @@ async fn called(
     }
     let caller = caller?;
     let (input, held) = match parts.method {
-        Method::POST | Method::PUT => {
-            let (input, held) = extract::input(&app, &parts.headers, body).await?;
-            (input, Some(held))
-        }
+        Method::POST | Method::PUT => extract::input(&app, body).await?,
         Method::GET if way == "run" => (from_query(parts.uri.query().unwrap_or_default()), None),
         _ => {
             let failure =

@@ -22,10 +22,33 @@ pub(crate) fn endpoint(path: &str) -> Result<&'static Endpoint, Failure> {
     })
 }
 
+/// Values of a body: each takes many times its text's length in memory. An upload's list of parts has 20,000.
+const VALUES_MAX: usize = 50_000;
+
+/// About how many values there are in a JSON text: separators outside of strings.
+fn values(bytes: &[u8]) -> usize {
+    let (mut inside, mut escaped, mut count) = (false, false, 0);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b',' | b'[' | b'{' if !inside => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// A body as JSON; an empty one is an empty object, since JavaScript's `method: "get"` sends none.
 pub(crate) fn json_of(bytes: &[u8]) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Object(Map::new()));
+    }
+    if values(bytes) > VALUES_MAX {
+        let detail =
+            format!("The body has more than {VALUES_MAX} values, far more than any endpoint reads");
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     serde_json::from_slice(bytes).map_err(|error| {
         let problem = Problem::new(

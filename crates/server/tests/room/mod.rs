@@ -1,6 +1,6 @@
 //! A server without a port: its router, its queue and its clock in a test's hands.
 
-#![allow(dead_code)] // each test uses what it needs
+#![allow(dead_code, clippy::unwrap_used)] // each test uses what it needs
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A running binary in a temporary data folder, stopped with its test.
 
-#![allow(dead_code)] // each test uses what it needs
+#![allow(dead_code, clippy::unwrap_used)] // each test uses what it needs
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
