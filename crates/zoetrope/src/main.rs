@@ -1,5 +1,6 @@
 //! The command line: what was typed is parsed here, each subcommand has a file.
 
+mod bench;
 mod config;
 mod demo;
 mod device;
@@ -57,6 +58,8 @@ enum Command {
     Models(models::Models),
     /// Show the parameters that are stored in a picture.
     Info(info::Args),
+    /// Measure how fast each stage runs on this machine.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +99,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<ExitCode> 
         Command::Config(args) => config::run(&args, environment)?,
         Command::Models(args) => models::run(&args, &environment.hub)?,
         Command::Info(args) => info::run(&args)?,
+        Command::Bench(args) => bench::run(&args, environment)?,
     }
     Ok(ExitCode::SUCCESS)
 }

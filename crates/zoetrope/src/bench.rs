@@ -1,0 +1,162 @@
+//! `zoetrope bench`: how fast each stage runs on this machine, and how much of what the machine could do that is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use zoetrope_api::ImageSize;
+use zoetrope_checkpoint::Storage;
+use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
+use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
+
+use crate::environment::Environment;
+use crate::model::{self, Wanted};
+use crate::{demo, device};
+
+/// What was typed.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
+    #[arg(long, default_value = demo::NAME)]
+    model: String,
+    /// The text encoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    text_encoder: Option<PathBuf>,
+    /// The autoencoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// Sizes of pictures, as 512x512.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "256x256,512x512")]
+    size: Vec<String>,
+    /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Tokens of the prompt.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
+    tokens: u16,
+    /// Runs of each stage, of which the median is printed; one more before them warms up.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    runs: u8,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Pixels of sizes that are given as ratios.
+const AREA: u64 = 512 * 512;
+
+pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
+    let sizes = args.size.iter().map(|size| ImageSize::parse(size, AREA));
+    let plan = Plan {
+        sizes: sizes.collect::<Result<_, _>>().context("--size")?,
+        tokens: usize::from(args.tokens),
+        runs: usize::from(args.runs),
+    };
+    let storage: Storage = args.dtype.parse().context("--dtype")?;
+    let options = Options {
+        storage: Some(storage),
+        device: device::parse(&args.device)?,
+        keep: Keep::OneAtATime,
+    };
+    let wanted = Wanted {
+        model: &args.model,
+        text_encoder: args.text_encoder.as_deref(),
+        vae: args.vae.as_deref(),
+    };
+    let mut pipeline = Pipeline::open(model::locate(wanted, environment)?, options)?;
+
+    let peaks = Peaks::measure();
+    if !args.json {
+        println!("{}, {} threads, {peaks}", speed::instructions(), speed::threads());
+        println!("{:<28} {:>9} {:>9}  share of peak", "stage", "seconds", "GFLOP/s");
+    }
+    let mut stages = Vec::new();
+    let silent: Listener = Arc::new(|_| ());
+    speed::measure(&mut pipeline, &plan, &silent, &mut |stage| {
+        if !args.json {
+            println!("{}", line(&stage, &peaks));
+        }
+        stages.push(stage);
+    })?;
+    let memory = peak_memory_bytes();
+    if args.json {
+        let stages: Vec<Value> = stages.iter().map(|stage| as_json(stage, &peaks)).collect();
+        let report = json!({
+            "instructions": speed::instructions(),
+            "threads": speed::threads(),
+            "model": args.model,
+            "dtype": args.dtype,
+            "peak_operations_a_second": peaks.as_json(),
+            "stages": stages,
+            "peak_memory_bytes": memory,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else if let Some(bytes) = memory {
+        println!("peak memory {:.2} GB", bytes as f64 / 1e9);
+    }
+    Ok(())
+}
+
+/// Operations a second in registers, by arithmetic; those that the processor has no instruction for are absent.
+struct Peaks(Vec<(Arithmetic, f64)>);
+
+impl Peaks {
+    fn measure() -> Self {
+        let all = [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8];
+        Self(all.into_iter().filter_map(|kind| Some((kind, speed::peak(kind)?))).collect())
+    }
+
+    fn as_json(&self) -> Value {
+        self.0.iter().map(|(kind, speed)| (name(*kind).to_string(), json!(speed))).collect()
+    }
+
+    /// What `stage` reached of each.
+    fn shares(&self, stage: &Stage) -> impl Iterator<Item = (&'static str, f64)> {
+        let speed = stage.operations / stage.seconds;
+        self.0.iter().map(move |(kind, peak)| (name(*kind), speed / peak))
+    }
+}
+
+impl std::fmt::Display for Peaks {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("in registers")?;
+        self.0.iter().try_for_each(|(kind, v)| write!(f, " {} {:.0} GFLOP/s", name(*kind), v / 1e9))
+    }
+}
+
+fn name(kind: Arithmetic) -> &'static str {
+    match kind {
+        Arithmetic::F32 => "f32",
+        Arithmetic::Bf16 => "bf16",
+        Arithmetic::Int8 => "int8",
+    }
+}
+
+fn line(stage: &Stage, peaks: &Peaks) -> String {
+    let speed = stage.operations / stage.seconds / 1e9;
+    let shares = peaks.shares(stage).map(|(kind, share)| format!("{:.0} % {kind}", 100.0 * share));
+    let shares = shares.collect::<Vec<_>>().join(", ");
+    format!("{:<28} {:>9.3} {speed:>9.1}  {shares}", stage.name, stage.seconds)
+}
+
+fn as_json(stage: &Stage, peaks: &Peaks) -> Value {
+    let shares: Value = peaks.shares(stage).map(|(kind, s)| (kind.to_string(), json!(s))).collect();
+    json!({
+        "stage": stage.name,
+        "seconds": stage.seconds,
+        "operations": stage.operations,
+        "share_of_peak": shares,
+    })
+}
+
+/// The most memory that this process had at once, where the system tells.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
