@@ -40,11 +40,8 @@ impl Queue {
         request: &str,
         now: i64,
     ) -> Result<()> {
-        let row = sqlx::query(sql::BY_ID).bind(request).fetch_one(&mut **transaction).await?;
-        if let Some(url) = row.try_get::<Option<String>, _>("webhook")? {
-            let query = sqlx::query(sql::INSERT_DELIVERY).bind(request).bind(url).bind(now);
-            query.execute(&mut **transaction).await?;
-        }
+        let query = sqlx::query(sql::INSERT_DELIVERY).bind(request).bind(now);
+        query.execute(&mut **transaction).await?;
         Ok(())
     }
 

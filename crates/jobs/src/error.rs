@@ -23,6 +23,9 @@ pub enum Error {
     /// Somebody else has the request by now, or it has ended.
     #[error("the lease on request {0} is lost")]
     LeaseLost(String),
+    /// No id after which a page of the history could begin.
+    #[error("`{0}` is no request's id; take the last one of the page before")]
+    Cursor(String),
     /// The queue is shutting down.
     #[error("the queue is shutting down")]
     Closed,

@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use crate::queue::Queue;
-use crate::{Result, sql};
+use crate::{Error, Result, sql};
 
 /// A stored file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct FileRow {
 }
 
 impl Queue {
-    /// Remembers a file. One name is one file: a second time is an error of the database.
+    /// Remembers a file. One name is one file: a second time is an error of the database. A file of a request that was
+    /// forgotten meanwhile is [`Error::LeaseLost`]: whoever made it works for nobody.
     pub async fn insert_file(&self, file: &FileRow) -> Result<()> {
         let query = sqlx::query(sql::INSERT_FILE)
             .bind(&file.name)
@@ -32,7 +33,9 @@ impl Queue {
             .bind(file.size)
             .bind(file.created_ms)
             .bind(file.expires_ms);
-        query.execute(&self.pool).await?;
+        if query.execute(&self.pool).await?.rows_affected() == 0 {
+            return Err(Error::LeaseLost(file.request.clone().unwrap_or_default()));
+        }
         Ok(())
     }
 
@@ -69,7 +72,7 @@ impl Queue {
         }))
     }
 
-    /// Files whose time is over, or whose request is forgotten; at most `most`.
+    /// Files whose time is over, at most `most`. Those without a time of their own are due once their request is forgotten.
     pub async fn files_to_delete(&self, most: i64) -> Result<Vec<String>> {
         let query = sqlx::query(sql::FILES_TO_DELETE).bind(self.now_ms()).bind(most);
         let rows = query.fetch_all(&self.pool).await?;

@@ -79,6 +79,9 @@ impl Queue {
 
     /// The key called `id`, revoked or not.
     pub async fn key(&self, id: &str) -> Result<Option<Key>> {
+        if id.contains('\0') {
+            return Ok(None); // no key has such an id, and PostgreSQL takes no such text
+        }
         let row = sqlx::query(sql::KEY).bind(id).fetch_optional(&self.pool).await?;
         row.as_ref().map(Key::of).transpose()
     }

@@ -3,6 +3,7 @@
 //! What is answered is written: a submission is committed before its id is known to anybody. A worker holds a lease that it
 //! prolongs; whoever loses it can no longer finish the request. The queue does not know what a job does.
 
+mod clock;
 mod database;
 mod deliveries;
 mod error;
@@ -10,6 +11,7 @@ mod files;
 mod history;
 mod keys;
 mod lease;
+mod line;
 mod news;
 mod previews;
 mod queue;
@@ -17,6 +19,7 @@ mod request;
 mod secrets;
 mod sql;
 
+pub use clock::{Clock, shared_clock};
 pub use deliveries::{Delivery, Due};
 pub use error::{Error, Result};
 pub use files::FileRow;
@@ -25,4 +28,4 @@ pub use lease::{Attempt, Heartbeat, Lease, Swept};
 pub use news::Watcher;
 pub use previews::Preview;
 pub use queue::{Cancelled, Limits, New, Queue, Settings};
-pub use request::{End, LogLine, Outcome, Priority, Request, State};
+pub use request::{End, Ended, LogLine, Outcome, Priority, Request, Standing, State};

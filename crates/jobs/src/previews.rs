@@ -25,8 +25,8 @@ impl Lease {
             .bind(preview.step)
             .bind(preview.of)
             .bind(&preview.picture);
-        query.execute(&self.queue.pool).await?;
-        self.queue.news.of(&self.request.id);
+        query.execute(&self.hold.queue.pool).await?;
+        self.hold.queue.news.of(&self.request.id);
         Ok(())
     }
 }

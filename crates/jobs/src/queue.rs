@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use sqlx::{AnyPool, Row};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::database::{Dialect, open};
+use crate::line::Line;
 use crate::news::{News, Watcher};
-use crate::request::{End, LogLine, Outcome, Priority, Request};
+use crate::request::{End, LogLine, Outcome, Priority, Request, Standing, canonical, storable};
 use crate::{Error, Result, sql};
 
 /// How the queue is set up.
@@ -18,8 +20,8 @@ pub struct Settings {
     pub url: String,
     /// What may pile up.
     pub limits: Limits,
-    /// Milliseconds since 1970.
-    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Milliseconds since 1970; on all nodes of one database the same, see [`crate::shared_clock`].
+    pub now_ms: Clock,
 }
 
 /// What may pile up.
@@ -86,6 +88,7 @@ pub struct Queue {
     pub(crate) dialect: Dialect,
     pub(crate) settings: Settings,
     pub(crate) news: News,
+    pub(crate) line: Arc<Mutex<Option<Line>>>,
     submissions: mpsc::Sender<Submission>,
 }
 
@@ -107,7 +110,7 @@ impl Queue {
             Dialect::Sqlite => News::local(),
             Dialect::Postgres => News::shared(settings.url.clone(), pool.clone()),
         };
-        let queue = Self { pool, dialect, settings, news, submissions };
+        let queue = Self { pool, dialect, settings, news, line: Arc::default(), submissions };
         tokio::spawn(write(queue.writer(), receiver));
         Ok(queue)
     }
@@ -142,14 +145,16 @@ impl Queue {
 
     /// The request called `id`, in any case of letters.
     pub async fn request(&self, id: &str) -> Result<Option<Request>> {
-        let row = sqlx::query(sql::BY_ID).bind(id.to_ascii_lowercase()).fetch_optional(&self.pool);
-        row.await?.as_ref().map(Request::of).transpose()
+        let Some(id) = canonical(id) else { return Ok(None) };
+        let row = sqlx::query(sql::BY_ID).bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(Request::of).transpose()
     }
 
-    /// Requests that will be taken before `request`; 0 is next.
-    pub async fn position(&self, request: &Request) -> Result<i64> {
-        let query = sqlx::query(sql::POSITION).bind(request.priority.number()).bind(&request.id);
-        Ok(query.fetch_one(&self.pool).await?.try_get(0)?)
+    /// The same without its texts, for whoever looks often or at many.
+    pub async fn standing(&self, id: &str) -> Result<Option<Standing>> {
+        let Some(id) = canonical(id) else { return Ok(None) };
+        let row = sqlx::query(sql::STANDING).bind(id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(Standing::of).transpose()
     }
 
     /// Requests that wait.
@@ -164,11 +169,8 @@ impl Queue {
 
     /// Requests of `owner` that wait or run.
     pub async fn unfinished(&self, owner: &str) -> Result<i64> {
-        Ok(sqlx::query(sql::COUNT_UNFINISHED)
-            .bind(owner)
-            .fetch_one(&self.pool)
-            .await?
-            .try_get(0)?)
+        let query = sqlx::query(sql::COUNT_UNFINISHED).bind(owner);
+        Ok(query.fetch_one(&self.pool).await?.try_get(0)?)
     }
 
     /// At most `most` lines about a request, from number `from`.
@@ -188,14 +190,14 @@ impl Queue {
 
     /// Ends a request that waits; asks the worker of one that runs.
     pub async fn cancel(&self, id: &str) -> Result<Cancelled> {
-        let id = id.to_ascii_lowercase();
+        let Some(id) = canonical(id) else { return Ok(Cancelled::NotFound) };
         let end = cancelled();
         if self.end_queued(&id, &end).await? {
             return Ok(Cancelled::Removed);
         }
         let asked = sqlx::query(sql::ASK_TO_CANCEL).bind(&id).fetch_optional(&self.pool).await?;
         let Some(row) = asked else {
-            return Ok(match self.request(&id).await? {
+            return Ok(match self.standing(&id).await? {
                 Some(_) => Cancelled::AlreadyDone,
                 None => Cancelled::NotFound,
             });
@@ -218,7 +220,7 @@ impl Queue {
             .bind(now)
             .bind(i64::from(end.status_code))
             .bind(&end.response)
-            .bind(end.error.clone())
+            .bind(end.error.as_deref().map(storable))
             .bind(end.error_type.clone())
             .bind(id);
         if query.execute(&mut *transaction).await?.rows_affected() == 0 {

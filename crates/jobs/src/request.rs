@@ -1,13 +1,16 @@
 //! A request as it lies in the queue.
 
+use std::ops::Deref;
+
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use uuid::Uuid;
 
 use crate::{Error, Result};
 
-/// A request, from submission to its end.
+/// Where a request stands: everything but its texts, which may be a hundred megabytes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request {
+pub struct Standing {
     /// A UUID of version 7 in lower case.
     pub id: String,
     /// Where it was submitted.
@@ -20,10 +23,6 @@ pub struct Request {
     pub priority: Priority,
     /// Whether input and output stay in the history.
     pub keep_io: bool,
-    /// JSON as it was sent.
-    pub input: String,
-    /// JSON of what is to be done.
-    pub task: String,
     /// Attempts begun.
     pub attempts: i64,
     /// Attempts allowed.
@@ -34,16 +33,35 @@ pub struct Request {
     pub started_ms: Option<i64>,
     /// When it ended.
     pub finished_ms: Option<i64>,
-    /// Who works on it.
-    pub lease: Option<String>,
     /// Whether cancelling was asked for while it ran.
     pub cancel: bool,
     /// How it ended.
-    pub end: Option<End>,
+    pub ended: Option<Ended>,
     /// Where its end is reported.
     pub webhook: Option<String>,
     /// Where its sender reaches this server, without a slash at the end.
     pub base: String,
+}
+
+/// A request with all its texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Where it stands; read through the request itself.
+    pub standing: Standing,
+    /// JSON as it was sent.
+    pub input: String,
+    /// JSON of what is to be done; empty once it has ended.
+    pub task: String,
+    /// How it ended, with its answer.
+    pub end: Option<End>,
+}
+
+impl Deref for Request {
+    type Target = Standing;
+
+    fn deref(&self) -> &Standing {
+        &self.standing
+    }
 }
 
 /// Where a request stands.
@@ -76,6 +94,23 @@ pub enum Priority {
     Normal,
     /// When no normal request waits.
     Low,
+}
+
+/// How a request ended, without its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The HTTP status of the answer.
+    pub status_code: u16,
+    /// For a failure: what happened, for people.
+    pub error: Option<String>,
+    /// For a failure of the request itself: its type.
+    pub error_type: Option<String>,
+    /// Milliseconds that the work took.
+    pub inference_ms: Option<i64>,
+    /// What is charged, in the endpoint's unit.
+    pub billable_units: Option<f64>,
 }
 
 /// The end of a request.
@@ -145,7 +180,37 @@ impl Priority {
     }
 }
 
+/// An id as it lies in the database; `None` for what cannot be one.
+pub(crate) fn canonical(id: &str) -> Option<String> {
+    let hyphenated = id.len() == 36;
+    Uuid::try_parse(id).ok().filter(|_| hyphenated).map(|id| id.to_string())
+}
+
+/// `text` without the one character that PostgreSQL keeps in no text.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 impl Request {
+    pub(crate) fn of(row: &AnyRow) -> Result<Self> {
+        let standing = Standing::of(row)?;
+        let end = match &standing.ended {
+            None => None,
+            Some(ended) => Some(End {
+                outcome: ended.outcome,
+                status_code: ended.status_code,
+                response: row.try_get::<Option<String>, _>("response")?.unwrap_or_default(),
+                error: ended.error.clone(),
+                error_type: ended.error_type.clone(),
+                inference_ms: ended.inference_ms,
+                billable_units: ended.billable_units,
+            }),
+        };
+        Ok(Self { standing, input: row.try_get("input")?, task: row.try_get("task")?, end })
+    }
+}
+
+impl Standing {
     pub(crate) fn of(row: &AnyRow) -> Result<Self> {
         let id: String = row.try_get("id")?;
         let unknown = |column, value: String| Error::Unknown { id: id.clone(), column, value };
@@ -162,12 +227,11 @@ impl Request {
             Some("cancelled") => Some(Outcome::Cancelled),
             Some(name) => return Err(unknown("outcome", name.into())),
         };
-        let end = match outcome {
+        let ended = match outcome {
             None => None,
-            Some(outcome) => Some(End {
+            Some(outcome) => Some(Ended {
                 outcome,
                 status_code: row.try_get::<Option<i64>, _>("status_code")?.unwrap_or(500) as u16,
-                response: row.try_get::<Option<String>, _>("response")?.unwrap_or_default(),
                 error: row.try_get("error")?,
                 error_type: row.try_get("error_type")?,
                 inference_ms: row.try_get("inference_ms")?,
@@ -183,16 +247,13 @@ impl Request {
                 _ => Priority::Low,
             },
             keep_io: row.try_get::<i64, _>("keep_io")? == 1,
-            input: row.try_get("input")?,
-            task: row.try_get("task")?,
             attempts: row.try_get("attempts")?,
             attempts_max: row.try_get("attempts_max")?,
             created_ms: row.try_get("created_ms")?,
             started_ms: row.try_get("started_ms")?,
             finished_ms: row.try_get("finished_ms")?,
-            lease: row.try_get("lease")?,
             cancel: row.try_get::<i64, _>("cancel")? == 1,
-            end,
+            ended,
             webhook: row.try_get("webhook")?,
             base: row.try_get("base")?,
             id,

@@ -117,6 +117,9 @@ impl From<zoetrope_jobs::Error> for Failure {
                 "The server is shutting down",
                 2,
             ),
+            zoetrope_jobs::Error::Cursor(_) => {
+                Self::typed(StatusCode::BAD_REQUEST, "bad_request", error.to_string())
+            }
             other => Self::internal(&other),
         }
     }

@@ -4,7 +4,7 @@ use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use zoetrope_jobs::{Cancelled, Limits, Outcome, Queue, Request, State};
+use zoetrope_jobs::{Cancelled, Limits, Outcome, Queue, Request, Standing, State};
 
 use crate::environment::Environment;
 use crate::place::Place;
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the newest requests that the history keeps.
+    /// List the newest requests: what waits, what runs, and what the history keeps.
     List {
         /// Only those of this endpoint.
         #[arg(long, default_value = "")]
@@ -84,7 +84,7 @@ async fn act(args: &Args, queue: &Queue, environment: &Environment) -> anyhow::R
             let request = find(queue, id).await?;
             let mut shown = brief(&request);
             shown["input"] = serde_json::from_str(&request.input).unwrap_or_default();
-            let end = request.end.as_ref();
+            let end = request.end.as_ref().filter(|_| request.keep_io);
             shown["output"] =
                 end.and_then(|end| serde_json::from_str(&end.response).ok()).unwrap_or_default();
             let lines = queue.logs(&request.id, 0, LOGS_MAX).await?;
@@ -121,8 +121,8 @@ async fn find(queue: &Queue, id: &str) -> anyhow::Result<Request> {
     queue.request(id).await?.with_context(|| format!("there is no request {id}"))
 }
 
-fn state(request: &Request) -> &'static str {
-    match (request.state, request.end.as_ref().map(|end| end.outcome)) {
+fn state(request: &Standing) -> &'static str {
+    match (request.state, request.ended.as_ref().map(|end| end.outcome)) {
         (State::Queued, _) => "queued",
         (State::Running, _) => "running",
         (State::Done, Some(Outcome::Completed)) => "completed",
@@ -131,8 +131,8 @@ fn state(request: &Request) -> &'static str {
     }
 }
 
-fn brief(request: &Request) -> Value {
-    let end = request.end.as_ref();
+fn brief(request: &Standing) -> Value {
+    let end = request.ended.as_ref();
     json!({
         "request_id": request.id,
         "endpoint_id": request.endpoint,
@@ -149,8 +149,8 @@ fn brief(request: &Request) -> Value {
     })
 }
 
-fn print(request: &Request) {
-    let seconds = request.end.as_ref().and_then(|end| end.inference_ms);
+fn print(request: &Standing) {
+    let seconds = request.ended.as_ref().and_then(|end| end.inference_ms);
     let seconds = seconds.map_or(String::new(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
     println!(
         "{}  {}  {:9}  {:>8}  {}",

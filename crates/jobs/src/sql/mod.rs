@@ -1,10 +1,19 @@
 //! The only SQL. One text for both databases wherever they agree, which is nearly everywhere.
 
-/// What a request is read with.
+mod plans;
+
+/// Where a request stands. What it was sent and what it answers may be a hundred megabytes, and is in no list.
+macro_rules! standing {
+    () => {
+        "id, endpoint, owner, state, outcome, priority, keep_io, attempts, attempts_max, created_ms, started_ms, finished_ms, \
+         cancel, status_code, error, error_type, inference_ms, billable_units, webhook, base"
+    };
+}
+
+/// All of a request.
 macro_rules! columns {
     () => {
-        "id, endpoint, owner, state, outcome, priority, keep_io, input, task, attempts, attempts_max, created_ms, \
-         started_ms, finished_ms, lease, cancel, status_code, response, error, error_type, inference_ms, billable_units, webhook, base"
+        concat!(standing!(), ", input, task, response")
     };
 }
 
@@ -17,10 +26,15 @@ pub(crate) const COUNT_QUEUED: &str = "SELECT count(*) FROM requests WHERE state
 
 pub(crate) const BY_ID: &str = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
 
+pub(crate) const STANDING: &str = concat!("SELECT ", standing!(), " FROM requests WHERE id = $1");
+
 /// Requests that will be taken before this one.
-pub(crate) const POSITION: &str = "
-    SELECT count(*) FROM requests
-    WHERE state = 'queued' AND (priority < $1 OR (priority = $1 AND id < $2))";
+pub(crate) const POSITION: &str =
+    "SELECT count(*) FROM requests WHERE state = 'queued' AND (priority, id) < ($1, $2)";
+
+/// All that wait, in the order in which they are taken.
+pub(crate) const LINE: &str =
+    "SELECT priority, id FROM requests WHERE state = 'queued' ORDER BY priority, id";
 
 macro_rules! claim {
     ($lock:literal) => {
@@ -58,7 +72,7 @@ pub(crate) const HEARTBEAT: &str = "
 pub(crate) const FINISH: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
         error_type = $6, inference_ms = $7, billable_units = $8, lease = NULL, lease_until_ms = NULL,
-        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
+        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = '{}'
     WHERE id = $9 AND lease = $10 AND state = 'running'";
 
 /// The attempt goes back into the queue, to be taken no earlier than `available_ms`; not if it is to be cancelled.
@@ -67,16 +81,25 @@ pub(crate) const HAND_BACK: &str = "
         attempts = attempts - $2
     WHERE id = $3 AND lease = $4 AND state = 'running' AND cancel = 0";
 
-/// Running requests whose worker has gone.
-pub(crate) const LOST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM requests WHERE state = 'running' AND lease_until_ms < $1 ORDER BY id LIMIT 100"
-);
+macro_rules! seize {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE requests SET lease = $1, lease_until_ms = $2 WHERE id = (
+                SELECT id FROM requests WHERE state = 'running' AND lease_until_ms < $3 ORDER BY lease_until_ms LIMIT 1 ",
+            $lock,
+            ") RETURNING id, attempts, attempts_max"
+        )
+    };
+}
+
+/// Takes a running request from a worker that has gone; not from one that prolongs its lease at this moment.
+pub(crate) const SEIZE_SQLITE: &str = seize!("");
+/// The same.
+pub(crate) const SEIZE_POSTGRES: &str = seize!("FOR UPDATE SKIP LOCKED");
 
 /// Queued requests whose time to start has passed.
 pub(crate) const OVERDUE: &str = "
-    SELECT id FROM requests WHERE state = 'queued' AND start_by_ms IS NOT NULL AND start_by_ms <= $1 ORDER BY id LIMIT 100";
+    SELECT id FROM requests WHERE state = 'queued' AND start_by_ms <= $1 ORDER BY start_by_ms LIMIT 100";
 
 /// Queued requests that somebody asked to cancel and then did not end.
 pub(crate) const TO_CANCEL: &str =
@@ -85,7 +108,7 @@ pub(crate) const TO_CANCEL: &str =
 /// The end of a request that nobody works on.
 pub(crate) const END_QUEUED: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
-        error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = CASE WHEN keep_io = 1 THEN task ELSE '{}' END
+        error_type = $6, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = '{}'
     WHERE id = $7 AND state = 'queued'";
 
 /// From now on no attempt begins; whoever runs one hears of it.
@@ -99,19 +122,21 @@ pub(crate) const INSERT_LOG: &str = "
 pub(crate) const LOGS: &str = "
     SELECT number, at_ms, level, message FROM logs WHERE request = $1 AND number >= $2 ORDER BY number LIMIT $3";
 
+/// What is not to be kept is shown until it ends, so that it can be cancelled.
 pub(crate) const HISTORY: &str = concat!(
     "SELECT ",
-    columns!(),
-    " FROM requests WHERE keep_io = 1 AND ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
+    standing!(),
+    " FROM requests WHERE (keep_io = 1 OR state <> 'done') AND ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
      ORDER BY id DESC LIMIT $4"
 );
 
 pub(crate) const DELETE: &str = "DELETE FROM requests WHERE id = $1 AND state = 'done'";
 pub(crate) const DELETE_LOGS: &str = "DELETE FROM logs WHERE request = $1";
 pub(crate) const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE request = $1";
-/// What ended before $1, or before $2 where nothing is to be kept.
+/// What ended before $2, and has told its webhook or given that up.
 pub(crate) const EXPIRED: &str = "
-    SELECT id FROM requests WHERE state = 'done' AND (finished_ms < $1 OR (keep_io = 0 AND finished_ms < $2))
+    SELECT id FROM requests WHERE state = 'done' AND keep_io = $1 AND finished_ms < $2
+        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.request = requests.id AND due_ms IS NOT NULL)
     ORDER BY finished_ms LIMIT $3";
 pub(crate) const DELETE_PREVIEWS: &str = "DELETE FROM previews WHERE request = $1";
 
@@ -120,8 +145,10 @@ pub(crate) const COUNT_RUNNING: &str = "
 pub(crate) const COUNT_UNFINISHED: &str = "
     SELECT count(*) FROM requests WHERE state <> 'done' AND owner = $1";
 
+/// Not for a request that was forgotten meanwhile: nothing would find the file again.
 pub(crate) const INSERT_FILE: &str = "
-    INSERT INTO files (name, owner, request, size, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT INTO files (name, owner, request, size, created_ms, expires_ms)
+    SELECT $1, $2, $3, $4, $5, $6 WHERE $3 IS NULL OR EXISTS (SELECT 1 FROM requests WHERE id = $3)";
 /// The name is taken; its bytes come.
 pub(crate) const RESERVE_FILE: &str = "
     INSERT INTO files (name, owner, size, created_ms, expires_ms) VALUES ($1, $2, -1, $3, $4) ON CONFLICT (name) DO NOTHING";
@@ -130,11 +157,11 @@ pub(crate) const FILL_FILE: &str =
 pub(crate) const FILE: &str = "
     SELECT name, owner, request, size, created_ms, expires_ms FROM files WHERE name = $1";
 pub(crate) const FILES_OF: &str = "SELECT name FROM files WHERE request = $1";
-/// Files whose request is gone have no use.
-pub(crate) const FILES_TO_DELETE: &str = "
-    SELECT name FROM files WHERE expires_ms <= $1
-        OR (request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.id = files.request))
-    LIMIT $2";
+pub(crate) const FILES_TO_DELETE: &str =
+    "SELECT name FROM files WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT $2";
+/// With its request go the files that have no time of their own, or ($3 is 1) all of them.
+pub(crate) const FILES_ARE_DUE: &str =
+    "UPDATE files SET expires_ms = $1 WHERE request = $2 AND (expires_ms IS NULL OR $3 = 1)";
 pub(crate) const DELETE_FILE: &str = "DELETE FROM files WHERE name = $1";
 
 pub(crate) const INSERT_PREVIEW: &str = "
@@ -146,11 +173,16 @@ pub(crate) const SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
 pub(crate) const INSERT_SECRET: &str = "
     INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
 
+/// Milliseconds since 1970 by the clock that all nodes share. PostgreSQL only.
+pub(crate) const CLOCK: &str =
+    "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+
 /// PostgreSQL only.
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 pub(crate) const INSERT_DELIVERY: &str = "
-    INSERT INTO deliveries (request, url, due_ms) VALUES ($1, $2, $3) ON CONFLICT (request) DO NOTHING";
+    INSERT INTO deliveries (request, url, due_ms)
+    SELECT id, webhook, $2 FROM requests WHERE id = $1 AND webhook IS NOT NULL ON CONFLICT (request) DO NOTHING";
 
 macro_rules! due {
     ($lock:literal) => {

@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zoetrope_api::fal::ENDPOINTS;
-use zoetrope_jobs::{Outcome, Request, Scope, State as Stand};
+use zoetrope_jobs::{Outcome, Request, Scope, Standing, State as Stand};
 
 use crate::answer::Failure;
 use crate::auth::{Purpose, caller};
@@ -68,7 +68,8 @@ async fn list(
         asked.expand.as_deref().is_some_and(|list| list.split(',').any(|name| name == "payloads"));
     let found = match &asked.request_id {
         Some(id) => {
-            Vec::from_iter(app.settings.queue.request(id).await?.filter(|r| caller.sees(&r.owner)))
+            let found = app.settings.queue.standing(id).await?;
+            Vec::from_iter(found.filter(|r| caller.sees(&r.owner) && shown(r)))
         }
         None => {
             let (endpoint, before) =
@@ -76,8 +77,26 @@ async fn list(
             app.settings.queue.history(owner, &endpoint, &before, most).await?
         }
     };
-    let next = (found.len() as i64 == most).then(|| found.last().map(|r| r.id.clone())).flatten();
-    let items: Vec<Value> = found.iter().map(|request| item(&app, request, payloads)).collect();
+    let (mut items, mut bytes, mut full) = (Vec::new(), 0, found.len() as i64 == most);
+    let mut last = None;
+    for standing in &found {
+        if bytes > PAGE_BYTES_MAX {
+            full = true;
+            break;
+        }
+        items.push(match payloads {
+            true => match app.settings.queue.request(&standing.id).await? {
+                Some(request) => {
+                    bytes += size(&request);
+                    with_payloads(&app, &request)
+                }
+                None => continue, // deleted at this moment
+            },
+            false => item(&app, standing),
+        });
+        last = Some(standing.id.clone());
+    }
+    let next = last.filter(|_| full);
     Ok(Json(json!({"items": items, "has_more": next.is_some(), "next_cursor": next})))
 }
 
@@ -86,15 +105,26 @@ async fn show(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
-    Ok(Json(item(&app, &own(&app, &id, &headers).await?, true)))
+    let request = own(&app, &id, &headers).await?;
+    match shown(&request) {
+        true => Ok(Json(with_payloads(&app, &request))),
+        false => Err(missing(&id)),
+    }
+}
+
+/// Of what is not to be kept, nothing is shown once it has ended.
+fn shown(request: &Standing) -> bool {
+    request.keep_io || request.state != Stand::Done
+}
+
+fn missing(id: &str) -> Failure {
+    Failure::new(axum::http::StatusCode::NOT_FOUND, format!("Request {id} not found"))
 }
 
 async fn own(app: &App, id: &str, headers: &HeaderMap) -> Result<Request, Failure> {
     let caller = caller(app, headers, None, Purpose::Account).await?;
     let found = app.settings.queue.request(id).await?.filter(|request| caller.sees(&request.owner));
-    found.ok_or_else(|| {
-        Failure::new(axum::http::StatusCode::NOT_FOUND, format!("Request {id} not found"))
-    })
+    found.ok_or_else(|| missing(id))
 }
 
 /// Forgets a request that has ended, and deletes the files that it made; files that were sent stay.
@@ -119,9 +149,25 @@ async fn forget(
     Ok(Json(json!({"cdn_delete_results": results})))
 }
 
+/// Bytes of inputs and outputs after which a page ends: they are all in memory at once.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
+fn size(request: &Request) -> usize {
+    request.input.len() + request.end.as_ref().map_or(0, |end| end.response.len())
+}
+
+/// The same with input and output.
+fn with_payloads(app: &App, request: &Request) -> Value {
+    let mut out = item(app, request);
+    let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+    out["json_input"] = parsed(&request.input);
+    out["json_output"] = request.end.as_ref().map_or(Value::Null, |end| parsed(&end.response));
+    out
+}
+
 /// A request as a line of the history.
-fn item(app: &App, request: &Request, payloads: bool) -> Value {
-    let end = request.end.as_ref();
+fn item(app: &App, request: &Standing) -> Value {
+    let end = request.ended.as_ref();
     let status = end.map(|end| match (end.outcome, end.status_code) {
         (Outcome::Completed, _) => "success",
         (_, 400..=499) => "user_error",
@@ -129,7 +175,7 @@ fn item(app: &App, request: &Request, payloads: bool) -> Value {
     });
     let units = end.and_then(|end| end.billable_units);
     let price = app.price(&request.endpoint);
-    let mut out = json!({
+    json!({
         "request_id": request.id,
         "endpoint_id": request.endpoint,
         "sent_at": timestamp(request.created_ms),
@@ -142,11 +188,5 @@ fn item(app: &App, request: &Request, payloads: bool) -> Value {
         "unit_price": price,
         "cost": units.zip(price).map(|(units, price)| units * price),
         "attempts": request.attempts,
-    });
-    if payloads {
-        out["json_input"] = serde_json::from_str(&request.input).unwrap_or_default();
-        out["json_output"] =
-            end.and_then(|end| serde_json::from_str(&end.response).ok()).unwrap_or_default();
-    }
-    out
+    })
 }

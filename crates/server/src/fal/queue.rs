@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zoetrope_api::fal::application;
-use zoetrope_jobs::{Cancelled, LogLine, State as Stand};
+use zoetrope_jobs::{Cancelled, LogLine, Standing, State as Stand};
 
 use crate::answer::{Failure, REQUEST_ID, json_answer};
 use crate::auth::{Caller, Purpose, caller};
@@ -77,7 +77,7 @@ pub(crate) async fn called(
     let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
     let request = desk.request(id, &caller).await?;
     match (&parts.method, what) {
-        (&Method::GET, "" | "response") => Ok(result(&request)),
+        (&Method::GET, "" | "response") => desk.result(&request).await,
         (&Method::GET, "status") => desk.status(request).await,
         (&Method::GET, "status/stream") => Ok(desk.status_stream(request.id)),
         (&Method::PUT | &Method::POST, "cancel") => desk.cancel(&request.id).await,
@@ -119,7 +119,7 @@ impl Desk {
                 5,
             ));
         }
-        let webhook = self.asked.fal_webhook.clone();
+        let webhook = self.asked.fal_webhook.as_deref().map(crate::webhook::written);
         if let Some(url) = &webhook {
             crate::webhook::check(&self.app, url).await?;
         }
@@ -135,7 +135,7 @@ impl Desk {
         };
         let id = submit(&self.app, sent).await?;
         drop(held);
-        let request = queue.request(&id).await?;
+        let request = queue.standing(&id).await?;
         let position = match &request {
             Some(request) if request.state == Stand::Queued => queue.position(request).await?,
             _ => 0,
@@ -154,32 +154,37 @@ impl Desk {
     }
 
     /// The request, if this caller may see it; others' look like none.
-    async fn request(&self, id: &str, caller: &Caller) -> Result<zoetrope_jobs::Request, Failure> {
+    async fn request(&self, id: &str, caller: &Caller) -> Result<Standing, Failure> {
         let missing = || {
             let detail = format!("Request {id} not found");
             Failure::new(StatusCode::NOT_FOUND, detail).field("status", "NOT_FOUND")
         };
-        let short = id.len() <= 64;
-        let found = if short { self.app.settings.queue.request(id).await? } else { None };
+        let found = self.app.settings.queue.standing(id).await?;
         found.filter(|request| caller.sees(&request.owner)).ok_or_else(missing)
     }
 
+    async fn result(&self, request: &Standing) -> Result<Response, Failure> {
+        let found = self.app.settings.queue.request(&request.id).await?;
+        let deleted = || Failure::new(StatusCode::NOT_FOUND, "The request was deleted");
+        Ok(result(&found.ok_or_else(deleted)?))
+    }
+
     /// `?wait=SECONDS` answers once the request has changed, so that nobody need poll often.
-    async fn status(self, mut request: zoetrope_jobs::Request) -> Result<Response, Failure> {
+    async fn status(self, mut request: Standing) -> Result<Response, Failure> {
         let queue = &self.app.settings.queue;
         if let Some(seconds) = self.asked.wait.filter(|s| *s > 0.0)
             && request.state != Stand::Done
         {
             // Looked at again once it is watched: what changes in between is seen.
             let mut watcher = queue.watch(&request.id);
-            let mut now = queue.request(&request.id).await?;
+            let mut now = queue.standing(&request.id).await?;
             if now.as_ref() == Some(&request) {
                 let patience = Duration::from_secs_f64(seconds.min(WAIT_SECONDS_MAX));
                 tokio::select! {
                     () = watcher.changed(patience) => {}
                     () = self.app.stopping() => {}
                 }
-                now = queue.request(&request.id).await?;
+                now = queue.standing(&request.id).await?;
             }
             request = now.unwrap_or(request);
         }
@@ -189,11 +194,7 @@ impl Desk {
     }
 
     /// fal's status object with the log lines from number `from`, and the number of the next.
-    async fn status_body(
-        &self,
-        request: &zoetrope_jobs::Request,
-        from: i64,
-    ) -> Result<(Value, i64), Failure> {
+    async fn status_body(&self, request: &Standing, from: i64) -> Result<(Value, i64), Failure> {
         let queue = &self.app.settings.queue;
         let mut body = self.addresses(&request.endpoint, &request.id);
         let mut next = from;
@@ -209,7 +210,7 @@ impl Desk {
             body["logs"] = lines.iter().map(log_line).collect();
         }
         body["status"] = "IN_PROGRESS".into();
-        if let Some(end) = &request.end {
+        if let Some(end) = &request.ended {
             body["status"] = "COMPLETED".into();
             body["metrics"] = match end.inference_ms {
                 Some(ms) => {

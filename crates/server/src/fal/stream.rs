@@ -57,7 +57,11 @@ async fn next(mut watched: Watched) -> Option<(Told, Option<Watched>)> {
             if let Some(guard) = watched.guard.take() {
                 guard.disarm();
             }
-            return Some((last(&request.end?), None));
+            let told = match wait::ended(&app.settings.queue, id).await {
+                Ok(request) => last(&request.end?),
+                Err(failure) => failed(failure.body()),
+            };
+            return Some((told, None));
         }
         if request.state == Stand::Queued && app.is_stopping() {
             return Some((failed(Failure::from(zoetrope_jobs::Error::Closed).body()), None));

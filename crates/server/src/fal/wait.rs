@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use tokio::time::{Instant, sleep};
-use zoetrope_jobs::{Queue, Request, State as Stand};
+use zoetrope_jobs::{Queue, Request, Standing, State as Stand};
 
 use crate::answer::Failure;
 use crate::state::App;
@@ -21,7 +21,7 @@ pub(crate) async fn end(app: &App, id: &str) -> Result<Request, Failure> {
     loop {
         let request = look(queue, id).await?;
         if request.state == Stand::Done {
-            return Ok(request);
+            return ended(queue, id).await;
         }
         if request.state == Stand::Queued && app.is_stopping() {
             return Err(zoetrope_jobs::Error::Closed.into());
@@ -33,12 +33,24 @@ pub(crate) async fn end(app: &App, id: &str) -> Result<Request, Failure> {
     }
 }
 
-/// The request `id` as it stands.
-pub(crate) async fn look(queue: &Queue, id: &str) -> Result<Request, Failure> {
+/// Where the request `id` stands.
+pub(crate) async fn look(queue: &Queue, id: &str) -> Result<Standing, Failure> {
+    patiently(id, || queue.standing(id)).await
+}
+
+/// The request `id`, which has ended, with its answer.
+pub(crate) async fn ended(queue: &Queue, id: &str) -> Result<Request, Failure> {
+    patiently(id, || queue.request(id)).await
+}
+
+async fn patiently<T, F>(id: &str, look: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = zoetrope_jobs::Result<Option<T>>>,
+{
     let begun = Instant::now();
     loop {
-        match queue.request(id).await {
-            Ok(Some(request)) => return Ok(request),
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
             Ok(None) => {
                 let detail = format!("Request {id} was deleted");
                 return Err(Failure::new(StatusCode::NOT_FOUND, detail));
