@@ -34,7 +34,6 @@ struct Args {
     seconds: f64,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
-    #[expect(dead_code, reason = "it says nothing that is not known")]
     bench: bool,
 }
 
