@@ -55,17 +55,23 @@ impl Work for Multiply {
         match self.arithmetic {
             Arithmetic::F32 => {
                 for _ in 0..self.steps {
-                    floats = floats.map(|sum| simd.fma(a, b, sum));
+                    for sum in &mut floats {
+                        *sum = simd.fma(a, b, *sum);
+                    }
                 }
             }
             Arithmetic::Bf16 if S::BF16 => {
                 for _ in 0..self.steps {
-                    floats = floats.map(|sum| simd.dot_bf16(sum, units, zeros));
+                    for sum in &mut floats {
+                        *sum = simd.dot_bf16(*sum, units, zeros);
+                    }
                 }
             }
             _ => {
                 for _ in 0..self.steps {
-                    ints = ints.map(|sum| simd.dot_i8(sum, units, zeros));
+                    for sum in &mut ints {
+                        *sum = simd.dot_i8(*sum, units, zeros);
+                    }
                 }
             }
         }

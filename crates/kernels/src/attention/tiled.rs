@@ -11,7 +11,7 @@ use crate::Precision;
 use crate::math::exp2;
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack::{self, bf16_pair};
-use crate::product::tile::{Dot, DotBf16, DotF32, Strided, tile};
+use crate::product::tile::{Dot, DotBf16, DotF32, Interleaved, tile};
 use crate::product::{Kind, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
@@ -22,9 +22,6 @@ const KEYS: usize = 512;
 const PANELS: usize = KEYS / WIDE;
 /// Queries of a task: each block of keys is read from the second cache once for all of them.
 const QUERIES: usize = 112;
-/// Units between rows of weights: not a power of two, so that rows do not fall into the same cache lines.
-const WEIGHTS_STRIDE: usize = KEYS + 16;
-
 /// Softmax with a base of 2 is one multiplication cheaper.
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 
@@ -58,7 +55,7 @@ pub(super) fn attention(
             |scratch, out| {
                 let head = out.columns.start / d;
                 let packed = &packed[head / (heads / kv_heads)];
-                let last_key = (mask == Mask::Causal).then_some(keys - queries);
+                let last_key = (mask == Mask::Causal).then(|| keys - queries);
                 let q = q.at(item, head);
                 level.run(Block { kind, q, packed, keys, d, offset: last_key, scratch, out });
             },
@@ -222,7 +219,7 @@ impl Work for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let rows = self.out.rows.clone();
-        self.begin();
+        self.begin(S::ROWS);
         let end = match self.offset {
             Some(offset) => self.keys.min(offset + rows.end),
             None => self.keys,
@@ -253,17 +250,20 @@ impl Work for Block<'_> {
 }
 
 impl Block<'_> {
-    /// Packs the queries and clears what runs.
+    /// Packs the queries in tiles of at most `most` rows and clears what runs.
     #[inline(always)]
-    fn begin(&mut self) {
+    fn begin(&mut self, most: usize) {
         let (rows, units) = (self.out.rows.clone(), self.kind.left_units(self.d));
         let scratch = &mut *self.scratch;
         scratch.queries.resize(QUERIES * units, 0);
-        for (row, to) in rows.clone().zip(scratch.queries.chunks_exact_mut(units)) {
-            pack::row(self.kind, self.q.token(row), to);
+        for (first, height) in heights(rows.len(), most) {
+            for i in 0..height {
+                let to = &mut scratch.queries[first * units + i..][..height * units - i];
+                pack::row(self.kind, self.q.token(rows.start + first + i), height, to);
+            }
         }
         scratch.scores.resize(PANELS * 14, [0.0; WIDE]);
-        scratch.weights.resize(14 * WEIGHTS_STRIDE, 0);
+        scratch.weights.resize(14 * KEYS, 0);
         scratch.sums.clear();
         scratch.sums.resize(rows.len() * self.d, 0.0);
         let fresh = Running { top: f32::NEG_INFINITY, total: 0.0, correction: 0.0 };
@@ -277,7 +277,7 @@ impl Block<'_> {
         let units = self.kind.left_units(self.d);
         let size = self.kind.right_units(self.d);
         let panels = keys.start / WIDE..keys.end.div_ceil(WIDE);
-        let left = Strided { units: &self.scratch.queries[first * units..], stride: units };
+        let left = Interleaved(&self.scratch.queries[first * units..][..M * units]);
         let scores = self.scratch.scores.as_chunks_mut::<M>().0;
         for (panel, scores) in panels.clone().zip(scores) {
             let right = &self.packed.keys[panel * size..][..size];
@@ -296,7 +296,7 @@ impl Block<'_> {
 
         let depth = panels.len() * units_a_panel(self.kind);
         let start = panels.start * units_a_panel(self.kind) * WIDE;
-        let weights = Strided { units: &self.scratch.weights, stride: WEIGHTS_STRIDE };
+        let weights = Interleaved(&self.scratch.weights[..M * depth]);
         let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
         for (i, panel) in values.enumerate() {
             let mut sums = [[0f32; WIDE]; M];
@@ -342,25 +342,43 @@ impl Work for Softmax<'_> {
             for scores in scores.clone() {
                 top.iter_mut().zip(scores).for_each(|(t, s)| *t = if *s > *t { *s } else { *t });
             }
-            let top = top.into_iter().fold(running.top, |top, s| top.max(s * self.scale));
+            let top = running.top.max(fold(top, f32::max) * self.scale);
             let mut total = [0f32; WIDE];
-            let weights = &mut self.weights[row * WEIGHTS_STRIDE..][..WEIGHTS_STRIDE];
-            for (scores, to) in scores.zip(weights.chunks_exact_mut(units_a_panel(self.kind))) {
-                let e: [f32; WIDE] = std::array::from_fn(|i| exp2(scores[i] * self.scale - top));
-                total.iter_mut().zip(e).for_each(|(t, e)| *t += e);
+            let mut weights = self.weights[row..].iter_mut().step_by(rows);
+            for scores in scores {
+                // Plain loops: what `array::from_fn` builds is not turned into vectors.
+                let mut e = [0f32; WIDE];
+                for ((e, total), score) in e.iter_mut().zip(&mut total).zip(scores) {
+                    *e = exp2(score * self.scale - top);
+                    *total += *e;
+                }
                 if self.kind == Kind::Bf16 {
                     let (low, high) = e.split_at(WIDE / 2);
-                    let pairs = low.iter().zip(high);
-                    to.iter_mut().zip(pairs).for_each(|(t, (l, h))| *t = bf16_pair(*l, *h));
+                    let mut units = [0u32; WIDE / 2];
+                    for (unit, (low, high)) in units.iter_mut().zip(low.iter().zip(high)) {
+                        *unit = bf16_pair(*low, *high);
+                    }
+                    units.iter().zip(&mut weights).for_each(|(u, w)| *w = *u);
                 } else {
-                    to.iter_mut().zip(e).for_each(|(t, e)| *t = e.to_bits());
+                    e.iter().zip(&mut weights).for_each(|(e, w)| *w = e.to_bits());
                 }
             }
             running.correction = exp2(running.top - top);
-            running.total = running.total * running.correction + total.iter().sum::<f32>();
+            running.total = running.total * running.correction + fold(total, |a, b| a + b);
             running.top = top;
         }
     }
+}
+
+/// All lanes into one, halves onto halves: five steps in place of 31.
+#[inline(always)]
+fn fold(mut lanes: [f32; WIDE], f: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [16, 8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// Scores of keys from `seen` on are −∞; the first of these is key `first`.

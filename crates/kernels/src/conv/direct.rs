@@ -218,9 +218,9 @@ impl Work for Prepare<'_> {
                     let affine = factors.iter().zip(offsets);
                     let values = changed.iter_mut().zip(pixel.iter().zip(affine));
                     values.for_each(|(c, (x, (f, o)))| *c = silu(x * f + o));
-                    pack::row(kind, &changed, first);
+                    pack::row(kind, &changed, 1, first);
                 }
-                None => pack::row(kind, pixel, first),
+                None => pack::row(kind, pixel, 1, first),
             }
             if times == 2 {
                 second.copy_from_slice(first);

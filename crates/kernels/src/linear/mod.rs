@@ -1,5 +1,6 @@
 //! Linear layers: `y = x · Wᵀ + b`, whatever form `W` is kept in.
 
+mod blocks;
 mod fp8;
 mod matrix;
 mod packed;

@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
-use super::{FP8_E4M3FN, Matrix};
+use super::{FP8_E4M3FN, Matrix, blocks};
 use crate::product::multiply::Right;
 use crate::product::tile::RIGHT_GROUP;
 use crate::product::{GROUP, Kind, WIDE, pack};
@@ -175,12 +175,51 @@ impl Right for Weight<'_> {
             return Ok(scratch);
         }
         let (out, width) = self.0.shape()?;
+        if let Matrix::Quantized(blocks) = self.0
+            && blocks::knows(blocks.dtype())
+        {
+            let (data, kind) = (blocks.data()?, blocks.dtype());
+            let row_bytes = width / kind.block_size() * kind.type_size();
+            let rows = range.start * WIDE..(range.end * WIDE).min(out);
+            let rows = &data[rows.start * row_bytes..rows.end * row_bytes];
+            scratch.clear();
+            scratch.resize(range.len() * Kind::Int8.right_units(width), 0);
+            level.run(UnpackPanels { kind, row_bytes, rows, width, to: scratch });
+            return Ok(scratch);
+        }
         let rows = range.start * WIDE..(range.end * WIDE).min(out);
         let values = stored_rows(self.0, rows.start * width, rows.len() * width)?;
         scratch.clear();
         scratch.resize(range.len() * kind.right_units(width), 0);
         level.run(PackPanels { kind, width, values: &values, to: scratch });
         Ok(scratch)
+    }
+}
+
+/// Panels from rows of blocks.
+struct UnpackPanels<'a> {
+    kind: GgmlDType,
+    row_bytes: usize,
+    rows: &'a [u8],
+    width: usize,
+    to: &'a mut [u32],
+}
+
+impl Work for UnpackPanels<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let panels = self.to.chunks_mut(Kind::Int8.right_units(self.width));
+        for (rows, panel) in self.rows.chunks(WIDE * self.row_bytes).zip(panels) {
+            let (bytes, groups) = (self.kind.type_size(), self.kind.block_size() / GROUP);
+            // Block by block through all rows, so that what is written stays in the first cache.
+            for (i, to) in panel.chunks_exact_mut(groups * RIGHT_GROUP).enumerate() {
+                for (column, row) in rows.chunks_exact(self.row_bytes).enumerate() {
+                    blocks::unpack(self.kind, &row[i * bytes..][..bytes], column, to);
+                }
+            }
+        }
     }
 }
 

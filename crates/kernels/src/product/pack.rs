@@ -144,10 +144,10 @@ impl Work for PackRow<'_> {
     }
 }
 
-/// Packs one row of `kind`, which has no scale, by itself.
+/// Packs one row of `kind`, which has no scale, with its units `stride` apart.
 #[inline(always)]
-pub(crate) fn row(kind: Kind, row: &[f32], units: &mut [u32]) {
-    if kind == Kind::Bf16 { pack_bf16(row, 1, units) } else { pack_f32(row, 1, units) }
+pub(crate) fn row(kind: Kind, row: &[f32], stride: usize, units: &mut [u32]) {
+    if kind == Kind::Bf16 { pack_bf16(row, stride, units) } else { pack_f32(row, stride, units) }
 }
 
 #[inline(always)]
@@ -180,7 +180,7 @@ fn pack_int8(row: &[f32], stride: usize, units: &mut [u32]) -> f32 {
         quantised[group.len()..].fill(0);
         let mut sum = 0;
         for (value, q) in group.iter().zip(&mut quantised) {
-            *q = (value * inverse).round_ties_even() as i8;
+            *q = nearest_i8(value * inverse);
             sum += i32::from(*q);
         }
         units[0] = (-128 * sum) as u32;
@@ -191,6 +191,12 @@ fn pack_int8(row: &[f32], stride: usize, units: &mut [u32]) -> f32 {
         }
     }
     peak / 127.0
+}
+
+/// The nearest integer of a value between −128 and 127: a sum with 1.5 · 2²³ has it in its low bits.
+#[inline(always)]
+pub(crate) fn nearest_i8(value: f32) -> i8 {
+    (value + 12_582_912.0).to_bits() as i8
 }
 
 /// The largest absolute value; not a number if one is.
@@ -233,7 +239,7 @@ fn quantise_group(group: &[f32], column: usize, to: &mut [u32]) {
     let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
     let mut values = [0i8; GROUP];
     for (value, to) in group.iter().zip(&mut values) {
-        *to = (value * inverse).round_ties_even() as i8;
+        *to = nearest_i8(value * inverse);
     }
     set_group(scale, &values, column, to);
 }
