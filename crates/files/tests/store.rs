@@ -1,4 +1,7 @@
 //! The store, on a folder and on a bucket: the same answers from both, and nothing left of what failed.
+//!
+//! The bucket that is always there is the test's own, so that half-sent uploads can be looked at. With
+//! `python tests/services.py cargo test -p zoetrope-files` there is one on a real S3-compatible server too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,6 +15,9 @@ use std::time::{Duration, SystemTime};
 use bucket::Bucket;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as StorePath;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use zoetrope_files::{Name, Store, StoreError, content_type};
@@ -23,16 +29,27 @@ const MADE: &str = "made/now";
 enum Place {
     Folder(TempDir),
     Bucket(Arc<Mutex<Bucket>>),
+    Server(AmazonS3, StorePath),
 }
+
+/// The endpoint of an S3-compatible server, and what `services.py` agrees with it on.
+const S3: &str = "ZOETROPE_TEST_S3";
+const S3_KEY: &str = "test-key";
+const S3_SECRET: &str = "test-secret";
+const S3_BUCKET: &str = "pictures";
 
 impl Place {
     /// The files that lie there, and for a folder the folders too; of a bucket also what is half sent.
-    fn all(&self) -> Vec<String> {
+    async fn all(&self) -> Vec<String> {
         match self {
             Self::Folder(folder) => walk(&folder.path().join(MADE), Path::new("")),
             Self::Bucket(bucket) => {
                 let bucket = bucket.lock().unwrap();
                 bucket.objects.keys().chain(bucket.uploads.keys()).cloned().collect()
+            }
+            Self::Server(server, prefix) => {
+                let objects: Vec<_> = server.list(Some(prefix)).try_collect().await.unwrap();
+                objects.iter().map(|object| object.location.to_string()).collect()
             }
         }
     }
@@ -55,16 +72,49 @@ async fn places() -> Vec<(Store, Place)> {
 
     let _ = rustls::crypto::ring::default_provider().install_default(); // another test was first
     let (server, bucket) = bucket::start().await;
+    let options = options(&server.url(""), "us", "secret");
+    let in_bucket = Store::open("s3://files/some/prefix", &options).unwrap();
+    let mut places = vec![(on_disk, Place::Folder(folder)), (in_bucket, Place::Bucket(bucket))];
+    places.extend(endpoint().map(|endpoint| on_server(&endpoint)));
+    places
+}
+
+fn options(endpoint: &str, key: &str, secret: &str) -> Vec<(String, String)> {
     let options = [
-        ("aws_endpoint", server.url("").as_str()),
-        ("aws_access_key_id", "us"),
-        ("aws_secret_access_key", "secret"),
+        ("aws_endpoint", endpoint),
+        ("aws_access_key_id", key),
+        ("aws_secret_access_key", secret),
         ("aws_region", "here"),
         ("aws_allow_http", "true"),
-    ]
-    .map(|(name, value)| (name.to_string(), value.to_string()));
-    let in_bucket = Store::open("s3://files/some/prefix", &options).unwrap();
-    vec![(on_disk, Place::Folder(folder)), (in_bucket, Place::Bucket(bucket))]
+    ];
+    options.map(|(name, value)| (name.to_string(), value.to_string())).into()
+}
+
+#[expect(clippy::disallowed_methods, reason = "only whoever starts the tests can say")]
+fn endpoint() -> Option<String> {
+    std::env::var(S3).ok()
+}
+
+/// A place of the test's own in the bucket of the server at `endpoint`.
+fn on_server(endpoint: &str) -> (Store, Place) {
+    let prefix = Name::new("prefix").id().to_string();
+    let options = options(endpoint, S3_KEY, S3_SECRET);
+    let store = Store::open(&format!("s3://{S3_BUCKET}/{prefix}"), &options).unwrap();
+    let mut builder = AmazonS3Builder::new().with_bucket_name(S3_BUCKET);
+    for (name, value) in options {
+        builder = builder.with_config(name.parse().unwrap(), value);
+    }
+    (store, Place::Server(builder.build().unwrap(), StorePath::from(prefix)))
+}
+
+#[tokio::test]
+#[ignore = "needs an S3-compatible server: python tests/services.py cargo test -p zoetrope-files -- --ignored"]
+async fn a_wrong_secret_is_refused() {
+    let _ = rustls::crypto::ring::default_provider().install_default(); // another test was first
+    let endpoint = endpoint().unwrap_or_else(|| panic!("{S3} names no server"));
+    let options = options(&endpoint, S3_KEY, "another secret");
+    let store = Store::open(&format!("s3://{S3_BUCKET}"), &options).unwrap();
+    store.put(&Name::new("a.png"), Bytes::from_static(b"a")).await.unwrap_err();
 }
 
 /// A stream of pieces of 1 MiB, each of one byte's value.
@@ -101,7 +151,7 @@ async fn what_is_put_is_got_in_whole_and_in_ranges_until_it_is_deleted() {
 
         store.delete(&name).await.unwrap();
         store.delete(&name).await.unwrap();
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
@@ -124,12 +174,12 @@ async fn of_a_stream_that_is_too_large_or_breaks_nothing_stays() {
         let name = Name::new("style.safetensors");
         let got = store.put_stream(&name, pieces(20), (20 << 20) - 1).await;
         assert!(matches!(got, Err(StoreError::TooLarge { bytes_max: 20_971_519 })), "{got:?}");
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
 
         let gone = stream::iter([Err(std::io::Error::other("the client left"))]);
         let got = store.put_stream(&name, pieces(20).chain(gone), 1 << 30).await;
         assert_eq!(got.unwrap_err().to_string(), "the bytes stopped coming: the client left");
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
@@ -141,12 +191,12 @@ async fn of_a_stream_whose_receiver_stops_waiting_nothing_stays() {
         let put = store.put_stream(&name, stuck, 1 << 30);
         tokio::time::timeout(Duration::from_millis(500), put).await.unwrap_err();
         for _ in 0..100 {
-            if place.all().is_empty() {
+            if place.all().await.is_empty() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
@@ -168,7 +218,7 @@ async fn parts_in_any_order_become_the_file_in_the_order_of_their_numbers() {
         let want: Vec<u8> = [1, 2, 3, 10].iter().flat_map(|n| vec![*n; 3 << 20]).collect();
         assert!(all_of(&store, &name, None).await == want);
         store.delete(&name).await.unwrap();
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
@@ -193,15 +243,15 @@ async fn parts_that_make_no_file_are_refused_and_stay_until_they_are_given_up() 
                 "the file has more than 5 bytes, the most that is taken",
             ),
         ];
-        let before = place.all();
+        let before = place.all().await;
         for (parts, bytes_max, want) in cases {
             let got = store.join(&name, &parts, bytes_max).await.unwrap_err();
             assert_eq!(got.to_string(), want);
-            assert_eq!(place.all(), before);
+            assert_eq!(place.all().await, before);
         }
         store.abandon(&name).await.unwrap();
         store.abandon(&name).await.unwrap();
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
@@ -218,7 +268,7 @@ async fn parts_that_nobody_asked_for_in_time_are_deleted() {
         assert_eq!(store.abandon_before(stored + hour).await.unwrap(), 1);
         assert!(store.head(&file).await.unwrap().is_some());
         store.delete(&file).await.unwrap();
-        assert_eq!(place.all(), [""; 0]);
+        assert_eq!(place.all().await, [""; 0]);
     }
 }
 
