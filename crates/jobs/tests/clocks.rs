@@ -5,6 +5,7 @@
 mod place;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use place::{Place, new};
 use zoetrope_jobs::{Clock, Heartbeat, Limits, Queue, Settings, shared_clock};
@@ -19,8 +20,9 @@ async fn a_file_s_clock_is_this_machine_s() {
 #[ignore = "needs PostgreSQL: python tests/services.py cargo test -p zoetrope-jobs -- --ignored"]
 async fn a_worker_with_a_slow_clock_keeps_its_lease() {
     let place = Place::postgres().await;
-    // Both stand still; what counts is how far they are from the database's.
-    let (slow, fast): (Clock, Clock) = (Arc::new(|| 1_000_000), Arc::new(|| 1_600_000));
+    let begun = Instant::now();
+    let reads = |at: i64| -> Clock { Arc::new(move || at + begun.elapsed().as_millis() as i64) };
+    let (slow, fast) = (reads(1_000_000), reads(1_600_000)); // both far from the database's
     let mut nodes = Vec::new();
     for own in [slow, fast] {
         let now_ms = shared_clock(&place.url, own).await.unwrap();
