@@ -16,6 +16,7 @@ CLIP = 100  # a pixel counts at most this much, so that what is not modelled doe
 BACKGROUNDS = 24
 PRESENT = 0.4  # a thing must explain this share of what differs from the background where it stands
 LIKE = 60
+SPRITES = 4000  # kept at a time, some 300 MB: those of five pairs of time and terrain
 CHOICES = [(kind, colour, size) for kind in world.KINDS for colour in world.COLOURS for size in world.SIZES]
 
 
@@ -38,7 +39,7 @@ def backgrounds(width, height):
     return out
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=SPRITES)
 def sprite(kind, colour, size, place, time, terrain, width, height):
     """A thing without its background: where it begins, colours `[h, w, 3]` and coverage `[h, w]`."""
     scene, layers = Scene(time, terrain, "none", False), []
