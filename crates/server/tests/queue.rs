@@ -54,7 +54,7 @@ async fn the_states_of_a_request_are_those_of_fal() {
     let done = room.get(&status(&first, "?logs=1")).await;
     assert_eq!(done.status, 200);
     assert_eq!(done.json()["metrics"]["inference_time"], 1.5);
-    for path in [format!("{first}"), format!("{first}/response"), first.to_uppercase()] {
+    for path in [first.clone(), format!("{first}/response"), first.to_uppercase()] {
         let result = room.get(&format!("/queue/fal-ai/z-image/requests/{path}")).await;
         assert_eq!(result.status, 200, "{path}");
         assert_eq!(result.json()["seed"], 1);
