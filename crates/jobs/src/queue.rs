@@ -167,12 +167,6 @@ impl Queue {
         Ok(sqlx::query(sql::COUNT_RUNNING).bind(owner).fetch_one(&self.pool).await?.try_get(0)?)
     }
 
-    /// Requests of `owner` that wait or run.
-    pub async fn unfinished(&self, owner: &str) -> Result<i64> {
-        let query = sqlx::query(sql::COUNT_UNFINISHED).bind(owner);
-        Ok(query.fetch_one(&self.pool).await?.try_get(0)?)
-    }
-
     /// At most `most` lines about a request, from number `from`.
     pub async fn logs(&self, id: &str, from: i64, most: i64) -> Result<Vec<LogLine>> {
         let query = sqlx::query(sql::LOGS).bind(id).bind(from).bind(most);

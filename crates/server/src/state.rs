@@ -12,6 +12,7 @@ use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Key, Queue};
 
 use crate::extract::HELD_MIB_MAX;
+use crate::fal::direct::Calls;
 use crate::token::Signer;
 
 /// How the server is set up.
@@ -57,6 +58,8 @@ pub struct Inner {
     /// What must end before the process does.
     last: Mutex<JoinSet<()>>,
     pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
+    /// Direct calls under way.
+    pub(crate) calls: Calls,
 }
 
 impl App {
@@ -69,6 +72,7 @@ impl App {
             bodies: Arc::new(Semaphore::new(HELD_MIB_MAX)),
             last: Mutex::default(),
             keys: Mutex::default(),
+            calls: Calls::default(),
         })))
     }
 

@@ -262,7 +262,18 @@ async fn callers_in_line_are_told_when_there_are_too_many() {
     let room = Room::with(Setup { concurrency_max: 2, ..Setup::default() }).await;
     room.submit().await;
     room.submit().await;
-    let answer = room.post(&format!("/run/{TURBO}"), json!({"prompt": "a"})).await;
+    // What only waits in the queue keeps nobody out.
+    let uri = format!("/run/{TURBO}");
+    let call = async || room.post(&uri, json!({"prompt": "a"})).await;
+    let soon = std::time::Duration::from_millis(200);
+    let waits = async || tokio::time::timeout(soon, call()).await;
+    assert!(waits().await.is_err(), "it waits for its turn");
+    // Of calls at once, as many wait as may run.
+    let (first, second, third) = tokio::join!(waits(), waits(), waits());
+    let refused = [first, second, third].into_iter().flatten().map(|a| a.status.as_u16());
+    assert_eq!(refused.collect::<Vec<_>>(), [429]);
+    let (_first, _second) = (room.claim().await, room.claim().await);
+    let answer = call().await;
     assert_eq!(
         (answer.status.as_u16(), answer.header("x-fal-error-type")),
         (429, "concurrent_requests_limit")
@@ -271,7 +282,6 @@ async fn callers_in_line_are_told_when_there_are_too_many() {
     assert_ne!(answer.header("retry-after"), "");
     // The queue takes more, and runs as many as may run.
     room.submit().await;
-    let (_first, _second) = (room.claim().await, room.claim().await);
     assert!(room.queue.claim().await.unwrap().is_none());
 }
 

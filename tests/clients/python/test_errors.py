@@ -85,6 +85,11 @@ def test_more_than_may_run_at_once_is_429_and_the_client_tries_again(own_server,
     server = own_server("--concurrency-max", "1", tls=False)
     key = {"Authorization": "Key any:key"}
     busy = httpx.post(f"{server.url}/queue/{TURBO}", json=LONG, headers=key).json()
+    # What only waits keeps no direct call out.
+    deadline = time.monotonic() + 60
+    while httpx.get(busy["status_url"], headers=key).json()["status"] == "IN_QUEUE":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     answer = httpx.post(f"{server.url}/run/{TURBO}", json=SMALL, headers=key)
     assert (answer.status_code, answer.json()["error_type"]) == (429, "concurrent_requests_limit")
     assert int(answer.headers["retry-after"]) > 0

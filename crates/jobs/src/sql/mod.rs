@@ -142,8 +142,6 @@ pub(crate) const DELETE_PREVIEWS: &str = "DELETE FROM previews WHERE request = $
 
 pub(crate) const COUNT_RUNNING: &str = "
     SELECT count(*) FROM requests WHERE state = 'running' AND ($1 = '' OR owner = $1)";
-pub(crate) const COUNT_UNFINISHED: &str = "
-    SELECT count(*) FROM requests WHERE state <> 'done' AND owner = $1";
 
 /// Not for a request that was forgotten meanwhile: nothing would find the file again.
 pub(crate) const INSERT_FILE: &str = "

@@ -26,7 +26,6 @@ async fn what_is_looked_for_again_and_again_is_found_by_an_index() {
         (POSITION, "requests_waiting (state=? AND (priority,id)<(?,?))"),
         (LINE, "COVERING INDEX requests_waiting (state=?)"),
         (CLAIM_SQLITE, "COVERING INDEX requests_waiting (state=?)"),
-        (COUNT_UNFINISHED, "requests_unfinished (owner=?)"),
         (DUE_SQLITE, "deliveries_by_time (due_ms<?)"),
     ];
     for (statement, index) in cases {

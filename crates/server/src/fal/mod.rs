@@ -1,5 +1,6 @@
 //! fal's protocol: a file for each thing that its clients do.
 
+pub(crate) mod direct;
 pub(crate) mod history;
 pub(crate) mod lifecycle;
 pub(crate) mod queue;

@@ -8,11 +8,11 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use zoetrope_api::fal::application;
-use zoetrope_jobs::Queue;
 
 use crate::answer::{BILLABLE_UNITS, ERROR_TYPE, Failure, REQUEST_ID, TIMEOUT_TYPE, text_answer};
-use crate::auth::{Caller, Purpose, caller};
+use crate::auth::{Purpose, caller};
 use crate::extract;
+use crate::fal::direct::{self, Call};
 use crate::fal::submit::{Sent, endpoint, submit};
 use crate::fal::{realtime, stream, wait};
 use crate::state::App;
@@ -65,7 +65,7 @@ async fn called(
             return Err(failure.with(header::ALLOW, "POST"));
         }
     };
-    within_limit(&app.settings.queue, &caller).await?;
+    let call = direct::admit(&app, &caller).await?;
     let streamed = way == "stream";
     let sent = Sent {
         endpoint,
@@ -79,7 +79,7 @@ async fn called(
     };
     let id = submit(&app, sent).await?;
     drop(held);
-    let guard = CancelOnDrop::new(app.clone(), id.clone());
+    let guard = CancelOnDrop::new(app.clone(), id.clone()).holding(call);
     if streamed {
         return Ok(stream::answer(app, id, guard));
     }
@@ -108,28 +108,22 @@ fn from_query(query: &str) -> Value {
     )
 }
 
-/// Callers who wait in line can be told to come back; the queue is for those who do not want to.
-async fn within_limit(queue: &Queue, caller: &Caller) -> Result<(), Failure> {
-    let unfinished = queue.unfinished(&caller.owner).await?;
-    if unfinished < caller.concurrency_max {
-        return Ok(());
-    }
-    let detail = format!(
-        "{unfinished} requests of this key wait or run; at most {} may at once. Try again, or submit to the queue",
-        caller.concurrency_max
-    );
-    Err(Failure::later(StatusCode::TOO_MANY_REQUESTS, "concurrent_requests_limit", detail, 2))
-}
-
 /// Cancels a request whose caller has gone.
 pub(crate) struct CancelOnDrop {
     app: App,
     id: Option<String>,
+    /// Counts among its owner's calls as long as it may run.
+    call: Option<Call>,
 }
 
 impl CancelOnDrop {
     pub(crate) fn new(app: App, id: String) -> Self {
-        Self { app, id: Some(id) }
+        Self { app, id: Some(id), call: None }
+    }
+
+    pub(crate) fn holding(mut self, call: Call) -> Self {
+        self.call = Some(call);
+        self
     }
 
     /// The request has ended.
