@@ -450,7 +450,8 @@ mod tests {
         let problem =
             &parse(endpoint("turbo"), &json!({"prompt": "x", "num_images": 9})).unwrap_err()[0];
         let want = json!({"loc": ["body", "num_images"], "msg": "Input should be less than or equal to 4",
-            "type": "less_than_equal", "ctx": {"le": 4}, "input": 9});
+            "type": "less_than_equal", "ctx": {"le": 4}, "input": 9,
+            "url": "https://docs.fal.ai/errors/#less_than_equal"});
         assert_eq!(serde_json::to_value(problem).unwrap(), want);
     }
 
