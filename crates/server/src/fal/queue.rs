@@ -250,7 +250,7 @@ impl Desk {
                         return Some((event(&body), held));
                     }
                     if desk.app.is_stopping() {
-                        return None; // whoever listens asks the next server
+                        return Some((Err(Stopping), None));
                     }
                     tokio::select! {
                         () = watcher.changed(POSITION_PATIENCE) => {}
@@ -288,7 +288,12 @@ fn differs(body: &Value, last: &Value) -> bool {
     ["status", "queue_position"].iter().any(|field| body[field] != last[field])
 }
 
-type Told = Result<Event, std::convert::Infallible>;
+type Told = Result<Event, Stopping>;
+
+/// Cuts a stream off: an orderly end would look like the request's to whoever listens, and have it fetch a result that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("the server stops; ask the next one")]
+struct Stopping;
 
 fn event(body: &Value) -> Told {
     Ok(Event::default().data(body.to_string()))
