@@ -15,6 +15,8 @@ mod rope;
 mod rows;
 mod simd;
 mod swiglu;
+#[cfg(test)]
+mod testing;
 mod values;
 
 pub use attention::{Mask, attention};

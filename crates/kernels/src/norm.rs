@@ -147,15 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn random(shape: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-        d.max(0).unwrap().to_scalar::<f32>().unwrap()
-    }
+    use crate::testing::{random, worst};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]

@@ -125,10 +125,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-
-    fn random(shape: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
-    }
+    use crate::testing::{random, worst};
 
     #[test]
     fn each_layout_turns_its_own_pairs() {
@@ -160,8 +157,7 @@ mod tests {
                     let shape = (pairs, tokens, heads);
                     let got = at_level(level, &x, &norm, (&cos, &sin), shape).unwrap();
                     assert_eq!(got.dims(), want.dims());
-                    let error = (got - &want).unwrap().abs().unwrap().flatten_all().unwrap();
-                    let error = error.max(0).unwrap().to_scalar::<f32>().unwrap();
+                    let error = worst(&got, &want);
                     assert!(error < 2e-5, "{level} {pairs:?} d {d}: {error}");
                 }
             }

@@ -89,23 +89,10 @@ fn causal(first: usize, rows: usize, keys: usize, like: &Tensor) -> Result<Tenso
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     use super::*;
-
-    fn random(shape: (usize, usize, usize, usize)) -> Tensor {
-        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
-    }
-
-    fn rounded(x: &Tensor) -> Tensor {
-        x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-        d.max(0).unwrap().to_scalar::<f32>().unwrap()
-    }
+    use crate::testing::{random, rounded, worst};
 
     /// Every level in both precisions, against the plain twin over the inputs that each sees.
     fn check(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) {

@@ -119,23 +119,10 @@ fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> R
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use proptest::prelude::*;
 
     use super::*;
-
-    fn random(shape: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-        d.max(0).unwrap().to_scalar::<f32>().unwrap()
-    }
-
-    fn rounded(x: &Tensor) -> Tensor {
-        x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
-    }
+    use crate::testing::{random, rounded, worst};
 
     /// Every level, precision and preparation, with and without something added, against the plain twin.
     fn check(x: &Tensor, [out, size, stride]: [usize; 3], padding: [usize; 2], groups: usize) {

@@ -183,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::product::pack::bf16_bits;
+    use crate::testing::worst;
 
     /// Values that differ from call to call and are the same in every run.
     fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -336,8 +337,7 @@ mod tests {
             let got = linear(&x, &w, None).unwrap();
             let want = plain(&x, &w, None).unwrap();
             assert_eq!(got.dims(), want.dims());
-            let worst = (got - want).unwrap().abs().unwrap().flatten_all().unwrap();
-            assert!(worst.max(0).unwrap().to_scalar::<f32>().unwrap() < 1e-5);
+            assert!(worst(&got, &want) < 1e-5);
         }
     }
 
@@ -360,9 +360,8 @@ mod tests {
                 let want = linears_at(level, Input::Plain(&written), &layers).unwrap();
                 for (got, want) in got.iter().zip(&want) {
                     assert_eq!(got.dims(), [2, 3, 40]);
-                    let worst = (got - want).unwrap().abs().unwrap().flatten_all().unwrap();
                     // One input on the edge of rounding may fall to either side.
-                    assert!(worst.max(0).unwrap().to_scalar::<f32>().unwrap() < 0.02, "{level}");
+                    assert!(worst(got, want) < 0.02, "{level}");
                 }
             }
         }
