@@ -1,6 +1,5 @@
 //! `zoetrope bench`: how fast each stage runs on this machine, and how much of what the machine could do that is.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,21 +10,13 @@ use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
 
 use crate::environment::Environment;
-use crate::model::{self, Wanted};
-use crate::{demo, device};
+use crate::{device, model};
 
 /// What was typed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
-    #[arg(long, default_value = demo::NAME)]
-    model: String,
-    /// The text encoder's file or folder, for models in single files.
-    #[arg(long, value_name = "FILE")]
-    text_encoder: Option<PathBuf>,
-    /// The autoencoder's file or folder, for models in single files.
-    #[arg(long, value_name = "FILE")]
-    vae: Option<PathBuf>,
+    #[command(flatten)]
+    model: model::Args,
     /// Sizes of pictures, as 512x512.
     #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "256x256,512x512")]
     size: Vec<String>,
@@ -62,12 +53,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         device: device::parse(&args.device)?,
         keep: Keep::OneAtATime,
     };
-    let wanted = Wanted {
-        model: &args.model,
-        text_encoder: args.text_encoder.as_deref(),
-        vae: args.vae.as_deref(),
-    };
-    let mut pipeline = Pipeline::open(model::locate(wanted, environment)?, options)?;
+    let mut pipeline = Pipeline::open(model::locate(args.model.wanted(), environment)?, options)?;
 
     let peaks = Peaks::measure();
     if !args.json {
@@ -88,7 +74,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         let report = json!({
             "instructions": speed::instructions(),
             "threads": speed::threads(),
-            "model": args.model,
+            "model": args.model.model,
             "dtype": args.dtype,
             "peak_operations_a_second": peaks.as_json(),
             "stages": stages,

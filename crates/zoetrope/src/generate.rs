@@ -18,7 +18,7 @@ use zoetrope_engine::prompt::TOKENS_MAX;
 use zoetrope_files::{Format, Limits, Picture};
 
 use crate::environment::Environment;
-use crate::model::{Defaults, Wanted};
+use crate::model::Defaults;
 use crate::{demo, device, model, progress, terminal};
 
 /// What was typed.
@@ -26,15 +26,8 @@ use crate::{demo, device, model, progress, terminal};
 pub(crate) struct Args {
     /// What the picture shall show; `-` reads it from standard input.
     prompt: String,
-    /// `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
-    #[arg(long, default_value = demo::NAME)]
-    model: String,
-    /// The text encoder's file or folder, for models in single files.
-    #[arg(long, value_name = "FILE")]
-    text_encoder: Option<PathBuf>,
-    /// The autoencoder's file or folder, for models in single files.
-    #[arg(long, value_name = "FILE")]
-    vae: Option<PathBuf>,
+    #[command(flatten)]
+    model: model::Args,
     /// Pixels across, a multiple of 16.
     #[arg(long, conflicts_with = "size")]
     width: Option<u32>,
@@ -94,16 +87,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-impl<'a> From<&'a Args> for Wanted<'a> {
-    fn from(args: &'a Args) -> Self {
-        Self {
-            model: &args.model,
-            text_encoder: args.text_encoder.as_deref(),
-            vae: args.vae.as_deref(),
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let prompt = prompt(&args.prompt)?;
     let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -113,12 +96,12 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         device: device::parse(&args.device)?,
         keep: Keep::OneAtATime,
     };
-    let layout = model::locate(args.into(), environment)?;
+    let layout = model::locate(args.model.wanted(), environment)?;
     let mut pipeline = Pipeline::open(layout, options)?;
-    let defaults = Defaults::of(&args.model, pipeline.scheduler())?;
+    let defaults = Defaults::of(&args.model.model, pipeline.scheduler())?;
     let request = request(args, prompt, &defaults)?;
     let outputs = outputs(args, &request)?;
-    if args.model == demo::NAME {
+    if args.model.model == demo::NAME {
         say_where_it_ends(&request.prompt)?;
     }
 
@@ -325,7 +308,7 @@ fn latents_file(generated: &Generated) -> anyhow::Result<Vec<u8>> {
 fn parameters(args: &Args, request: &Request, index: usize) -> Value {
     let mut fields = json!({
         "prompt": request.prompt,
-        "model": args.model,
+        "model": args.model.model,
         "width": request.size.width(),
         "height": request.size.height(),
         "steps": request.steps.get(),
@@ -350,7 +333,7 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
         add("strength", args.strength.into());
     }
     for (name, file) in
-        [("mask", &args.mask), ("text_encoder", &args.text_encoder), ("vae", &args.vae)]
+        [("mask", &args.mask), ("text_encoder", &args.model.text_encoder), ("vae", &args.model.vae)]
     {
         if let Some(file) = file {
             add(name, path(file));

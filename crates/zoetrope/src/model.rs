@@ -38,6 +38,31 @@ impl Defaults {
     }
 }
 
+/// The model, as it is named on the command line.
+#[derive(clap::Args)]
+#[group(id = "model-files")]
+pub(crate) struct Args {
+    /// `demo` (inside this program), a diffusers folder, a .safetensors or .gguf file, or a hub id.
+    #[arg(long, default_value = demo::NAME)]
+    pub(crate) model: String,
+    /// The text encoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text_encoder: Option<PathBuf>,
+    /// The autoencoder's file or folder, for models in single files.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Option<PathBuf>,
+}
+
+impl Args {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            model: &self.model,
+            text_encoder: self.text_encoder.as_deref(),
+            vae: self.vae.as_deref(),
+        }
+    }
+}
+
 /// A model as it was asked for.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
