@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use place::{Place, done, new};
+use place::{Place, done, new, work_through};
 use tokio::task::JoinSet;
 use zoetrope_jobs::{Attempt, Cancelled, Heartbeat, Limits, New, Queue};
 
@@ -75,15 +75,7 @@ async fn workers_of_several_nodes_claim_each_request_once() {
     }
     let mut workers = JoinSet::new();
     for worker in 0..12 {
-        let queue = nodes[worker % 3].clone();
-        workers.spawn(async move {
-            let mut ids = Vec::new();
-            while let Some(lease) = queue.claim().await.unwrap() {
-                ids.push(lease.request.id.clone());
-                lease.finish(Attempt::End(done())).await.unwrap();
-            }
-            ids
-        });
+        workers.spawn(work_through(nodes[worker % 3].clone()));
     }
     let mut worked: Vec<String> = workers.join_all().await.concat();
     worked.sort();

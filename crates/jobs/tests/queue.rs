@@ -7,7 +7,7 @@ mod place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use place::{Place, done, new};
+use place::{Place, done, new, work_through};
 use zoetrope_jobs::{
     Attempt, Cancelled, End, Error, Heartbeat, Key, Limits, New, Outcome, Priority, Queue, Scope,
     Settings, State, Swept,
@@ -221,15 +221,7 @@ async fn a_hundred_workers_claim_each_request_once() {
     let mut submitted = submissions.join_all().await;
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..100 {
-        let queue = room.queue.clone();
-        workers.spawn(async move {
-            let mut ids = Vec::new();
-            while let Some(lease) = queue.claim().await.unwrap() {
-                ids.push(lease.request.id.clone());
-                lease.finish(Attempt::End(done())).await.unwrap();
-            }
-            ids
-        });
+        workers.spawn(work_through(room.queue.clone()));
     }
     let mut worked: Vec<String> = workers.join_all().await.concat();
     submitted.sort();

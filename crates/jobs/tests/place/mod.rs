@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
-use zoetrope_jobs::{End, Limits, New, Outcome, Priority, Queue, Settings};
+use zoetrope_jobs::{Attempt, End, Limits, New, Outcome, Priority, Queue, Settings};
 
 /// What `services.py` sets.
 const POSTGRES: &str = "ZOETROPE_TEST_POSTGRES";
@@ -91,4 +91,14 @@ pub(crate) fn done() -> End {
         inference_ms: Some(1234),
         billable_units: Some(0.786432),
     }
+}
+
+/// Claims and completes until nothing is left; the ids in the order in which they came.
+pub(crate) async fn work_through(queue: Queue) -> Vec<String> {
+    let mut ids = Vec::new();
+    while let Some(lease) = queue.claim().await.unwrap() {
+        ids.push(lease.request.id.clone());
+        lease.finish(Attempt::End(done())).await.unwrap();
+    }
+    ids
 }
