@@ -367,6 +367,7 @@ async fn a_stop_ends_streams_and_cancels_what_nobody_will_wait_for() {
         });
     assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(stream.events().len(), 1);
+    assert!(stream.cut_off, "an end in order would read as the request's end");
     assert_eq!(called.status, 503);
     room.app.settle().await;
     // What was submitted to the queue stays there; the direct call's request is cancelled.
