@@ -68,10 +68,25 @@ pub enum Size {
 /// The picture that image to image starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
-    /// An address or a data URI.
-    pub url: String,
+    /// Where it is.
+    pub place: Place,
     /// Share of the schedule that is run, 0..=1.
     pub strength: f64,
+}
+
+/// Where a picture is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// At an address, or in this data URI.
+    Url(String),
+    /// In the data URI that the request's input has in this field: megabytes that are kept once.
+    Input(String),
+}
+
+/// Whether `url` is not an address but the bytes themselves.
+pub fn is_data_uri(url: &str) -> bool {
+    url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
 }
 
 /// An adapter and how strongly it works.

@@ -130,10 +130,7 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
         return Err(Error::Image("is empty".into()));
     }
     if bytes.len() as u64 > limits.bytes_max {
-        let most = limits.bytes_max >> 20;
-        return Err(Error::Image(format!(
-            "is larger than {most} MiB, the most that is read; make it smaller"
-        )));
+        return Err(Error::Bytes { bytes_max: limits.bytes_max });
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let reader = reader.map_err(|e| Error::Image(format!("cannot be read: {e}")))?;
@@ -150,13 +147,10 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
     let mut decoder = reader.into_decoder().map_err(whole)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels_max {
-        let most = limits.pixels_max >> 20;
-        return Err(Error::Image(format!(
-            "has {width}x{height} pixels; at most {most} million are read: make it smaller"
-        )));
+        return Err(Error::Pixels { width, height, pixels_max: limits.pixels_max });
     }
     if width == 0 || height == 0 {
-        return Err(Error::Image(format!("has {width}x{height} pixels: there is nothing to see")));
+        return Err(Error::NoPixels { width, height });
     }
     let mut allocate = image::Limits::default();
     allocate.max_alloc = Some(limits.pixels_max * 16);
@@ -174,6 +168,19 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
     Ok((image, notes))
 }
 
+/// Content types of what is read.
+pub const FORMATS: [&str; 9] = [
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    "image/x-tga",
+    "image/x-portable-anymap",
+    "image/qoi",
+];
+
 fn name_of(format: ImageFormat) -> Result<&'static str> {
     Ok(match format {
         ImageFormat::Png => "PNG",
@@ -186,12 +193,12 @@ fn name_of(format: ImageFormat) -> Result<&'static str> {
         ImageFormat::Pnm => "PNM",
         ImageFormat::Qoi => "QOI",
         ImageFormat::Avif => {
-            return Err(Error::Image(
+            return Err(Error::Format(
                 "is an AVIF image, which can be written but not read yet; convert it to PNG".into(),
             ));
         }
         _ => {
-            return Err(Error::Image(
+            return Err(Error::Format(
                 "is an image of a format that is not read; convert it to PNG".into(),
             ));
         }
@@ -207,7 +214,7 @@ fn unknown(bytes: &[u8]) -> Error {
     } else {
         "is no image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, TGA, PNM, QOI)"
     };
-    Error::Image(what.into())
+    Error::Format(what.into())
 }
 
 /// Whether a JPEG's last scan is followed by the end marker; the decoder fills what is missing with grey. Within a scan the

@@ -11,7 +11,7 @@ mod resample;
 mod store;
 mod write;
 
-pub use decode::{Decoded, Limits, Note, decode, read, read_mask};
+pub use decode::{Decoded, FORMATS, Limits, Note, decode, read, read_mask};
 pub use encode::{Format, encode};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
@@ -36,6 +36,33 @@ pub enum Error {
     /// The bytes are not an image that can be used.
     #[error("{0}")]
     Image(String),
+    /// They are of a format that is not read.
+    #[error("{0}")]
+    Format(String),
+    /// More bytes than are read.
+    #[error("is larger than {} MiB, the most that is read; make it smaller", .bytes_max >> 20)]
+    Bytes {
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// More pixels than are read.
+    #[error("has {width}x{height} pixels; at most {} million are read: make it smaller", .pixels_max >> 20)]
+    Pixels {
+        /// Across.
+        width: u32,
+        /// Down.
+        height: u32,
+        /// The limit of both multiplied.
+        pixels_max: u64,
+    },
+    /// A side without a pixel.
+    #[error("has {width}x{height} pixels: there is nothing to see")]
+    NoPixels {
+        /// Across.
+        width: u32,
+        /// Down.
+        height: u32,
+    },
     /// An image could not be encoded.
     #[error("cannot write {format} ({source})")]
     Encode {

@@ -13,9 +13,14 @@ pub struct Due {
     pub request: String,
     /// Where to.
     pub url: String,
+    /// Scheme, host and port of that.
+    pub receiver: String,
     /// Which attempt this is, from 1.
     pub attempt: i64,
 }
+
+/// Receivers that [`Queue::take_due`] can pass over.
+pub const RECEIVERS_BUSY_MAX: usize = 4;
 
 /// How a webhook stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +50,24 @@ impl Queue {
         Ok(())
     }
 
-    /// A webhook that is due, if any; should its sender die, it is due again after `again_ms`.
-    pub async fn take_due(&self, again_ms: i64) -> Result<Option<Due>> {
+    /// A webhook that is due, if any, and goes to none of the receivers `busy` (of which the first few count); should its sender die, it is due again after `again_ms`.
+    pub async fn take_due(&self, again_ms: i64, busy: &[String]) -> Result<Option<Due>> {
         let text = match self.dialect {
             Dialect::Sqlite => sql::DUE_SQLITE,
             Dialect::Postgres => sql::DUE_POSTGRES,
         };
         let now = self.now_ms();
-        let query = sqlx::query(text).bind(now + again_ms).bind(now);
+        let mut query = sqlx::query(text).bind(now + again_ms).bind(now);
+        for place in 0..RECEIVERS_BUSY_MAX {
+            query = query.bind(busy.get(place).map_or("-", String::as_str)); // no receiver has such a name
+        }
         let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
-        Ok(Some(Due { request: row.try_get(0)?, url: row.try_get(1)?, attempt: row.try_get(2)? }))
+        Ok(Some(Due {
+            request: row.try_get(0)?,
+            url: row.try_get(1)?,
+            receiver: row.try_get(2)?,
+            attempt: row.try_get(3)?,
+        }))
     }
 
     /// The receiver took it.

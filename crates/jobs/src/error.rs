@@ -20,11 +20,19 @@ pub enum Error {
         /// The limit.
         most: i64,
     },
+    /// Too many requests of one owner wait already.
+    #[error("{waiting} requests of this key wait already; the most is {most}. Try again later.")]
+    OwnerFull {
+        /// Those that wait.
+        waiting: i64,
+        /// The limit.
+        most: i64,
+    },
     /// Somebody else has the request by now, or it has ended.
     #[error("the lease on request {0} is lost")]
     LeaseLost(String),
-    /// No id after which a page of the history could begin.
-    #[error("`{0}` is no request's id; take the last one of the page before")]
+    /// Nothing after which a page of the history could begin.
+    #[error("`{0}` is no page's end; take the cursor that came with the page before")]
     Cursor(String),
     /// The queue is shutting down.
     #[error("the queue is shutting down")]

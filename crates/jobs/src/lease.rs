@@ -236,6 +236,7 @@ impl Hold {
         self.queue.make_due(&mut transaction, &self.id, now).await?;
         sqlx::query(sql::DELETE_PREVIEWS).bind(&self.id).execute(&mut *transaction).await?;
         transaction.commit().await?;
+        end.count();
         self.queue.news.of(&self.id);
         Ok(())
     }

@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::database::{Dialect, open};
 use crate::line::Line;
 use crate::news::{News, Watcher};
-use crate::request::{End, LogLine, Outcome, Priority, Request, Standing, canonical, storable};
+use crate::request::{End, LogLine, Outcome, Request, Standing, canonical, storable};
+use crate::submit::{BATCH, New, Submission, Writer, write};
 use crate::{Error, Result, sql};
 
 /// How the queue is set up.
@@ -29,6 +30,8 @@ pub struct Settings {
 pub struct Limits {
     /// Requests that wait.
     pub queued_max: i64,
+    /// Requests of one owner that wait.
+    pub owner_queued_max: i64,
     /// Attempts of one request.
     pub attempts_max: i64,
     /// How long a worker may be silent.
@@ -37,35 +40,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queued_max: 100_000, attempts_max: 10, lease_ms: 30_000 }
+        Self { queued_max: 100_000, owner_queued_max: 100_000, attempts_max: 10, lease_ms: 30_000 }
     }
-}
-
-/// A request to be submitted.
-#[derive(Clone, Debug)]
-pub struct New {
-    /// Where it was sent.
-    pub endpoint: String,
-    /// The key's id, or `local`.
-    pub owner: String,
-    /// Which requests it waits for.
-    pub priority: Priority,
-    /// Whether input and output stay in the history.
-    pub keep_io: bool,
-    /// JSON as it was sent.
-    pub input: String,
-    /// JSON of what is to be done.
-    pub task: String,
-    /// Requests of this owner that may run at once.
-    pub concurrency_max: i64,
-    /// Whether a failed attempt is followed by another.
-    pub retry: bool,
-    /// Milliseconds in which it must have started.
-    pub start_within_ms: Option<i64>,
-    /// Where its end is reported.
-    pub webhook: Option<String>,
-    /// Where its sender reaches this server, without a slash at the end.
-    pub base: String,
 }
 
 /// What became of the wish to cancel.
@@ -92,15 +68,6 @@ pub struct Queue {
     submissions: mpsc::Sender<Submission>,
 }
 
-struct Submission {
-    id: String,
-    new: New,
-    answer: oneshot::Sender<Result<()>>,
-}
-
-/// Submissions that share one commit: a disk takes as long for one as for all of them.
-const BATCH: usize = 256;
-
 impl Queue {
     /// Opens the queue, making its tables if they are not there.
     pub async fn open(settings: Settings) -> Result<Self> {
@@ -111,12 +78,8 @@ impl Queue {
             Dialect::Postgres => News::shared(settings.url.clone(), pool.clone()),
         };
         let queue = Self { pool, dialect, settings, news, line: Arc::default(), submissions };
-        tokio::spawn(write(queue.writer(), receiver));
+        tokio::spawn(write(Writer::of(&queue), receiver));
         Ok(queue)
-    }
-
-    fn writer(&self) -> Writer {
-        Writer { pool: self.pool.clone(), settings: self.settings.clone(), news: self.news.clone() }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -222,6 +185,7 @@ impl Queue {
         }
         self.make_due(&mut transaction, id, now).await?;
         transaction.commit().await?;
+        end.count();
         self.news.of(id);
         Ok(true)
     }
@@ -235,73 +199,4 @@ impl Queue {
 /// fal's answer for what was cancelled.
 pub(crate) fn cancelled() -> End {
     End::of_request(Outcome::Cancelled, 499, "client_cancelled", "Request was cancelled")
-}
-
-/// What the writing task needs; it holds no sender, so that it ends with the last queue.
-struct Writer {
-    pool: AnyPool,
-    settings: Settings,
-    news: News,
-}
-
-/// Writes submissions, as many as have come in one transaction.
-async fn write(writer: Writer, mut receiver: mpsc::Receiver<Submission>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while receiver.recv_many(&mut batch, BATCH).await > 0 {
-        match writer.insert(&batch).await {
-            Ok(()) => {
-                writer.news.work();
-                for submission in batch.drain(..) {
-                    let _ = submission.answer.send(Ok(())); // whoever asked may have gone
-                }
-            }
-            // One of them may be at fault: each for itself.
-            Err(_) if batch.len() > 1 => {
-                for submission in batch.drain(..) {
-                    let result = writer.insert(std::slice::from_ref(&submission)).await;
-                    writer.news.work();
-                    let _ = submission.answer.send(result);
-                }
-            }
-            Err(error) => {
-                if let Some(submission) = batch.pop() {
-                    let _ = submission.answer.send(Err(error));
-                }
-            }
-        }
-    }
-}
-
-impl Writer {
-    async fn insert(&self, batch: &[Submission]) -> Result<()> {
-        // Before the transaction: SQLite refuses one that has read and then writes what another changed meanwhile.
-        let waiting: i64 =
-            sqlx::query(sql::COUNT_QUEUED).fetch_one(&self.pool).await?.try_get(0)?;
-        let Limits { queued_max, attempts_max, .. } = self.settings.limits;
-        if waiting + batch.len() as i64 > queued_max {
-            return Err(Error::Full { waiting, most: queued_max });
-        }
-        let now = (self.settings.now_ms)();
-        let mut transaction = self.pool.begin().await?;
-        for Submission { id, new, .. } in batch {
-            sqlx::query(sql::INSERT)
-                .bind(id)
-                .bind(&new.endpoint)
-                .bind(&new.owner)
-                .bind(new.priority.number())
-                .bind(i64::from(new.keep_io))
-                .bind(&new.input)
-                .bind(&new.task)
-                .bind(new.concurrency_max)
-                .bind(if new.retry { attempts_max } else { 1 })
-                .bind(now)
-                .bind(new.start_within_ms.map(|within| now + within))
-                .bind(new.webhook.clone())
-                .bind(&new.base)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
 }

@@ -41,6 +41,10 @@ pub struct Standing {
     pub webhook: Option<String>,
     /// Where its sender reaches this server, without a slash at the end.
     pub base: String,
+    /// Dollars a billable unit when it was submitted.
+    pub unit_price: Option<f64>,
+    /// Whose trace it belongs to, as W3C's `traceparent`.
+    pub trace: Option<String>,
 }
 
 /// A request with all its texts.
@@ -133,6 +137,13 @@ pub struct End {
 }
 
 impl End {
+    /// Counts this end; said once it is written.
+    pub(crate) fn count(&self) {
+        let kind = self.error_type.clone().unwrap_or_else(|| "none".into());
+        metrics::counter!("zoetrope_ends_total", "outcome" => self.outcome.name(), "type" => kind)
+            .increment(1);
+    }
+
     /// A failure of the request, not of the model: `{detail, error_type}` with `status_code`.
     pub fn of_request(outcome: Outcome, status_code: u16, error_type: &str, detail: &str) -> Self {
         let response = serde_json::json!({"detail": detail, "error_type": error_type}).to_string();
@@ -256,6 +267,8 @@ impl Standing {
             ended,
             webhook: row.try_get("webhook")?,
             base: row.try_get("base")?,
+            unit_price: row.try_get("unit_price")?,
+            trace: row.try_get("trace")?,
             id,
         })
     }

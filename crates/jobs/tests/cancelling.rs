@@ -36,7 +36,7 @@ async fn what_is_given_up_after_somebody_cancelled_it_ends_as_cancelled() {
         assert_eq!(queue.cancel(&id).await.unwrap(), Cancelled::Requested);
         lease.finish(attempt.clone()).await.unwrap();
         assert_eq!(outcome(&queue, &id).await, Some(Outcome::Cancelled), "{attempt:?}");
-        assert_eq!(queue.take_due(60_000).await.unwrap().unwrap().request, id);
+        assert_eq!(queue.take_due(60_000, &[]).await.unwrap().unwrap().request, id);
     }
 }
 
@@ -49,7 +49,7 @@ async fn what_was_left_waiting_though_cancelled_is_ended_by_the_next_sweep() {
     assert!(queue.claim().await.unwrap().is_none());
     assert_eq!(queue.sweep(i64::MAX / 2).await.unwrap().cancelled, 1);
     assert_eq!(outcome(&queue, &id).await, Some(Outcome::Cancelled));
-    assert_eq!(queue.take_due(60_000).await.unwrap().unwrap().request, id);
+    assert_eq!(queue.take_due(60_000, &[]).await.unwrap().unwrap().request, id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

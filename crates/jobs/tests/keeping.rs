@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use place::{Place, done, new};
 use zoetrope_jobs::{
-    Attempt, Cancelled, End, Error, FileRow, Limits, New, Outcome, Priority, Queue, State,
+    Attempt, Cancelled, End, Error, FileRow, Limits, New, Outcome, Page, Priority, Queue, State,
 };
 
 const START: i64 = 1_000_000;
@@ -95,12 +95,12 @@ async fn an_answer_stays_until_its_webhook_was_told_or_given_up() {
     for given_up in [false, true] {
         let hook = Some("https://example.com/hook".into());
         let id = room.ended(New { keep_io: false, webhook: hook, ..new() }, &[]).await;
-        room.queue.take_due(60_000).await.unwrap().unwrap();
+        room.queue.take_due(60_000, &[]).await.unwrap().unwrap();
         room.queue.undelivered(&id, "status 500", Some(2 * HOUR)).await.unwrap();
         room.wait(HOUR + 1);
         assert_eq!(room.queue.sweep(FOR_EVER).await.unwrap().expired, 0);
         room.wait(HOUR);
-        assert_eq!(room.queue.take_due(60_000).await.unwrap().unwrap().attempt, 2);
+        assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap().unwrap().attempt, 2);
         match given_up {
             true => room.queue.undelivered(&id, "status 500", None).await.unwrap(),
             false => room.queue.delivered(&id).await.unwrap(),
@@ -114,7 +114,7 @@ async fn an_answer_stays_until_its_webhook_was_told_or_given_up() {
 async fn what_is_not_kept_is_listed_until_it_ends() {
     let room = Room::new().await;
     let id = room.queue.submit(New { keep_io: false, ..new() }).await.unwrap();
-    let listed = async || room.queue.history("", "", "", 10).await.unwrap().len();
+    let listed = async || room.queue.history(&Page::default()).await.unwrap().0.len();
     assert_eq!(listed().await, 1);
     let lease = room.queue.claim().await.unwrap().unwrap();
     assert_eq!(listed().await, 1);
@@ -146,9 +146,12 @@ async fn no_text_from_outside_is_too_much_for_either_database() {
         assert!(!room.queue.delete(wrong).await.unwrap());
     }
     assert_eq!(room.queue.key("a\0b").await.unwrap(), None);
-    assert!(room.queue.history("", "a\0b", "", 10).await.unwrap().is_empty());
-    let cursor = room.queue.history("", "", "\0", 10).await;
-    assert!(matches!(cursor, Err(Error::Cursor(_))), "{cursor:?}");
+    let nowhere = Page { endpoint: "a\0b".into(), ..Page::default() };
+    assert!(room.queue.history(&nowhere).await.unwrap().0.is_empty());
+    for wrong in ["\0", "1.\0", "x.", "1.2.3"] {
+        let cursor = room.queue.history(&Page { after: wrong.into(), ..Page::default() }).await;
+        assert!(matches!(cursor, Err(Error::Cursor(_))), "{cursor:?}");
+    }
 
     let lease = room.queue.claim().await.unwrap().unwrap();
     lease.log("INFO", "a\0b").await.unwrap();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use place::{Place, done, new, work_through};
 use zoetrope_jobs::{
-    Attempt, Cancelled, End, Error, Heartbeat, Key, Limits, New, Outcome, Priority, Queue, Scope,
-    Settings, State, Swept,
+    Attempt, Cancelled, End, Error, Heartbeat, Key, Limits, New, Outcome, Page, Priority, Queue,
+    Scope, Settings, Sort, State, Status, Swept,
 };
 
 /// A queue whose clock stands until it is moved.
@@ -208,6 +208,89 @@ async fn a_full_queue_refuses_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn one_owner_cannot_fill_the_queue() {
+    let limits = Limits { queued_max: 3, owner_queued_max: 2, ..Limits::default() };
+    let room = Room::with(limits).await;
+    room.submit(|new| new.owner = "a".into()).await;
+    room.submit(|new| new.owner = "a".into()).await;
+    let of_a = || New { owner: "a".into(), ..new() };
+    let refused = room.queue.submit(of_a()).await;
+    assert!(matches!(refused, Err(Error::OwnerFull { waiting: 2, most: 2 })), "{refused:?}");
+    room.submit(|new| new.owner = "b".into()).await;
+    let refused = room.queue.submit(New { owner: "c".into(), ..new() }).await;
+    assert!(matches!(refused, Err(Error::Full { waiting: 3, most: 3 })), "{refused:?}");
+    // What is taken leaves room at once, whatever was counted a moment ago.
+    let lease = room.queue.claim().await.unwrap().unwrap();
+    lease.finish(Attempt::End(done())).await.unwrap();
+    room.queue.submit(of_a()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_keeps_only_its_own_waiting() {
+    let room = Room::new().await;
+    let hooks = ["http://slow.example:81/a", "http://slow.example:81?b", "https://other.example/c"];
+    for hook in hooks {
+        room.submit(|new| new.webhook = Some(hook.into())).await;
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        lease.finish(Attempt::End(done())).await.unwrap();
+        room.wait(1);
+    }
+    let first = room.queue.take_due(60_000, &[]).await.unwrap().unwrap();
+    assert_eq!((first.url.as_str(), first.receiver.as_str()), (hooks[0], "http://slow.example:81"));
+    let busy = [first.receiver];
+    let next = room.queue.take_due(60_000, &busy).await.unwrap().unwrap();
+    assert_eq!(next.url, hooks[2]);
+    assert_eq!(room.queue.take_due(60_000, &busy).await.unwrap(), None);
+    assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap().unwrap().url, hooks[1]);
+}
+
+#[tokio::test]
+async fn the_history_is_filtered_sorted_and_paged() {
+    let room = Room::new().await;
+    let ends = [
+        (done(), 300),
+        (End { inference_ms: Some(100), ..done() }, 100),
+        (End { status_code: 422, inference_ms: None, ..broken() }, 200),
+        (broken(), 50),
+    ];
+    let mut leases = Vec::new();
+    for _ in &ends {
+        room.submit(|_| {}).await;
+        leases.push(room.queue.claim().await.unwrap().unwrap());
+        room.wait(10);
+    }
+    let ids: Vec<String> = leases.iter().map(|lease| lease.request.id.clone()).collect();
+    for (lease, (end, at)) in leases.into_iter().zip(ends) {
+        room.clock.store(START + 1000 + at, Ordering::Relaxed);
+        lease.finish(Attempt::End(end)).await.unwrap();
+    }
+    // Page by page, two requests each, until there are no more.
+    let listed = async |page: Page| {
+        let (mut page, mut found) = (Page { most: 2, ..page }, Vec::new());
+        loop {
+            let (requests, next) = room.queue.history(&page).await.unwrap();
+            let place =
+                |r: &zoetrope_jobs::Standing| ids.iter().position(|id| *id == r.id).unwrap();
+            found.extend(requests.iter().map(place));
+            match next {
+                Some(next) => page.after = next,
+                None => return found,
+            }
+        }
+    };
+    let all = Page::default;
+    assert_eq!(listed(all()).await, [3, 2, 1, 0]);
+    assert_eq!(listed(Page { sort: Sort::End, ..all() }).await, [0, 2, 1, 3]);
+    assert_eq!(listed(Page { sort: Sort::Duration, ..all() }).await, [0, 1, 3, 2]);
+    let status = |status| Page { status: Some(status), ..all() };
+    assert_eq!(listed(status(Status::Success)).await, [1, 0]);
+    assert_eq!(listed(status(Status::UserError)).await, [2]);
+    assert_eq!(listed(status(Status::Error)).await, [3]);
+    let between = Page { from_ms: START + 10, until_ms: START + 30, ..all() };
+    assert_eq!(listed(between).await, [2, 1]);
+}
+
+#[tokio::test]
 async fn a_hundred_workers_claim_each_request_once() {
     let room = Room::new().await;
     let mut submissions = tokio::task::JoinSet::new();
@@ -233,18 +316,18 @@ async fn a_hundred_workers_claim_each_request_once() {
 async fn a_webhook_is_due_with_the_end_and_again_until_it_is_taken() {
     let room = Room::new().await;
     let id = room.submit(|new| new.webhook = Some("https://example.com/hook".into())).await;
-    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap(), None);
     let lease = room.queue.claim().await.unwrap().unwrap();
     lease.finish(Attempt::End(done())).await.unwrap();
-    let due = room.queue.take_due(60_000).await.unwrap().unwrap();
+    let due = room.queue.take_due(60_000, &[]).await.unwrap().unwrap();
     assert_eq!((due.request.as_str(), due.attempt), (id.as_str(), 1));
-    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap(), None);
     room.queue.undelivered(&id, "status 500", Some(5_000)).await.unwrap();
     room.wait(5_000);
-    assert_eq!(room.queue.take_due(60_000).await.unwrap().unwrap().attempt, 2);
+    assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap().unwrap().attempt, 2);
     room.queue.delivered(&id).await.unwrap();
     room.wait(1_000_000);
-    assert_eq!(room.queue.take_due(60_000).await.unwrap(), None);
+    assert_eq!(room.queue.take_due(60_000, &[]).await.unwrap(), None);
     let delivery = room.queue.delivery(&id).await.unwrap().unwrap();
     assert_eq!((delivery.attempts, delivery.error), (2, None));
 }
@@ -262,15 +345,22 @@ async fn history_is_listed_by_owner_and_forgotten_in_time() {
     let list = |owner: &'static str| {
         let queue = room.queue.clone();
         async move {
-            let page = queue.history(owner, "", "", 10).await.unwrap();
-            page.into_iter().map(|request| request.id).collect::<Vec<_>>()
+            let page = Page { owner: owner.into(), ..Page::default() };
+            queue
+                .history(&page)
+                .await
+                .unwrap()
+                .0
+                .into_iter()
+                .map(|request| request.id)
+                .collect::<Vec<_>>()
         }
     };
     assert_eq!(list("a").await, std::slice::from_ref(&kept));
     // What is not to be kept is answered for a while, but never listed.
     assert_eq!(list("").await, std::slice::from_ref(&kept));
-    let before = room.queue.history("", "", &secret, 10).await.unwrap();
-    assert_eq!(before.len(), 1);
+    let before = Page { after: secret.clone(), ..Page::default() };
+    assert_eq!(room.queue.history(&before).await.unwrap().0.len(), 1);
     assert_eq!(room.queue.request(&secret).await.unwrap().unwrap().input, "{}");
     assert!(room.queue.delete(&secret).await.unwrap());
     assert!(!room.queue.delete(&secret).await.unwrap());

@@ -111,6 +111,12 @@ impl From<zoetrope_jobs::Error> for Failure {
                 format!("The queue is full: {error}"),
                 5,
             ),
+            zoetrope_jobs::Error::OwnerFull { .. } => Self::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "concurrent_requests_limit",
+                error.to_string(),
+                5,
+            ),
             zoetrope_jobs::Error::Closed => Self::later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "runner_scheduling_failure",

@@ -10,8 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
 use url::Url;
 use uuid::Uuid;
+use zoetrope_trace::TRACEPARENT;
 
 use crate::answer::{Failure, REQUEST_ID};
 use crate::listen::{Local, Secure, Via};
@@ -80,7 +82,18 @@ async fn dispatch(State(routers): State<Routers>, request: Request) -> Response 
     let begun = Instant::now();
     let id = Uuid::now_v7().to_string();
     let (method, path) = (request.method().clone(), loggable(request.uri().path()));
-    let mut response = match routed(&routers, request).await {
+    let span = tracing::info_span!(
+        "http",
+        otel.name = %format!("{method} {path}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        url.path = path,
+        http.response.status_code = tracing::field::Empty,
+        request = id,
+    );
+    let sent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    zoetrope_trace::adopt(&span, sent);
+    let mut response = match routed(&routers, request).instrument(span.clone()).await {
         Ok(response) => response,
         Err(failure) => failure.into_response(),
     };
@@ -88,6 +101,7 @@ async fn dispatch(State(routers): State<Routers>, request: Request) -> Response 
     let id = HeaderValue::from_str(&id).expect("a UUID is plain text");
     let id = response.headers_mut().entry(REQUEST_ID).or_insert(id).clone();
     let (request, status) = (id.to_str().unwrap_or_default(), response.status().as_u16());
+    span.record("http.response.status_code", status);
     let ms = begun.elapsed().as_millis() as u64;
     tracing::info!(%request, %method, path, status, ms, "answered");
     response

@@ -1,5 +1,7 @@
 //! Webhooks: the end of a request, signed and sent until it is taken.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Json;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use zoetrope_files::fetch::FetchError;
-use zoetrope_jobs::{Due, Queue, Request};
+use zoetrope_jobs::{Due, Queue, RECEIVERS_BUSY_MAX, Request};
 
 use crate::answer::Failure;
 use crate::state::App;
@@ -23,8 +25,11 @@ use crate::token::random_hex;
 const TIMEOUT_MS: u64 = 15_000;
 /// Seconds between attempts: ten more in two hours, as fal has them.
 const PAUSES: [i64; 10] = [10, 20, 40, 80, 160, 320, 640, 1200, 1800, 2400];
-/// Webhooks under way at once.
+/// Webhooks under way at once, and of them to one receiver: who hangs keeps only its own waiting.
 const AT_ONCE: usize = 16;
+const AT_ONCE_TO_ONE: usize = 4;
+// No more receivers can be busy than the queue can pass over.
+const _: () = assert!(AT_ONCE / AT_ONCE_TO_ONE <= RECEIVERS_BUSY_MAX);
 /// How often the database is asked for what is due.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -76,12 +81,18 @@ pub async fn deliver(app: App, mut stop: watch::Receiver<bool>) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     let mut under_way = tokio::task::JoinSet::new();
+    let sending: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     while !*stop.borrow() {
         while under_way.try_join_next().is_some() {}
         if under_way.len() < AT_ONCE {
-            match app.settings.queue.take_due(2 * TIMEOUT_MS as i64).await {
+            match app.settings.queue.take_due(2 * TIMEOUT_MS as i64, &busy(&sending)).await {
                 Ok(Some(due)) => {
-                    under_way.spawn(send(app.clone(), key.clone(), due));
+                    let place = Place::take(&sending, &due.receiver);
+                    let (app, key) = (app.clone(), key.clone());
+                    under_way.spawn(async move {
+                        send(app, key, due).await;
+                        drop(place);
+                    });
                     continue;
                 }
                 Ok(None) => {}
@@ -94,6 +105,43 @@ pub async fn deliver(app: App, mut stop: watch::Receiver<bool>) {
         }
     }
     while under_way.join_next().await.is_some() {}
+}
+
+/// Receivers that have as much as they get at once.
+fn busy(sending: &Mutex<HashMap<String, usize>>) -> Vec<String> {
+    let sending = sending.lock().expect("nothing panics while it is held");
+    let full = sending.iter().filter(|(_, count)| **count >= AT_ONCE_TO_ONE);
+    full.map(|(receiver, _)| receiver.clone()).collect()
+}
+
+/// One of the webhooks that are on their way to a receiver, until it is dropped.
+struct Place {
+    sending: Arc<Mutex<HashMap<String, usize>>>,
+    receiver: String,
+}
+
+impl Place {
+    fn take(sending: &Arc<Mutex<HashMap<String, usize>>>, receiver: &str) -> Self {
+        let place = Self { sending: sending.clone(), receiver: receiver.into() };
+        *place.counts().entry(receiver.into()).or_default() += 1;
+        place
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.sending.lock().expect("nothing panics while it is held")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.counts();
+        if let Some(count) = counts.get_mut(&self.receiver) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.receiver);
+            }
+        }
+    }
 }
 
 async fn send(app: App, key: SigningKey, due: Due) {

@@ -55,6 +55,8 @@ async fn a_page_ends_before_it_fills_the_memory() {
             start_within_ms: None,
             webhook: None,
             base: String::new(),
+            unit_price: None,
+            trace: None,
         };
         sent.push(room.queue.submit(new).await.unwrap());
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::Instrument as _;
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
-use zoetrope_jobs::{Attempt, Error, Heartbeat, Lease, Queue};
+use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Outcome, Queue};
 
 use crate::engine::Engine;
 use crate::error::JobError;
-use crate::generate;
+use crate::generate::{self, Drawn};
 
 /// What a worker is given.
 pub struct Settings {
@@ -103,16 +104,36 @@ impl Worker {
     }
 
     async fn attempt(&self, lease: Lease, stop: watch::Receiver<bool>) {
+        let request = &lease.request;
+        let span = tracing::info_span!(
+            "attempt",
+            otel.name = %format!("attempt {}", request.endpoint),
+            otel.kind = "consumer",
+            request = request.id,
+            endpoint = request.endpoint,
+            number = request.attempts,
+            end = tracing::field::Empty,
+        );
+        zoetrope_trace::adopt(&span, request.trace.as_deref());
+        self.ended(lease, stop).instrument(span).await;
+    }
+
+    async fn ended(&self, lease: Lease, stop: watch::Receiver<bool>) {
         let id = lease.request.id.clone();
         tracing::info!(request = %id, endpoint = %lease.request.endpoint, attempt = lease.request.attempts, "started");
         let waited = self.room.now_ms() - lease.request.created_ms;
         metrics::histogram!("zoetrope_wait_seconds").record(waited as f64 / 1000.0);
+        let (mut images, span) = (0, tracing::Span::current());
         let attempt = match self.watched(&lease, stop).await {
-            Some(Ok(end)) => Attempt::End(end),
+            Some(Ok(drawn)) => {
+                images = drawn.images;
+                span.record("end", "completed");
+                Attempt::End(drawn.end)
+            }
             Some(Err(error)) => {
                 let shown = zoetrope_files::redacted(&error.to_string());
                 tracing::warn!(request = %id, error = shown, "did not succeed");
-                metrics::counter!("zoetrope_failures_total", "kind" => kind(&error)).increment(1);
+                span.record("end", kind(&error));
                 error.attempt()
             }
             None => {
@@ -123,7 +144,10 @@ impl Worker {
         // The result is made: a database that is away for a moment must not lose it.
         for pause in [100, 400, 1600, 6400] {
             match lease.finish(attempt.clone()).await {
-                Ok(()) => return tracing::info!(request = %id, "ended"),
+                Ok(()) => {
+                    count(&attempt, images);
+                    return tracing::info!(request = %id, "ended");
+                }
                 Err(Error::LeaseLost(_)) => {
                     return tracing::warn!(request = %id, "its lease was lost at the end");
                 }
@@ -140,7 +164,7 @@ impl Worker {
         &self,
         lease: &Lease,
         mut stop: watch::Receiver<bool>,
-    ) -> Option<Result<zoetrope_jobs::End, JobError>> {
+    ) -> Option<Result<Drawn, JobError>> {
         let interrupt = Interrupt::default();
         let mut work = Box::pin(generate::run(lease, &self.room, &interrupt));
         let mut beat = interval(self.room.lease / 3);
@@ -178,6 +202,15 @@ impl Worker {
         // The engine stops at its next block; nobody waits for it.
         interrupt.stop();
         ended
+    }
+}
+
+/// Counts what a request came to that was completed.
+fn count(attempt: &Attempt, images: usize) {
+    if let Attempt::End(End { outcome: Outcome::Completed, billable_units, .. }) = attempt {
+        metrics::counter!("zoetrope_images_total").increment(images as u64);
+        let kilopixels = billable_units.unwrap_or_default() * 1000.0;
+        metrics::counter!("zoetrope_kilopixels_total").increment(kilopixels as u64);
     }
 }
 

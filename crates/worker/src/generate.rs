@@ -1,12 +1,13 @@
 //! A request to stored pictures: fetch, run, store.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Format, Generate, Size};
 use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
@@ -22,12 +23,18 @@ use crate::engine::{Made, News, Work};
 use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 
+/// What became of a request that went well.
+pub(crate) struct Drawn {
+    pub(crate) end: End,
+    pub(crate) images: usize,
+}
+
 /// Runs what `lease` holds.
 pub(crate) async fn run(
     lease: &Lease,
     room: &Room,
     interrupt: &Interrupt,
-) -> Result<End, JobError> {
+) -> Result<Drawn, JobError> {
     let task: Generate = serde_json::from_str(&lease.request.task).map_err(|e| {
         JobError::Engine(format!("the queue holds a task that cannot be read: {e}"))
     })?;
@@ -35,26 +42,23 @@ pub(crate) async fn run(
     if task.image.is_some() || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
     }
-    let begun = Instant::now();
-    let Inputs { picture, loras } = inputs::fetch(&task, &lease.request.base, room).await?;
-    stage("fetch", begun);
+    let fetch = inputs::fetch(&task, &lease.request, room).instrument(info_span!("fetch"));
+    let Inputs { picture, loras } = timed("fetch", fetch).await?;
     let (width, height) = pixels(&task, picture.as_ref());
     let seed = task.seed.unwrap_or_else(|| room.chance());
     let request = request(&task, picture, (width, height), seed)?;
     let (news, heard) = mpsc::unbounded_channel();
     let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
-    let (made, ()) = tokio::join!(room.engine.make(work), report(lease, heard));
+    let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
+    let drawing = async { tokio::join!(room.engine.make(work), report(lease, heard)) };
+    let (made, ()) = drawing.instrument(span).await;
     let made = made?;
     let inference = made.took;
-    let begun = Instant::now();
-    let images = store(&task, made, (width, height), lease, room).await?;
-    stage("store", begun);
+    record("draw", inference);
+    let store = store(&task, made, (width, height), lease, room);
+    let images = timed("store", store.instrument(info_span!("store"))).await?;
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
-    metrics::counter!("zoetrope_images_total").increment(count as u64);
-    metrics::counter!("zoetrope_kilopixels_total").increment((megapixels * 1000.0) as u64);
-    metrics::histogram!("zoetrope_stage_seconds", "stage" => "draw")
-        .record(inference.as_secs_f64());
     let response = json!({
         "images": images,
         "timings": {"inference": (inference.as_secs_f64() * 1000.0).round() / 1000.0},
@@ -63,7 +67,7 @@ pub(crate) async fn run(
         "has_nsfw_concepts": vec![false; if room.safety == Safety::Harmless { count } else { 0 }],
         "prompt": task.prompt,
     });
-    Ok(End {
+    let end = End {
         outcome: Outcome::Completed,
         status_code: 200,
         response: response.to_string(),
@@ -71,12 +75,20 @@ pub(crate) async fn run(
         error_type: None,
         inference_ms: Some(inference.as_millis() as i64),
         billable_units: Some(megapixels),
-    })
+    };
+    Ok(Drawn { end, images: count })
 }
 
-fn stage(name: &'static str, begun: Instant) {
-    let seconds = begun.elapsed().as_secs_f64();
-    metrics::histogram!("zoetrope_stage_seconds", "stage" => name).record(seconds);
+/// What `work` comes to; how long it took is counted.
+async fn timed<T>(stage: &'static str, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let out = work.await;
+    record(stage, begun.elapsed());
+    out
+}
+
+fn record(stage: &'static str, took: Duration) {
+    metrics::histogram!("zoetrope_stage_seconds", "stage" => stage).record(took.as_secs_f64());
 }
 
 /// Refuses what asks for a look that nobody here takes.
@@ -261,7 +273,7 @@ async fn keep(
 
 #[cfg(test)]
 mod tests {
-    use zoetrope_api::task::{Model, Reference};
+    use zoetrope_api::task::{Model, Place, Reference};
 
     use super::*;
 
@@ -275,7 +287,7 @@ mod tests {
             seed: Some(1),
             count: 1,
             guidance_scale: 0.0,
-            image: Some(Reference { url: String::new(), strength: 0.5 }),
+            image: Some(Reference { place: Place::Url(String::new()), strength: 0.5 }),
             loras: Vec::new(),
             format: Format::Png,
             delivery: Delivery::Stored,

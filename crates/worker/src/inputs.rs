@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
-use zoetrope_api::task::Generate;
+use zoetrope_api::fal::Problem;
+use zoetrope_api::task::{Generate, Place};
 use zoetrope_files::fetch::{FetchError, Limit, data_uri};
-use zoetrope_files::{Limits, Name, Picture, StoreError};
+use zoetrope_files::{FORMATS, Limits, Name, Picture, StoreError};
+use zoetrope_jobs::Request;
 
 use crate::attempt::Room;
 use crate::error::JobError;
@@ -20,10 +23,15 @@ pub(crate) struct Inputs {
 /// fal's own limit for an image.
 const IMAGE: Limit = Limit { bytes_max: 50 << 20, timeout_ms: 30_000 };
 
-/// Fetches everything that `task` refers to; `base` is where its sender reaches this server.
-pub(crate) async fn fetch(task: &Generate, base: &str, room: &Room) -> Result<Inputs, JobError> {
+/// Fetches everything that the `task` of `request` refers to.
+pub(crate) async fn fetch(
+    task: &Generate,
+    request: &Request,
+    room: &Room,
+) -> Result<Inputs, JobError> {
+    let base = &request.base;
     let picture = match &task.image {
-        Some(reference) => Some(image(&reference.url, base, room).await?),
+        Some(reference) => Some(image(&reference.place, request, room).await?),
         None => None,
     };
     let mut files = Vec::new();
@@ -33,19 +41,17 @@ pub(crate) async fn fetch(task: &Generate, base: &str, room: &Room) -> Result<In
     Ok(Inputs { picture, loras: files })
 }
 
-async fn image(url: &str, base: &str, room: &Room) -> Result<Picture, JobError> {
+async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture, JobError> {
     let path = [json!("image_url")];
-    let is_data = url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
-    let bytes = if is_data {
-        data_uri(url, IMAGE.bytes_max).map_err(|e| refused(&path, e))?.bytes
-    } else {
-        match own_file(url, base, room, &path).await? {
+    let bytes = match place {
+        Place::Input(field) => sent(request, field).map_err(|e| refused(&path, e))?,
+        Place::Url(url) => match own_file(url, &request.base, room, &path).await? {
             Some(name) => {
                 let read = room.store.read(&name, IMAGE.bytes_max).await;
                 read.map_err(|e| unread(&path, e))?.ok_or_else(|| gone(&path))?
             }
             None => room.fetcher.get(url, IMAGE).await.map_err(|e| refused(&path, e))?.bytes,
-        }
+        },
     };
     let decode = move || {
         let limits = Limits { bytes_max: IMAGE.bytes_max, ..Limits::default() };
@@ -55,10 +61,34 @@ async fn image(url: &str, base: &str, room: &Room) -> Result<Picture, JobError> 
     let decoded = decoded.map_err(|_| JobError::Engine("decoding an image panicked".into()))?;
     match decoded {
         Ok(decoded) => Ok(decoded.picture),
-        Err(error) => {
-            let message = format!("The image {error}");
-            Err(JobError::field(&path, "image_load_error", message))
+        Err(error) => Err(JobError::Input(Box::new(unreadable(&path, &error)))),
+    }
+}
+
+/// The bytes of the data URI in the input's `field`.
+fn sent(request: &Request, field: &str) -> Result<Bytes, FetchError> {
+    let input: Value = serde_json::from_str(&request.input).unwrap_or_default();
+    let text = input[field].as_str().unwrap_or_default();
+    Ok(data_uri(text, IMAGE.bytes_max)?.bytes)
+}
+
+/// What is wrong with an image, by fal's types.
+fn unreadable(path: &[Value], error: &zoetrope_files::Error) -> Problem {
+    let problem = |kind| Problem::new(path, kind, format!("The image {error}"));
+    match error {
+        zoetrope_files::Error::Format(_) => {
+            problem("unsupported_image_format").with("supported_formats", FORMATS.to_vec())
         }
+        zoetrope_files::Error::Pixels { pixels_max, .. } => problem("image_too_large")
+            .with("max_width", pixels_max.isqrt())
+            .with("max_height", pixels_max.isqrt()),
+        zoetrope_files::Error::NoPixels { .. } => {
+            problem("image_too_small").with("min_width", 1).with("min_height", 1)
+        }
+        zoetrope_files::Error::Bytes { bytes_max } => {
+            problem("file_too_large").with("max_size", *bytes_max)
+        }
+        _ => problem("image_load_error"),
     }
 }
 

@@ -80,11 +80,11 @@ enum SafetyPolicy {
 
 impl Args {
     /// What the queue needs to know of it.
-    pub(crate) fn limits(&self, queued_max: i64) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
-            queued_max,
             attempts_max: self.attempts_max,
             lease_ms: 1000 * self.lease_seconds as i64,
+            ..Limits::default()
         }
     }
 

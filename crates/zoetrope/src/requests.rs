@@ -4,7 +4,7 @@ use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use zoetrope_jobs::{Cancelled, Limits, Outcome, Queue, Request, Standing, State};
+use zoetrope_jobs::{Cancelled, Limits, Outcome, Page, Queue, Request, Standing, State};
 
 use crate::environment::Environment;
 use crate::place::Place;
@@ -72,7 +72,14 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
 async fn act(args: &Args, queue: &Queue, environment: &Environment) -> anyhow::Result<()> {
     match &args.action {
         Action::List { endpoint, owner, before, limit, json } => {
-            let found = queue.history(owner, endpoint, before, *limit).await?;
+            let page = Page {
+                owner: owner.clone(),
+                endpoint: endpoint.clone(),
+                after: before.clone(),
+                most: *limit,
+                ..Page::default()
+            };
+            let (found, _) = queue.history(&page).await?;
             match json {
                 true => {
                     println!("{}", json!({"requests": found.iter().map(brief).collect::<Vec<_>>()}))

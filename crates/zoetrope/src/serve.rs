@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 use zoetrope_api::fal::Endpoint;
-use zoetrope_jobs::Queue;
+use zoetrope_jobs::{Limits, Queue};
 use zoetrope_server::listen::{self, Authority, Options};
 use zoetrope_server::{App, Settings};
 
@@ -50,6 +50,10 @@ pub(crate) struct Args {
     #[arg(long, env = "ZOETROPE_QUEUE_MAX", value_name = "N", default_value_t = 100_000,
         value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) queue_max: i64,
+    /// Requests of one key that may wait; more are answered with 429. Without keys only --queue-max counts.
+    #[arg(long, env = "ZOETROPE_KEY_QUEUE_MAX", value_name = "N", default_value_t = 10_000,
+        value_parser = clap::value_parser!(i64).range(1..))]
+    key_queue_max: i64,
     /// Requests without a key that may run at once; keys have their own number.
     #[arg(long, env = "ZOETROPE_CONCURRENCY_MAX", value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(i64).range(1..))]
@@ -103,7 +107,7 @@ fn price(text: &str) -> Result<(String, f64), String> {
 
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     args.check(environment)?;
-    logs::start(&args.logs)?;
+    let _exporter = logs::start(&args.logs, "zoetrope")?;
     signals::runtime()?.block_on(serve(args, environment))
 }
 
@@ -139,6 +143,7 @@ impl Args {
         say("no_worker", &self.no_worker);
         say("require_keys", &self.keys_required());
         say("queue_max", &self.queue_max);
+        say("key_queue_max", &self.key_queue_max);
         say("concurrency_max", &self.concurrency_max);
         say("upload_mb_max", &self.upload_mb_max);
         say("keep_days", &self.keep_days);
@@ -148,6 +153,11 @@ impl Args {
 
     fn keep_ms(&self) -> i64 {
         (self.keep_days * 86_400_000.0) as i64
+    }
+
+    fn limits(&self) -> Limits {
+        let owner = if self.keys_required() { self.key_queue_max } else { self.queue_max };
+        Limits { queued_max: self.queue_max, owner_queued_max: owner, ..self.drawing.limits() }
     }
 
     fn keys_required(&self) -> bool {
@@ -194,7 +204,7 @@ fn without_password(url: &str) -> String {
 async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     signals::prepare();
     let metrics = signals::metrics()?;
-    let queue = args.place.queue(environment, args.drawing.limits(args.queue_max)).await?;
+    let queue = args.place.queue(environment, args.limits()).await?;
     refuse_without_keys(args, &queue).await?;
     let plain = bind("--listen", args.listen).await?;
     let tls = match args.tls_listen.0 {

@@ -29,14 +29,13 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     if !shared {
         bail!("name the database of the servers with --database-url, and their --storage");
     }
-    logs::start(&args.logs)?;
+    let _exporter = logs::start(&args.logs, "zoetrope-worker")?;
     signals::runtime()?.block_on(work(args, environment))
 }
 
 async fn work(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     signals::prepare();
-    let limits = args.drawing.limits(zoetrope_jobs::Limits::default().queued_max);
-    let queue = args.place.queue(environment, limits).await?;
+    let queue = args.place.queue(environment, args.drawing.limits()).await?;
     let store = args.place.store(environment)?;
     args.place.probe(&store).await?;
     let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;

@@ -18,9 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["api", "checkpoint", "kernels"]),
     ("files", &["api"]),
     ("jobs", &[]),
-    ("server", &["api", "files", "jobs"]),
-    ("worker", &["api", "checkpoint", "engine", "files", "jobs"]),
-    ("zoetrope", &["api", "checkpoint", "engine", "files", "jobs", "server", "worker"]),
+    ("trace", &[]),
+    ("server", &["api", "files", "jobs", "trace"]),
+    ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace"]),
+    ("zoetrope", &["api", "checkpoint", "engine", "files", "jobs", "server", "trace", "worker"]),
 ];
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::endpoint::Endpoint;
 use super::field::{Field, Kind, LORA_SCALE, fields};
 use super::problem::Problem;
-use crate::task::{Delivery, Format, Generate, Lora, Reference, Size};
+use crate::task::{Delivery, Format, Generate, Lora, Place, Reference, Size, is_data_uri};
 use crate::{ImageSize, NAMED_SIZES};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
@@ -42,7 +42,7 @@ impl Reader<'_> {
     fn generate(&mut self, endpoint: &Endpoint) -> Generate {
         let prompt = self.prompt("prompt");
         let image = endpoint.image.then(|| Reference {
-            url: self.text("image_url"),
+            place: self.place("image_url"),
             strength: self.number("strength").unwrap_or(0.6),
         });
         let size = self.image_size();
@@ -109,6 +109,15 @@ impl Reader<'_> {
             }
             None => String::new(),
         }
+    }
+
+    fn place(&mut self, name: &'static str) -> Place {
+        if let Some(Value::String(text)) = self.body.get(name)
+            && is_data_uri(text)
+        {
+            return Place::Input(name.into()); // and not megabytes again
+        }
+        Place::Url(self.text(name))
     }
 
     fn prompt(&mut self, name: &'static str) -> String {
@@ -371,6 +380,10 @@ mod tests {
         let image = json!({"prompt": "x", "image_url": "data:image/png;base64,", "seed": -1});
         let image = parse(endpoint("turbo/image-to-image"), &image).unwrap();
         assert_eq!((image.size, image.seed), (Size::Auto, Some(u64::MAX)));
+        assert_eq!(image.image.unwrap().place, Place::Input("image_url".into()));
+        let image = json!({"prompt": "x", "image_url": "https://a.example/b.png"});
+        let image = parse(endpoint("turbo/image-to-image"), &image).unwrap().image.unwrap();
+        assert_eq!(image.place, Place::Url("https://a.example/b.png".into()));
     }
 
     #[test]

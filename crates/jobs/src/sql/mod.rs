@@ -6,7 +6,7 @@ mod plans;
 macro_rules! standing {
     () => {
         "id, endpoint, owner, state, outcome, priority, keep_io, attempts, attempts_max, created_ms, started_ms, finished_ms, \
-         cancel, status_code, error, error_type, inference_ms, billable_units, webhook, base"
+         cancel, status_code, error, error_type, inference_ms, billable_units, unit_price, webhook, base, trace"
     };
 }
 
@@ -19,10 +19,14 @@ macro_rules! columns {
 
 pub(crate) const INSERT: &str = "
     INSERT INTO requests (id, endpoint, owner, state, priority, keep_io, input, task, concurrency_max, attempts_max, \
-        created_ms, available_ms, start_by_ms, webhook, base)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13)";
+        created_ms, available_ms, start_by_ms, webhook, receiver, base, unit_price, trace)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13, $14, $15, $16)";
 
 pub(crate) const COUNT_QUEUED: &str = "SELECT count(*) FROM requests WHERE state = 'queued'";
+
+/// How many wait of each owner.
+pub(crate) const QUEUED_BY_OWNER: &str =
+    "SELECT owner, count(*) FROM requests WHERE state = 'queued' GROUP BY owner";
 
 pub(crate) const BY_ID: &str = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
 
@@ -123,11 +127,30 @@ pub(crate) const LOGS: &str = "
     SELECT number, at_ms, level, message FROM logs WHERE request = $1 AND number >= $2 ORDER BY number LIMIT $3";
 
 /// What is not to be kept is shown until it ends, so that it can be cancelled.
-pub(crate) const HISTORY: &str = concat!(
-    "SELECT ",
-    standing!(),
-    " FROM requests WHERE (keep_io = 1 OR state <> 'done') AND ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2) AND ($3 = '' OR id < $3)
-     ORDER BY id DESC LIMIT $4"
+macro_rules! history {
+    ($after:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            standing!(),
+            " FROM requests WHERE (keep_io = 1 OR state <> 'done') AND ($1 = '' OR owner = $1) AND ($2 = '' OR endpoint = $2)
+                AND created_ms >= $3 AND created_ms < $4
+                AND ($5 = '' OR $5 = CASE WHEN state <> 'done' THEN '-' WHEN outcome = 'completed' THEN 'success'
+                                          WHEN status_code BETWEEN 400 AND 499 THEN 'user_error' ELSE 'error' END)
+                AND ($6 = '' OR ",
+            $after,
+            ") ORDER BY ",
+            $order,
+            " LIMIT $7"
+        )
+    };
+}
+
+pub(crate) const HISTORY: &str = history!("id < $6", "id DESC");
+pub(crate) const HISTORY_BY_END: &str =
+    history!("(coalesce(finished_ms, 0), id) < ($8, $6)", "coalesce(finished_ms, 0) DESC, id DESC");
+pub(crate) const HISTORY_BY_DURATION: &str = history!(
+    "(coalesce(inference_ms, 0), id) < ($8, $6)",
+    "coalesce(inference_ms, 0) DESC, id DESC"
 );
 
 pub(crate) const DELETE: &str = "DELETE FROM requests WHERE id = $1 AND state = 'done'";
@@ -179,21 +202,21 @@ pub(crate) const CLOCK: &str =
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 pub(crate) const INSERT_DELIVERY: &str = "
-    INSERT INTO deliveries (request, url, due_ms)
-    SELECT id, webhook, $2 FROM requests WHERE id = $1 AND webhook IS NOT NULL ON CONFLICT (request) DO NOTHING";
+    INSERT INTO deliveries (request, url, receiver, due_ms)
+    SELECT id, webhook, coalesce(receiver, ''), $2 FROM requests WHERE id = $1 AND webhook IS NOT NULL ON CONFLICT (request) DO NOTHING";
 
 macro_rules! due {
     ($lock:literal) => {
         concat!(
             "UPDATE deliveries SET due_ms = $1, attempts = attempts + 1 WHERE request = (
-                SELECT request FROM deliveries WHERE due_ms <= $2 ORDER BY due_ms LIMIT 1 ",
+                SELECT request FROM deliveries WHERE due_ms <= $2 AND receiver NOT IN ($3, $4, $5, $6) ORDER BY due_ms LIMIT 1 ",
             $lock,
-            ") RETURNING request, url, attempts"
+            ") RETURNING request, url, receiver, attempts"
         )
     };
 }
 
-/// Takes a delivery and sets when it is tried again should its sender die.
+/// Takes a delivery to a receiver that has room and sets when it is tried again should its sender die.
 pub(crate) const DUE_SQLITE: &str = due!("");
 /// The same.
 pub(crate) const DUE_POSTGRES: &str = due!("FOR UPDATE SKIP LOCKED");

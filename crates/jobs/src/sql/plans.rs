@@ -26,6 +26,7 @@ async fn what_is_looked_for_again_and_again_is_found_by_an_index() {
         (POSITION, "requests_waiting (state=? AND (priority,id)<(?,?))"),
         (LINE, "COVERING INDEX requests_waiting (state=?)"),
         (CLAIM_SQLITE, "COVERING INDEX requests_waiting (state=?)"),
+        (QUEUED_BY_OWNER, "COVERING INDEX requests_waiting (state=?)"),
         (DUE_SQLITE, "deliveries_by_time (due_ms<?)"),
     ];
     for (statement, index) in cases {

@@ -77,6 +77,8 @@ pub(crate) fn new() -> New {
         start_within_ms: None,
         webhook: None,
         base: "http://127.0.0.1:7860".into(),
+        unit_price: Some(0.5),
+        trace: None,
     }
 }
 

@@ -1,13 +1,15 @@
 //! `api.fal.ai/v1`: what was done, and forgetting it.
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use zoetrope_api::fal::ENDPOINTS;
-use zoetrope_jobs::{Outcome, Request, Scope, Standing, State as Stand};
+use zoetrope_jobs::{Page, Request, Scope, Sort, Standing, State as Stand, Status};
 
 use crate::answer::Failure;
 use crate::auth::{Purpose, caller};
@@ -34,6 +36,57 @@ struct Asked {
     limit: Option<i64>,
     request_id: Option<String>,
     expand: Option<String>,
+    status: Option<String>,
+    sort_by: Option<String>,
+    start: Option<String>,
+    end: Option<String>,
+}
+
+impl Asked {
+    /// Which of `owner`'s requests are meant; what cannot be read is an error and never left out.
+    fn page(&self, owner: &str) -> Result<Page, Failure> {
+        let wrong = |name: &str, value: &str, known: &str| {
+            let detail = format!("`{name}` is `{value}`; it must be {known}");
+            Failure::typed(StatusCode::BAD_REQUEST, "bad_request", detail)
+        };
+        let status = match self.status.as_deref().filter(|name| !name.is_empty()) {
+            Some(name) => {
+                let found = Status::ALL.into_iter().find(|status| status.name() == name);
+                Some(found.ok_or_else(|| wrong("status", name, "success, user_error or error"))?)
+            }
+            None => None,
+        };
+        let sort = match self.sort_by.as_deref() {
+            None | Some("") => Sort::Arrival,
+            Some("ended_at") => Sort::End,
+            Some("duration") => Sort::Duration,
+            Some(other) => return Err(wrong("sort_by", other, "ended_at or duration")),
+        };
+        let moment = |name: &str, value: &Option<String>, none: i64| match value.as_deref() {
+            None | Some("") => Ok(none),
+            Some(text) => moment(text)
+                .ok_or_else(|| wrong(name, text, "a time, as 2026-01-31T12:00:00Z or 2026-01-31")),
+        };
+        Ok(Page {
+            owner: owner.into(),
+            endpoint: self.endpoint_id.clone().unwrap_or_default(),
+            status,
+            from_ms: moment("start", &self.start, 0)?,
+            until_ms: moment("end", &self.end, i64::MAX)?,
+            sort,
+            after: self.cursor.clone().unwrap_or_default(),
+            most: self.limit.unwrap_or(50).clamp(1, 100),
+        })
+    }
+}
+
+/// Milliseconds since 1970 of a time as RFC 3339 has it, or of a day's begin in UTC.
+fn moment(text: &str) -> Option<i64> {
+    // A `+` that was not escaped arrives as a blank.
+    let text = text.trim().replace(' ', "+");
+    let parsed = OffsetDateTime::parse(&text, &Rfc3339)
+        .or_else(|_| OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339));
+    parsed.ok().map(|time| (time.unix_timestamp_nanos() / 1_000_000) as i64)
 }
 
 /// What is charged for a megapixel: fal's prices, unless the configuration has others.
@@ -63,40 +116,33 @@ async fn list(
 ) -> Result<Json<Value>, Failure> {
     let caller = caller(&app, &headers, None, Purpose::Account).await?;
     let owner = if caller.scope == Scope::Admin { "" } else { caller.owner.as_str() };
-    let most = asked.limit.unwrap_or(50).clamp(1, 100);
+    let page = asked.page(owner)?;
     let payloads =
         asked.expand.as_deref().is_some_and(|list| list.split(',').any(|name| name == "payloads"));
-    let found = match &asked.request_id {
+    let (found, mut next) = match &asked.request_id {
         Some(id) => {
             let found = app.settings.queue.standing(id).await?;
-            Vec::from_iter(found.filter(|r| caller.sees(&r.owner) && shown(r)))
+            (Vec::from_iter(found.filter(|r| caller.sees(&r.owner) && shown(r))), None)
         }
-        None => {
-            let (endpoint, before) =
-                (asked.endpoint_id.unwrap_or_default(), asked.cursor.unwrap_or_default());
-            app.settings.queue.history(owner, &endpoint, &before, most).await?
-        }
+        None => app.settings.queue.history(&page).await?,
     };
-    let (mut items, mut bytes, mut full) = (Vec::new(), 0, found.len() as i64 == most);
-    let mut last = None;
-    for standing in &found {
-        if bytes > PAGE_BYTES_MAX {
-            full = true;
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for (at, standing) in found.iter().enumerate() {
+        if at > 0 && bytes > PAGE_BYTES_MAX {
+            next = Some(page.sort.cursor(&found[at - 1]));
             break;
         }
         items.push(match payloads {
             true => match app.settings.queue.request(&standing.id).await? {
                 Some(request) => {
                     bytes += size(&request);
-                    with_payloads(&app, &request)
+                    with_payloads(&request)
                 }
                 None => continue, // deleted at this moment
             },
-            false => item(&app, standing),
+            false => item(standing),
         });
-        last = Some(standing.id.clone());
     }
-    let next = last.filter(|_| full);
     Ok(Json(json!({"items": items, "has_more": next.is_some(), "next_cursor": next})))
 }
 
@@ -107,7 +153,7 @@ async fn show(
 ) -> Result<Json<Value>, Failure> {
     let request = own(&app, &id, &headers).await?;
     match shown(&request) {
-        true => Ok(Json(with_payloads(&app, &request))),
+        true => Ok(Json(with_payloads(&request))),
         false => Err(missing(&id)),
     }
 }
@@ -118,7 +164,7 @@ fn shown(request: &Standing) -> bool {
 }
 
 fn missing(id: &str) -> Failure {
-    Failure::new(axum::http::StatusCode::NOT_FOUND, format!("Request {id} not found"))
+    Failure::new(StatusCode::NOT_FOUND, format!("Request {id} not found"))
 }
 
 async fn own(app: &App, id: &str, headers: &HeaderMap) -> Result<Request, Failure> {
@@ -136,7 +182,7 @@ async fn forget(
     let request = own(&app, &id, &headers).await?;
     if request.state != Stand::Done {
         let detail = format!("Request {id} has not ended; cancel it first");
-        return Err(Failure::new(axum::http::StatusCode::CONFLICT, detail));
+        return Err(Failure::new(StatusCode::CONFLICT, detail));
     }
     let files = forget_request(&app.settings.queue, &app.settings.store, &request).await?;
     // What went wrong names this machine's folders.
@@ -157,8 +203,8 @@ fn size(request: &Request) -> usize {
 }
 
 /// The same with input and output.
-fn with_payloads(app: &App, request: &Request) -> Value {
-    let mut out = item(app, request);
+fn with_payloads(request: &Request) -> Value {
+    let mut out = item(request);
     let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     out["json_input"] = parsed(&request.input);
     out["json_output"] = request.end.as_ref().map_or(Value::Null, |end| parsed(&end.response));
@@ -166,22 +212,17 @@ fn with_payloads(app: &App, request: &Request) -> Value {
 }
 
 /// A request as a line of the history.
-fn item(app: &App, request: &Standing) -> Value {
+fn item(request: &Standing) -> Value {
     let end = request.ended.as_ref();
-    let status = end.map(|end| match (end.outcome, end.status_code) {
-        (Outcome::Completed, _) => "success",
-        (_, 400..=499) => "user_error",
-        _ => "error",
-    });
     let units = end.and_then(|end| end.billable_units);
-    let price = app.price(&request.endpoint);
+    let price = request.unit_price;
     json!({
         "request_id": request.id,
         "endpoint_id": request.endpoint,
         "sent_at": timestamp(request.created_ms),
         "started_at": request.started_ms.map(timestamp),
         "ended_at": request.finished_ms.map(timestamp),
-        "status": status,
+        "status": end.map(|end| Status::of(end).name()),
         "status_code": end.map(|end| end.status_code),
         "duration": end.and_then(|end| end.inference_ms).map(|ms| ms as f64 / 1000.0),
         "billable_units": units,

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
+use tracing::Span;
 use zoetrope_api::fal::{Endpoint, Problem, parse};
 use zoetrope_api::task::{Delivery, Generate};
 use zoetrope_jobs::{New, Priority};
@@ -83,7 +84,7 @@ pub(crate) async fn submit(app: &App, sent: Sent<'_>) -> Result<String, Failure>
     if sent.inline {
         task.delivery = Delivery::Inline;
     }
-    let new = new(&sent, &task)?;
+    let new = New { unit_price: app.price(sent.endpoint.id), ..new(&sent, &task)? };
     let id = app.settings.queue.submit(new).await?;
     metrics::counter!("zoetrope_submissions_total", "endpoint" => sent.endpoint.id).increment(1);
     Ok(id)
@@ -125,5 +126,7 @@ fn new(sent: &Sent<'_>, task: &Generate) -> Result<New, Failure> {
         start_within_ms,
         webhook: sent.webhook.clone(),
         base: sent.base.into(),
+        unit_price: None,
+        trace: zoetrope_trace::parent(&Span::current()),
     })
 }

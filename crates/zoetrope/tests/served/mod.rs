@@ -113,13 +113,7 @@ impl Server {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn terminate(&mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").arg(id).status().unwrap().success());
-        let begun = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < PATIENCE, "it does not stop");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        terminate(&mut self.child);
     }
 
     pub(crate) fn worker(&self, arguments: &[&str]) -> Worker {
@@ -230,6 +224,22 @@ impl Drop for Server {
 }
 
 pub(crate) struct Worker(Child);
+
+impl Worker {
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn terminate(&mut self) {
+        terminate(&mut self.0);
+    }
+}
+
+fn terminate(child: &mut Child) {
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it does not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 impl Drop for Worker {
     fn drop(&mut self) {
