@@ -74,6 +74,54 @@ async fn a_page_ends_before_it_fills_the_memory() {
 }
 
 #[tokio::test]
+async fn the_history_is_filtered_and_sorted_as_asked_or_says_what_it_cannot() {
+    let room = Room::new().await;
+    let done = submit(&room, &[], "a house").await;
+    room.work().await;
+    room.later(60_000);
+    let cancelled = submit(&room, &[], "a tree").await;
+    room.send("PUT", &format!("/queue/fal-ai/z-image/requests/{cancelled}/cancel"), &[], "").await;
+    let waiting = submit(&room, &[], "a hill").await;
+    let list = async |query: &str| {
+        let page = room.get(&format!("{LIST}?{query}")).await.json();
+        ids(&page).into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(list("").await, [waiting.clone(), cancelled.clone(), done.clone()]);
+    assert_eq!(list("status=success").await, [done.clone()]);
+    assert_eq!(list("status=user_error").await, [cancelled.clone()]);
+    assert_eq!(list("status=error").await, [""; 0]);
+    assert_eq!(list("sort_by=duration&limit=1").await, [done.clone()]);
+    assert_eq!(list("sort_by=ended_at&limit=1").await, [cancelled.clone()]);
+    // The room's clock begins at 2027-01-15T08:00:00Z.
+    assert_eq!(list("end=2027-01-15T08:00:30Z").await, [done.clone()]);
+    assert_eq!(list("start=2027-01-15T09:00:30%2B01:00").await, [waiting, cancelled]);
+    assert_eq!(list("start=2027-01-16").await, [""; 0]);
+    for (query, told) in [
+        ("status=fine", "success, user_error or error"),
+        ("sort_by=colour", "ended_at or duration"),
+        ("start=yesterday", "2026-01-31"),
+        ("cursor=x.y", "cursor"),
+    ] {
+        let answer = room.get(&format!("{LIST}?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.text().contains(told), "{query}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_at_one_price_is_not_charged_at_another() {
+    let room = Room::new().await;
+    let id = submit(&room, &[], "a house").await;
+    room.work().await;
+    let item = room.get(&format!("/platform/v1/models/requests/{id}")).await.json();
+    let (price, units) = (&item["unit_price"], item["billable_units"].as_f64().unwrap());
+    assert_eq!(price, &json!(0.005));
+    assert_eq!(item["cost"].as_f64().unwrap(), units * 0.005);
+    let kept = room.queue.standing(&id).await.unwrap().unwrap().unit_price;
+    assert_eq!(kept, Some(0.005), "it lies with the request");
+}
+
+#[tokio::test]
 async fn texts_that_no_database_takes_are_answered_as_unknown() {
     let room = Room::new().await;
     for (uri, status) in [

@@ -28,6 +28,8 @@ use zoetrope_server::listen::{Authority, Error, FAL_NAMES, Options, Peer, Secure
 
 /// More than anything here takes, so that what hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// More than all buffers between two ends hold.
+const LARGE: usize = 64 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
 
 struct Server {
@@ -91,7 +93,11 @@ fn app(go: Arc<Notify>, begun: Arc<Notify>) -> Router {
         go.notified().await;
         "at last"
     };
-    Router::new().route("/slow", get(slow)).route("/echo", any(echo)).fallback(told)
+    Router::new()
+        .route("/slow", get(slow))
+        .route("/large", get(async || vec![b'a'; LARGE]))
+        .route("/echo", any(echo))
+        .fallback(told)
 }
 
 /// What the app is told about a request.
@@ -291,6 +297,30 @@ async fn an_idle_connection_outlives_the_first_heads_limit_but_not_its_own() {
         sleep(Duration::from_millis(600)).await;
     }
     assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_what_it_asked_for_loses_its_connection() {
+    let change = |options: &mut Options, _: &Authority| {
+        options.stall_timeout = Duration::from_millis(300);
+    };
+    let server = Server::start(change).await;
+    let mut stream = server.connect().await;
+    head(&mut stream, &get_last("/large", "here")).await;
+    sleep(Duration::from_millis(1500)).await;
+    assert!(rest(&mut stream).await.len() < LARGE, "it was given all");
+    // Who reads, though with pauses, gets it.
+    let mut stream = server.connect().await;
+    head(&mut stream, &get_last("/large", "here")).await;
+    let mut got = 0;
+    let mut some = vec![0; 4 << 20];
+    while let count @ 1.. = within(stream.read(&mut some)).await.unwrap() {
+        got += count;
+        if got < LARGE / 16 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(got, LARGE);
 }
 
 #[tokio::test]

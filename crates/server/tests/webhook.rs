@@ -98,6 +98,25 @@ async fn a_webhook_is_signed_as_fal_s_page_says_and_tried_until_it_is_taken() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_hangs_holds_nobody_else_up() {
+    let room = Room::new().await;
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = format!("http://{}/hook", silent.local_addr().unwrap());
+    for _ in 0..20 {
+        submit(&room, &hanging).await;
+        room.work().await;
+    }
+    let (address, heard) = receiver(0).await;
+    submit(&room, &format!("http://{address}/hook")).await;
+    room.work().await;
+    let (_keep, stop) = watch::channel(false);
+    tokio::spawn(zoetrope_server::deliver(room.app.clone(), stop));
+    // Well before the first of the twenty is given up.
+    wait_for(&heard, 1).await;
+}
+
+#[tokio::test]
 async fn a_webhook_into_the_private_network_is_refused_while_its_sender_listens() {
     let room = Room::with(Setup { private: false, ..Setup::default() }).await;
     for hook in [

@@ -197,20 +197,22 @@ enum Wire {
     Tls,
 }
 
-/// How long a client may take nothing of what it is sent: longer than any network's pause, shorter than what fills memory.
-const STALL: Duration = Duration::from_secs(60);
-
 /// A connection with its place among the many: the place is free once the last who has the connection lets go of it, and that
 /// may be a WebSocket in the app. A client that does not read what it asked for loses it.
 pub(super) struct Held {
     stream: TcpStream,
+    stall_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Held {
-    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, stalled: None, _permit: permit }
+    pub(super) fn new(
+        stream: TcpStream,
+        stall_timeout: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { stream, stall_timeout, stalled: None, _permit: permit }
     }
 
     /// `written`, or an error once nothing was taken for too long.
@@ -223,7 +225,8 @@ impl Held {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL)));
+        let most = self.stall_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(most)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

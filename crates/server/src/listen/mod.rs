@@ -61,6 +61,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
+    /// For a client that takes nothing of what it asked for: longer than any network's pause, shorter than what fills memory.
+    pub stall_timeout: Duration,
     /// For requests that run when the server is told to stop.
     pub drain: Duration,
     /// At once, WebSockets and tunnels included. Further ones wait in the system's queue.
@@ -78,6 +80,7 @@ impl Default for Options {
             // closes first must be the one that sends requests, or a request meets a closed connection.
             idle_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             connections_max: 4096,
         }
@@ -113,7 +116,7 @@ pub async fn serve(
         let Ok(local) = stream.local_addr() else { continue }; // gone already
         let _ = stream.set_nodelay(true); // only slower without
         let connection = Connection { room: room.clone(), peer, local, via: Via::Direct };
-        connections.spawn(connection.run(Held::new(stream, permit)));
+        connections.spawn(connection.run(Held::new(stream, room.options.stall_timeout, permit)));
     }
     drop(listener);
     let ended = async {

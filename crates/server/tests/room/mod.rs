@@ -26,6 +26,7 @@ pub(crate) const TURBO: &str = "fal-ai/z-image/turbo";
 pub(crate) struct Setup {
     pub(crate) keys_required: bool,
     pub(crate) queued_max: i64,
+    pub(crate) owner_queued_max: i64,
     pub(crate) concurrency_max: i64,
     pub(crate) upload_bytes_max: u64,
     pub(crate) public_url: Option<String>,
@@ -37,6 +38,7 @@ impl Default for Setup {
         Self {
             keys_required: false,
             queued_max: 1000,
+            owner_queued_max: 1000,
             concurrency_max: 10,
             upload_bytes_max: 1 << 20,
             public_url: None,
@@ -101,7 +103,11 @@ impl Room {
         let file = folder.path().join("queue.sqlite");
         let settings = zoetrope_jobs::Settings {
             url: format!("sqlite://{}?mode=rwc", file.display()),
-            limits: Limits { queued_max: setup.queued_max, ..Limits::default() },
+            limits: Limits {
+                queued_max: setup.queued_max,
+                owner_queued_max: setup.owner_queued_max,
+                ..Limits::default()
+            },
             now_ms: now_ms.clone(),
         };
         let queue = Queue::open(settings).await.unwrap();
