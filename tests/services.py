@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 from serving import ROOT, free_port
 
@@ -30,7 +31,7 @@ START_SECONDS_MAX = 30
 def postgres_folder() -> pathlib.Path:
     """Where `initdb` and `postgres` are; Debian keeps them off the path."""
     found = shutil.which("initdb")
-    folders = [pathlib.Path(found).parent] if found else []
+    folders = [pathlib.Path(found).resolve().parent] if found else []
     folders += map(pathlib.Path, sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
     if not folders:
         raise RuntimeError("PostgreSQL is missing: apt-get install postgresql")
@@ -102,6 +103,29 @@ def bucket():
             yield f"http://127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def bucket_variables(endpoint: str) -> dict[str, str]:
+    """What S3's clients read to reach the bucket."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": S3_KEY,
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+        "AWS_REGION": "local",
+        "AWS_ALLOW_HTTP": "true",
+    }
+
+
+def places() -> dict[str, str]:
+    """Variables of a server that keeps everything in a database and a folder of its own on the services that `main` started;
+    none where it started none: then a server keeps it in its data folder."""
+    server, endpoint = os.environ.get("ZOETROPE_TEST_POSTGRES"), os.environ.get("ZOETROPE_TEST_S3")
+    if not (server and endpoint):
+        return {}
+    name = f"test_{uuid.uuid4().hex}"
+    subprocess.run([str(postgres_folder() / "createdb"), "--maintenance-db", server, name], check=True)
+    database = {"ZOETROPE_DATABASE_URL": f"{server.rsplit('/', 1)[0]}/{name}"}
+    return database | {"ZOETROPE_STORAGE": f"s3://{S3_BUCKET}/{name}"} | bucket_variables(endpoint)
 
 
 def main() -> int:

@@ -127,7 +127,7 @@ class Server(Process):
     def run(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Another subcommand of the binary, which must succeed."""
         command = [BINARY, *arguments]
-        options.setdefault("env", clean_environment())
+        options.setdefault("env", clean_environment() | self.environment_added)
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
         if done.returncode != 0:
             raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")

@@ -34,7 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import httpx
 from PIL import Image
-from services import S3_BUCKET, S3_KEY, S3_SECRET, bucket, postgres
+from services import S3_BUCKET, bucket, bucket_variables, postgres
 from serving import Server, Worker
 
 TURBO = "fal-ai/z-image/turbo"
@@ -116,13 +116,7 @@ class Site:
             self.workers = []
             return
         shared = ["--database-url", database, "--storage", f"s3://{S3_BUCKET}"]
-        secrets = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": S3_KEY,
-            "AWS_SECRET_ACCESS_KEY": S3_SECRET,
-            "AWS_REGION": "local",
-            "AWS_ALLOW_HTTP": "true",
-        }
+        secrets = bucket_variables(endpoint)
         node = lambda at: Server(folder / f"node-{at}", "--no-worker", *shared, *api, tls=False, environment=secrets)
         self.apis = [node(at) for at in range(2)]
         self.workers = [Worker(folder / f"worker-{at}", *shared, *common, environment=secrets) for at in range(3)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from services import places
 from serving import Server
 
 ENDPOINTS = [
@@ -22,7 +23,8 @@ EXAMPLES_MAX = 40
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     # Nobody draws: what is looked at is how requests are taken and answered.
-    server = Server(tmp_path_factory.mktemp("openapi"), "--no-worker", tls=False).start()
+    folder = tmp_path_factory.mktemp("openapi")
+    server = Server(folder, "--no-worker", tls=False, environment=places()).start()
     yield server
     assert server.stop() == 0
 

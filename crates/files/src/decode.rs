@@ -214,7 +214,7 @@ fn unknown(bytes: &[u8]) -> Error {
     } else {
         "is no image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, TGA, PNM, QOI)"
     };
-    Error::Format(what.into())
+    Error::Image(what.into())
 }
 
 /// Whether a JPEG's last scan is followed by the end marker; the decoder fills what is missing with grey. Within a scan the

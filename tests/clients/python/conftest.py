@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 import pytest
+from services import places
 from serving import Server
 
 TURBO = "fal-ai/z-image/turbo"
@@ -17,7 +18,7 @@ LONG = {"prompt": "a red house, the sun", "image_size": {"width": 1024, "height"
 
 def pytest_configure(config):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="zoetrope-clients-"))
-    config.zoetrope = Server(folder, "--allow-private").start()
+    config.zoetrope = Server(folder, "--allow-private", environment=places()).start()
     os.environ.update(config.zoetrope.environment())
 
 
@@ -41,6 +42,7 @@ def own_server(tmp_path):
     servers = []
 
     def start(*flags, **options) -> Server:
+        options["environment"] = places() | options.get("environment", {})
         servers.append(Server(tmp_path / f"server-{len(servers)}", *flags, **options).start())
         return servers[-1]
 

@@ -1,5 +1,7 @@
 """Errors in fal's shapes: what the client raises, with types, places and headers."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -8,6 +10,7 @@ import fal_client
 import httpx
 import pytest
 from conftest import LONG, SMALL, TURBO
+from PIL import Image
 from serving import Server
 
 
@@ -48,6 +51,30 @@ def test_all_wrong_fields_are_told_at_once():
         ("body", "num_images"),
         ("body", "seed"),
     }
+
+
+def picture(form: str, side: int) -> str:
+    """A black square as a data URI."""
+    kept = io.BytesIO()
+    Image.new("1" if form == "png" else "RGB", (side, side)).save(kept, form)
+    return f"data:image/{form};base64,{base64.b64encode(kept.getvalue()).decode()}"
+
+
+@pytest.mark.parametrize(
+    "image_url, kind, more",
+    [
+        (picture("png", 9000), "image_too_large", {"max_width": 8192, "max_height": 8192}),
+        (picture("avif", 16), "unsupported_image_format", None),
+    ],
+    ids=["too-many-pixels", "avif"],
+)
+def test_an_image_that_is_whole_but_not_taken_is_told_from_a_broken_one(image_url, kind, more):
+    error = raised_by(lambda: fal_client.run(f"{TURBO}/image-to-image", {"prompt": "a", "image_url": image_url}))
+    assert (error.status_code, error.message[0]["type"]) == (422, kind)
+    if more:
+        assert error.message[0]["ctx"] == more
+    else:
+        assert "image/png" in error.message[0]["ctx"]["supported_formats"]
 
 
 @pytest.mark.parametrize(
