@@ -91,9 +91,15 @@ fn convs() -> Result<()> {
         for (precision, arithmetic) in
             [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
         {
-            let filter = Filter::new(&weight, precision)?;
-            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], stride: 1 };
-            for (name, before) in [("", Before::Nothing), (" normed", Before::NormSilu(&norm))] {
+            let filter = Filter::new(&weight, precision, 1)?;
+            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1] };
+            let ways = [
+                ("", Before::Nothing),
+                (" normed", Before::NormSilu(&norm)),
+                (" doubled", Before::Double),
+            ];
+            for (name, before) in ways {
+                let operations = if name == " doubled" { 4.0 * operations } else { operations };
                 let name = format!("conv{name} {channels} channels {side} x {side}");
                 report(&name, operations, arithmetic, || conv2d(&x, before, conv, None).unwrap());
             }

@@ -8,6 +8,7 @@ mod conv;
 mod group_norm;
 mod linear;
 mod math;
+mod memory;
 mod norm;
 pub mod peak;
 mod product;

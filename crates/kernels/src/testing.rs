@@ -17,3 +17,9 @@ pub(crate) fn worst(a: &Tensor, b: &Tensor) -> f32 {
     let d = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
     d.max(0).unwrap().to_scalar::<f32>().unwrap()
 }
+
+/// The root mean square of the differences, as a share of that of `want`.
+pub(crate) fn share(got: &Tensor, want: &Tensor) -> f32 {
+    let size = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    (size(&(got - want).unwrap()) / size(want)).sqrt()
+}

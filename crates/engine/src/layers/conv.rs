@@ -11,21 +11,29 @@ pub struct Conv2d {
     filter: Filter,
     bias: Tensor,
     padding: [usize; 2],
-    stride: usize,
 }
 
 impl Conv2d {
     /// A kernel of `size` × `size` that keeps the image's size.
     pub fn load(parameters: &Parameters, out: usize, channels: usize, size: usize) -> Result<Self> {
-        let weight = parameters.tensor("weight", &[out, channels, size, size])?;
-        let bias = parameters.tensor("bias", &[out])?;
-        let filter = Filter::new(&weight, parameters.precision())?;
-        Ok(Self { filter, bias, padding: [size / 2; 2], stride: 1 })
+        Self::load_with(parameters, [out, channels, size], [size / 2; 2], 1)
     }
 
-    /// The same kernel at every second pixel; one pixel is added at the right and at the bottom only.
-    pub fn halving(self) -> Self {
-        Self { padding: [0, 1], stride: 2, ..self }
+    /// A kernel of 3 × 3 at every second pixel; one pixel is added at the right and at the bottom only.
+    pub fn load_halving(parameters: &Parameters, out: usize, channels: usize) -> Result<Self> {
+        Self::load_with(parameters, [out, channels, 3], [0, 1], 2)
+    }
+
+    fn load_with(
+        parameters: &Parameters,
+        [out, channels, size]: [usize; 3],
+        padding: [usize; 2],
+        stride: usize,
+    ) -> Result<Self> {
+        let weight = parameters.tensor("weight", &[out, channels, size, size])?;
+        let bias = parameters.tensor("bias", &[out])?;
+        let filter = Filter::new(&weight, parameters.precision(), stride)?;
+        Ok(Self { filter, bias, padding })
     }
 
     /// Operations for one pixel of the result, a multiply-add being two.
@@ -54,8 +62,8 @@ impl Conv2d {
     }
 
     fn run(&self, x: &Tensor, before: Before, residual: Option<&Tensor>) -> Result<Tensor> {
-        let Self { filter, bias, padding, stride } = self;
-        let conv = Conv { filter, bias, padding: *padding, stride: *stride };
+        let Self { filter, bias, padding } = self;
+        let conv = Conv { filter, bias, padding: *padding };
         Ok(conv2d(x, before, conv, residual)?)
     }
 }

@@ -181,7 +181,7 @@ impl DownBlock {
     ) -> Result<Self> {
         let resnets = load_resnets(p, from, to, config.layers_per_block, config)?;
         let downsampler = match halve {
-            true => Some(Conv2d::load(&p.at("downsamplers.0.conv"), to, to, 3)?.halving()),
+            true => Some(Conv2d::load_halving(&p.at("downsamplers.0.conv"), to, to)?),
             false => None,
         };
         Ok(Self { resnets, downsampler })

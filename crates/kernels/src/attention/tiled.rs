@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use super::Mask;
 use crate::Precision;
 use crate::math::exp2;
+use crate::memory::zeros;
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack::{self, bf16_pair};
-use crate::product::tile::{Dot, DotBf16, DotF32, Interleaved, tile};
+use crate::product::tile::{Dot, DotBf16, DotF32, tile};
 use crate::product::{Kind, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
@@ -41,7 +42,7 @@ pub(super) fn attention(
     let (q, k, v) = (rows_in_place(q)?, rows_in_place(k)?, rows_in_place(v)?);
     let (q, k, v) = (Values::of(&q), Values::of(&k), Values::of(&v));
     let (q, k, v) = (Heads::of(&q)?, Heads::of(&k)?, Heads::of(&v)?);
-    let mut out = vec![0f32; batch * queries * heads * d];
+    let mut out = zeros(batch * queries * heads * d);
     if out.is_empty() || keys == 0 {
         return Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2);
     }
@@ -158,8 +159,7 @@ fn units_a_panel(kind: Kind) -> usize {
 }
 
 impl Pack<'_> {
-    /// Some columns of 32 tokens. A bfloat16 unit holds tokens 16 apart: so the weights, whose lanes are tokens, are
-    /// rounded without moving between lanes.
+    /// Some columns of 32 tokens.
     #[inline(always)]
     fn pack_values(&self, first: usize, columns: Range<usize>, units: &mut [u32]) {
         let absent = [0f32; WIDE];
@@ -169,7 +169,7 @@ impl Pack<'_> {
         };
         for (i, units) in units.chunks_exact_mut(WIDE).enumerate() {
             if self.kind == Kind::Bf16 {
-                let pairs = token(i).iter().zip(token(i + WIDE / 2));
+                let pairs = token(2 * i).iter().zip(token(2 * i + 1));
                 units.iter_mut().zip(pairs).for_each(|(u, (l, h))| *u = bf16_pair(*l, *h));
             } else {
                 units.iter_mut().zip(token(i)).for_each(|(u, v)| *u = v.to_bits());
@@ -219,7 +219,7 @@ impl Work for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let rows = self.out.rows.clone();
-        self.begin(S::ROWS);
+        self.begin(simd);
         let end = match self.offset {
             Some(offset) => self.keys.min(offset + rows.end),
             None => self.keys,
@@ -250,16 +250,17 @@ impl Work for Block<'_> {
 }
 
 impl Block<'_> {
-    /// Packs the queries in tiles of at most `most` rows and clears what runs.
+    /// Packs the queries in tiles and clears what runs.
     #[inline(always)]
-    fn begin(&mut self, most: usize) {
+    fn begin<S: Simd>(&mut self, simd: S) {
         let (rows, units) = (self.out.rows.clone(), self.kind.left_units(self.d));
         let scratch = &mut *self.scratch;
         scratch.queries.resize(QUERIES * units, 0);
-        for (first, height) in heights(rows.len(), most) {
+        for (first, height) in heights(rows.len(), S::ROWS) {
+            let tile = &mut scratch.queries[first * units..][..height * units];
             for i in 0..height {
-                let to = &mut scratch.queries[first * units + i..][..height * units - i];
-                pack::row(self.kind, self.q.token(rows.start + first + i), height, to);
+                let query = self.q.token(rows.start + first + i);
+                pack::pack_row(simd, self.kind, query, (i, height), tile);
             }
         }
         scratch.scores.resize(PANELS * 14, [0.0; WIDE]);
@@ -277,11 +278,11 @@ impl Block<'_> {
         let units = self.kind.left_units(self.d);
         let size = self.kind.right_units(self.d);
         let panels = keys.start / WIDE..keys.end.div_ceil(WIDE);
-        let left = Interleaved(&self.scratch.queries[first * units..][..M * units]);
+        let left = &self.scratch.queries[first * units..][..M * units];
         let scores = self.scratch.scores.as_chunks_mut::<M>().0;
         for (panel, scores) in panels.clone().zip(scores) {
             let right = &self.packed.keys[panel * size..][..size];
-            tile::<_, D, _, M>(simd, &[left], units, right, scores);
+            tile::<_, D, M>(simd, left, right, scores);
         }
         let Scratch { scores, weights, running, .. } = &mut *self.scratch;
         simd.call(Softmax {
@@ -296,11 +297,11 @@ impl Block<'_> {
 
         let depth = panels.len() * units_a_panel(self.kind);
         let start = panels.start * units_a_panel(self.kind) * WIDE;
-        let weights = Interleaved(&self.scratch.weights[..M * depth]);
+        let weights = &self.scratch.weights[..M * depth];
         let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
         for (i, panel) in values.enumerate() {
             let mut sums = [[0f32; WIDE]; M];
-            tile::<_, D, _, M>(simd, &[weights], depth, &panel[start..], &mut sums);
+            tile::<_, D, M>(simd, weights, &panel[start..][..depth * WIDE], &mut sums);
             let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
             for (row, sums) in sums.iter().enumerate() {
                 let factor = self.scratch.running[first + row].correction;
@@ -329,7 +330,7 @@ impl Work for Softmax<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let rows = self.running.len();
         for (row, running) in self.running.iter_mut().enumerate() {
             let seen = self.seen.map_or(self.keys.end, |seen| self.keys.end.min(seen + row));
@@ -344,24 +345,15 @@ impl Work for Softmax<'_> {
             }
             let top = running.top.max(fold(top, f32::max) * self.scale);
             let mut total = [0f32; WIDE];
-            let mut weights = self.weights[row..].iter_mut().step_by(rows);
-            for scores in scores {
+            let blocks = self.weights.chunks_exact_mut(units_a_panel(self.kind) * rows);
+            for (scores, block) in scores.zip(blocks) {
                 // Plain loops: what `array::from_fn` builds is not turned into vectors.
                 let mut e = [0f32; WIDE];
                 for ((e, total), score) in e.iter_mut().zip(&mut total).zip(scores) {
                     *e = exp2(score * self.scale - top);
                     *total += *e;
                 }
-                if self.kind == Kind::Bf16 {
-                    let (low, high) = e.split_at(WIDE / 2);
-                    let mut units = [0u32; WIDE / 2];
-                    for (unit, (low, high)) in units.iter_mut().zip(low.iter().zip(high)) {
-                        *unit = bf16_pair(*low, *high);
-                    }
-                    units.iter().zip(&mut weights).for_each(|(u, w)| *w = *u);
-                } else {
-                    e.iter().zip(&mut weights).for_each(|(e, w)| *w = e.to_bits());
-                }
+                pack::pack_row(simd, self.kind, &e, (row, rows), block);
             }
             running.correction = exp2(running.top - top);
             running.total = running.total * running.correction + fold(total, |a, b| a + b);

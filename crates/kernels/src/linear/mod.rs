@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub use fp8::{FP8_E4M3FN, fp8_e4m3fn_from_f32};
 pub use matrix::{Matrix, Precision};
 
+use crate::memory::zeros;
 use crate::norm::{self, NormInputs, RmsNorm};
 use crate::product::Kind;
 use crate::product::multiply::{Finish, Right, multiply};
@@ -166,9 +167,9 @@ fn product(
     let (out, _) = weight.shape()?;
     let bias = bias.map(|b| b.contiguous()).transpose()?;
     let bias = bias.as_ref().map(Values::of);
-    let finish =
-        Finish { scale: weight.scale(), bias: bias.as_ref().map(Values::f32).transpose()? };
-    let mut y = vec![0f32; left.rows * out];
+    let bias = bias.as_ref().map(Values::f32).transpose()?;
+    let finish = Finish { scale: weight.scale(), bias, residual: None };
+    let mut y = zeros(left.rows * out);
     multiply(level, left, &Weight(weight), finish, (&mut y, out))?;
     shape.push(out);
     Tensor::from_vec(y, shape, &Device::Cpu)

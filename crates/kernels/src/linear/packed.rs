@@ -10,6 +10,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::{FP8_E4M3FN, Matrix, blocks};
+use crate::memory::zeros;
 use crate::product::multiply::Right;
 use crate::product::tile::RIGHT_GROUP;
 use crate::product::{GROUP, Kind, WIDE, pack};
@@ -81,7 +82,7 @@ impl Packed {
         put: impl Fn(usize, &mut [u32], usize) + Sync,
     ) -> Self {
         let size = kind.right_units(width);
-        let mut units = vec![0u32; out.div_ceil(WIDE) * size];
+        let mut units: Vec<u32> = zeros(out.div_ceil(WIDE) * size);
         units.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, panel)| {
             for row in i * WIDE..((i + 1) * WIDE).min(out) {
                 put(row, panel, row % WIDE);

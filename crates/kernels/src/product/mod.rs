@@ -27,11 +27,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Left units a row that `width` values take.
+    /// Left units a row that `width` values take, whole blocks of them.
     pub(crate) fn left_units(self, width: usize) -> usize {
         match self {
-            Self::F32 => width,
-            Self::Bf16 => width.div_ceil(2),
+            Self::F32 => width.next_multiple_of(tile::DEEP),
+            Self::Bf16 => width.div_ceil(2).next_multiple_of(tile::DEEP),
             Self::Int8 => width.div_ceil(GROUP) * tile::LEFT_GROUP,
         }
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::output::{Rectangle, rectangles};
 use super::pack::Rows;
-use super::tile::{DotBf16, DotF32, Interleaved, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8};
+use super::tile::{DotBf16, DotF32, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8};
 use super::{Kind, WIDE, for_height};
 use crate::simd::{Level, Simd, Work};
 
@@ -42,9 +42,11 @@ pub(crate) struct Finish<'a> {
     pub(crate) scale: f32,
     /// One value a column, added.
     pub(crate) bias: Option<&'a [f32]>,
+    /// As the output, added.
+    pub(crate) residual: Option<&'a [f32]>,
 }
 
-/// `out = left · right · scale + bias`; `out`: `[rows, columns]`.
+/// `out = left · right · scale + bias + residual`; `out`: `[rows, columns]`.
 pub(crate) fn multiply(
     level: Level,
     left: &Rows,
@@ -86,39 +88,36 @@ impl Work for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let (kind, width) = (self.left.kind, self.left.width);
-        // Left and right units of one step of depth.
-        let (steps, left_step, right_step, at_once) = match kind {
-            Kind::Int8 => (kind.left_units(width) / LEFT_GROUP, LEFT_GROUP, RIGHT_GROUP, DEPTH / 8),
-            _ => (kind.left_units(width), 1, WIDE, DEPTH),
+        // Left units of a row and right units of a panel in the pieces of depth that both are cut into.
+        let (left_piece, right_piece) = match kind {
+            Kind::Int8 => (DEPTH / 8 * LEFT_GROUP, DEPTH / 8 * RIGHT_GROUP),
+            _ => (DEPTH, DEPTH * WIDE),
         };
-        let panel_units = kind.right_units(width);
-        for start in (0..steps.max(1)).step_by(at_once) {
-            let depth = at_once.min(steps - start);
+        let (left_units, right_units) = (kind.left_units(width), kind.right_units(width));
+        for piece in 0..right_units.div_ceil(right_piece).max(1) {
+            let left_range = piece * left_piece..left_units.min((piece + 1) * left_piece);
+            let right_range = piece * right_piece..right_units.min((piece + 1) * right_piece);
             for (first, height, units) in self.left.tiles(self.out.rows.clone()) {
-                let left = &units[start * left_step * height..][..depth * left_step * height];
+                let left = &units[left_range.start * height..left_range.end * height];
                 for (i, column) in self.out.columns.clone().step_by(WIDE).enumerate() {
-                    let right = &self.right[i * panel_units..][start * right_step..];
-                    let right = &right[..depth * right_step];
+                    let right = &self.right[i * right_units..][right_range.clone()];
                     macro_rules! blocks {
                         ($rows:literal) => {{
                             let mut sums = [[0f32; WIDE]; $rows];
-                            tile_int8::<_, $rows>(simd, left, depth, right, &mut sums);
-                            self.put(&sums, first, column, start == 0);
+                            tile_int8::<_, $rows>(simd, left, right, &mut sums);
+                            self.put(&sums, first, column, piece == 0);
                         }};
                     }
                     macro_rules! values {
                         ($rows:literal) => {{
                             let mut sums = [[0f32; WIDE]; $rows];
-                            let left = &[Interleaved(left)];
                             match kind {
-                                Kind::Bf16 if S::BF16 => tile::<_, DotBf16, _, $rows>(
-                                    simd, left, depth, right, &mut sums,
-                                ),
-                                _ => {
-                                    tile::<_, DotF32, _, $rows>(simd, left, depth, right, &mut sums)
+                                Kind::Bf16 if S::BF16 => {
+                                    tile::<_, DotBf16, $rows>(simd, left, right, &mut sums)
                                 }
+                                _ => tile::<_, DotF32, $rows>(simd, left, right, &mut sums),
                             }
-                            self.put(&sums, first, column, start == 0);
+                            self.put(&sums, first, column, piece == 0);
                         }};
                     }
                     match kind {
@@ -140,13 +139,21 @@ impl Block<'_> {
             let own = if self.left.kind == Kind::Int8 { self.left.scales[first + i] } else { 1.0 };
             let factor = own * self.finish.scale;
             let out = self.out.row(first + i, columns.clone());
-            match (afresh, self.finish.bias) {
-                (false, _) => out.iter_mut().zip(sums).for_each(|(o, s)| *o += s * factor),
-                (true, None) => out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor),
-                (true, Some(bias)) => {
+            if !afresh {
+                out.iter_mut().zip(sums).for_each(|(o, s)| *o += s * factor);
+                continue;
+            }
+            match self.finish.bias {
+                None => out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor),
+                Some(bias) => {
                     let sums = sums.iter().zip(&bias[columns.clone()]);
                     out.iter_mut().zip(sums).for_each(|(o, (s, b))| *o = s * factor + b);
                 }
+            }
+            if let Some(residual) = self.finish.residual {
+                let residual = &residual[(first + i) * self.out.stride..][columns.clone()];
+                let out = self.out.row(first + i, columns.clone());
+                out.iter_mut().zip(residual).for_each(|(o, r)| *o += r);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A matrix that many threads fill, each its own rectangles.
+//! A matrix that many threads fill, each its own rectangles, or an image and windows of it.
 //!
 //! `unsafe` stands here for that: slices cannot express a range of columns.
 
@@ -14,7 +14,7 @@ pub(crate) struct Rectangle<'a> {
     /// The matrix's first value.
     values: *mut f32,
     /// Columns of the matrix.
-    stride: usize,
+    pub(crate) stride: usize,
     /// Which rows these are.
     pub(crate) rows: Range<usize>,
     /// Which columns these are.
@@ -77,6 +77,57 @@ pub(crate) fn rectangles(
     })
 }
 
+/// Some pixels and channels of an image, `[height, width, channels]`, which nobody else has.
+pub(crate) struct Window<'a> {
+    /// The image's first value.
+    values: *mut f32,
+    /// Pixels of the image's rows, and channels of its pixels.
+    dims: [usize; 2],
+    /// Which rows these are.
+    pub(crate) rows: Range<usize>,
+    /// Which pixels of them.
+    pub(crate) xs: Range<usize>,
+    /// Which channels of those.
+    pub(crate) channels: Range<usize>,
+    whole: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: windows of one image do not overlap, so each is as a `&mut` of its own.
+unsafe impl Send for Window<'_> {}
+
+impl Window<'_> {
+    /// Some channels of a pixel, all counted in the image.
+    #[inline(always)]
+    pub(crate) fn pixel(&mut self, row: usize, x: usize, channels: Range<usize>) -> &mut [f32] {
+        assert!(self.rows.contains(&row) && self.xs.contains(&x));
+        assert!(self.channels.start <= channels.start && channels.end <= self.channels.end);
+        let [width, depth] = self.dims;
+        // SAFETY: the window lies inside the borrowed image and has no other owner; the range lies inside it.
+        unsafe {
+            let first = self.values.add((row * width + x) * depth + channels.start);
+            std::slice::from_raw_parts_mut(first, channels.len())
+        }
+    }
+}
+
+/// Cuts `image`, of `dims`, into windows of at most `size`: those of all channels of some pixels one after another.
+pub(crate) fn windows(
+    image: &mut [f32],
+    dims: [usize; 3],
+    size: [usize; 3],
+) -> impl IndexedParallelIterator<Item = Window<'_>> {
+    assert!(image.len() == dims.iter().product::<usize>() && !size.contains(&0));
+    let [down, across, deep] = std::array::from_fn(|i| dims[i].div_ceil(size[i]));
+    let start = Start(image.as_mut_ptr());
+    (0..down * across * deep).into_par_iter().map(move |i| {
+        let at = [i / deep / across, i / deep % across, i % deep];
+        let [rows, xs, channels] =
+            std::array::from_fn(|j| at[j] * size[j]..((at[j] + 1) * size[j]).min(dims[j]));
+        let (values, dims) = (start.get(), [dims[1], dims[2]]);
+        Window { values, dims, rows, xs, channels, whole: PhantomData }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +144,23 @@ mod tests {
                 }
             });
             assert!(matrix.iter().all(|v| *v == 1.0), "{rows}x{columns} by {tall}x{wide}");
+        }
+    }
+
+    #[test]
+    fn windows_cover_an_image_once() {
+        for (dims, size) in [([0, 3, 2], [1, 1, 1]), ([5, 7, 3], [2, 3, 2]), ([4, 4, 4], [4, 4, 9])]
+        {
+            let mut image = vec![0f32; dims.iter().product()];
+            windows(&mut image, dims, size).for_each(|mut part| {
+                for row in part.rows.clone() {
+                    for x in part.xs.clone() {
+                        let channels = part.channels.clone();
+                        part.pixel(row, x, channels).iter_mut().for_each(|v| *v += 1.0);
+                    }
+                }
+            });
+            assert!(image.iter().all(|v| *v == 1.0), "{dims:?} by {size:?}");
         }
     }
 }

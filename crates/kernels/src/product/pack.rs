@@ -3,8 +3,9 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::tile::{LEFT_GROUP, RIGHT_GROUP};
+use super::tile::{DEEP, LEFT_GROUP, RIGHT_GROUP};
 use super::{GROUP, Kind, WIDE, heights};
+use crate::memory::zeros;
 use crate::rows::Source;
 use crate::simd::{Level, Simd, Work};
 
@@ -27,7 +28,7 @@ pub(crate) struct Rows {
     pub(crate) kind: Kind,
     pub(crate) rows: usize,
     pub(crate) width: usize,
-    /// Tiles of `tallest` rows but for the last ones, unit by unit.
+    /// Tiles of `tallest` rows but for the last ones, each block of depth by block.
     units: Vec<u32>,
     /// What int8 rows are multiplied by.
     pub(crate) scales: Vec<f32>,
@@ -45,7 +46,7 @@ impl Rows {
     ) -> Self {
         let tallest = level.run(Tallest(kind));
         let depth = kind.left_units(width);
-        let mut units = vec![0u32; rows * depth];
+        let mut units: Vec<u32> = zeros(rows * depth);
         let mut scales = vec![0f32; if kind == Kind::Int8 { rows } else { 0 }];
         let scale_chunks: Vec<&mut [f32]> = match kind {
             Kind::Int8 => scales.chunks_mut(tallest).collect(),
@@ -108,12 +109,10 @@ impl<T: Source> Work for PackTiles<'_, T> {
         let depth = self.kind.left_units(self.row.len());
         let rows = self.units.len() / depth.max(1);
         for (first, height) in heights(rows, rows) {
-            let units = &mut self.units[first * depth..][..height * depth];
+            let tile = &mut self.units[first * depth..][..height * depth];
             for i in 0..height {
                 self.source.row(simd, self.first + first + i, self.row);
-                let units = &mut units[i..];
-                let row = PackRow { kind: self.kind, row: self.row, stride: height, units };
-                let scale = simd.call(row);
+                let scale = simd.call(PackRow { kind: self.kind, row: self.row, i, height, tile });
                 if let Some(to) = self.scales.get_mut(first + i) {
                     *to = scale;
                 }
@@ -122,71 +121,80 @@ impl<T: Source> Work for PackTiles<'_, T> {
     }
 }
 
-/// Packs one row; the result is its scale.
+/// Packs row `i` of a tile of `height` rows; the result is its scale.
 struct PackRow<'a> {
     kind: Kind,
     row: &'a [f32],
-    stride: usize,
-    units: &'a mut [u32],
+    i: usize,
+    height: usize,
+    tile: &'a mut [u32],
 }
 
 impl Work for PackRow<'_> {
     type Out = f32;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> f32 {
-        match self.kind {
-            Kind::F32 => pack_f32(self.row, self.stride, self.units),
-            Kind::Bf16 => pack_bf16(self.row, self.stride, self.units),
-            Kind::Int8 => return pack_int8(self.row, self.stride, self.units),
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let Self { kind, row, i, height, tile } = self;
+        if kind == Kind::Int8 {
+            return pack_int8(row, (i, height), tile);
         }
+        pack_row(simd, kind, row, (i, height), tile);
         1.0
     }
 }
 
-/// Packs one row of `kind`, which has no scale, with its units `stride` apart.
+/// Packs row `i` of a tile of `height` rows of `kind`, which has no scale.
 #[inline(always)]
-pub(crate) fn row(kind: Kind, row: &[f32], stride: usize, units: &mut [u32]) {
-    if kind == Kind::Bf16 { pack_bf16(row, stride, units) } else { pack_f32(row, stride, units) }
-}
-
-#[inline(always)]
-fn pack_f32(row: &[f32], stride: usize, units: &mut [u32]) {
-    for (value, unit) in row.iter().zip(units.iter_mut().step_by(stride)) {
-        *unit = value.to_bits();
+pub(crate) fn pack_row<S: Simd>(
+    simd: S,
+    kind: Kind,
+    row: &[f32],
+    (i, height): (usize, usize),
+    tile: &mut [u32],
+) {
+    let blocks = tile.chunks_exact_mut(DEEP * height).map(|block| &mut block[i * DEEP..][..DEEP]);
+    if kind == Kind::Bf16 {
+        for (values, units) in row.chunks(2 * DEEP).zip(blocks) {
+            bf16_block(simd, values, units);
+        }
+    } else {
+        for (values, units) in row.chunks(DEEP).zip(blocks) {
+            units.iter_mut().zip(values).for_each(|(u, v)| *u = v.to_bits());
+        }
     }
 }
 
+/// Up to 32 values as pairs of bfloat16.
 #[inline(always)]
-fn pack_bf16(row: &[f32], stride: usize, units: &mut [u32]) {
-    let mut pairs = row.chunks_exact(2);
-    let mut units = units.iter_mut().step_by(stride);
-    for (pair, unit) in (&mut pairs).zip(&mut units) {
-        *unit = bf16_pair(pair[0], pair[1]);
+pub(crate) fn bf16_block<S: Simd>(simd: S, values: &[f32], units: &mut [u32]) {
+    if S::BF16 && values.len() == 2 * S::LANES {
+        let (low, high) = values.split_at(S::LANES);
+        simd.store_units(simd.bf16_units(simd.load(low), simd.load(high)), units);
+        return;
     }
-    if let (Some(last), Some(unit)) = (pairs.remainder().first(), units.next()) {
-        *unit = bf16_bits(*last);
+    for (pair, unit) in values.chunks(2).zip(units) {
+        *unit = bf16_pair(pair[0], pair.get(1).copied().unwrap_or(0.0));
     }
 }
 
-/// Quantises a row with one scale, which is returned.
+/// Quantises row `i` of a tile of `height` rows with one scale, which is returned.
 #[inline(always)]
-fn pack_int8(row: &[f32], stride: usize, units: &mut [u32]) -> f32 {
+fn pack_int8(row: &[f32], (i, height): (usize, usize), tile: &mut [u32]) -> f32 {
     let peak = largest(row);
     // A row of zeros stays one. NaN and infinity are kept by the scale: the product shows them.
     let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
     let mut quantised = [0i8; GROUP];
-    for (group, units) in row.chunks(GROUP).zip(units.chunks_mut(LEFT_GROUP * stride)) {
+    for (group, units) in row.chunks(GROUP).zip(tile.chunks_exact_mut(LEFT_GROUP * height)) {
         quantised[group.len()..].fill(0);
         let mut sum = 0;
         for (value, q) in group.iter().zip(&mut quantised) {
             *q = nearest_i8(value * inverse);
             sum += i32::from(*q);
         }
-        units[0] = (-128 * sum) as u32;
-        for (four, unit) in
-            quantised.chunks_exact(4).zip(units[stride..].iter_mut().step_by(stride))
-        {
+        let (heads, units) = units.split_at_mut(height);
+        heads[i] = (-128 * sum) as u32;
+        for (four, unit) in quantised.chunks_exact(4).zip(&mut units[i * GROUP / 4..]) {
             *unit = u32::from_le_bytes([four[0], four[1], four[2], four[3]].map(|v| v as u8));
         }
     }
@@ -221,8 +229,16 @@ fn largest(row: &[f32]) -> f32 {
 pub(crate) fn panel<'a>(kind: Kind, columns: impl Iterator<Item = &'a [f32]>, panel: &mut [u32]) {
     for (column, values) in columns.enumerate() {
         match kind {
-            Kind::F32 => pack_f32(values, WIDE, &mut panel[column..]),
-            Kind::Bf16 => pack_bf16(values, WIDE, &mut panel[column..]),
+            Kind::F32 => {
+                let units = panel[column..].iter_mut().step_by(WIDE);
+                units.zip(values).for_each(|(unit, value)| *unit = value.to_bits());
+            }
+            Kind::Bf16 => {
+                let units = panel[column..].iter_mut().step_by(WIDE);
+                for (pair, unit) in values.chunks(2).zip(units) {
+                    *unit = bf16_pair(pair[0], pair.get(1).copied().unwrap_or(0.0));
+                }
+            }
             Kind::Int8 => {
                 for (group, to) in values.chunks(GROUP).zip(panel.chunks_exact_mut(RIGHT_GROUP)) {
                     quantise_group(group, column, to);

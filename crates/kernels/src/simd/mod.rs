@@ -27,8 +27,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// One value in every lane.
     fn splat(self, value: f32) -> Self::F;
+    /// The first lanes of `from`.
+    fn load(self, from: &[f32]) -> Self::F;
     /// To the first lanes of `to`.
     fn store(self, value: Self::F, to: &mut [f32]);
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a − b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
@@ -36,12 +42,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn splat_unit(self, unit: u32) -> Self::U;
     /// The first lanes of `from`.
     fn load_units(self, from: &[u32]) -> Self::U;
+    /// To the first lanes of `to`.
+    fn store_units(self, units: Self::U, to: &mut [u32]);
     /// Units that hold a float32 each.
     fn as_f32(self, units: Self::U) -> Self::F;
+    /// The same bits as units.
+    fn as_units(self, values: Self::F) -> Self::U;
     /// int32 to float32.
     fn int_to_f32(self, values: Self::U) -> Self::F;
     /// `LANES` float16 values, two a unit.
     fn load_f16(self, from: &[u32]) -> Self::F;
+    /// The lanes of `low`, then those of `high`, rounded to bfloat16: neighbours make a unit. Only where [`Simd::BF16`].
+    fn bf16_units(self, _low: Self::F, _high: Self::F) -> Self::U {
+        unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
+    }
     /// `sum + a₀ · b₀ + a₁ · b₁` over the two bfloat16 of a unit; only where [`Simd::BF16`].
     fn dot_bf16(self, _sum: Self::F, _a: Self::U, _b: Self::U) -> Self::F {
         unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
@@ -173,15 +187,34 @@ mod tests {
             let bits: Vec<u32> = floats.iter().map(|v| v.to_bits()).collect();
             let x = simd.as_f32(simd.load_units(&bits));
             assert_eq!(stored(x), floats[..lanes]);
+            assert_eq!(stored(simd.load(&floats)), floats[..lanes]);
+            let mut units = [0u32; 16];
+            simd.store_units(simd.load_units(&bits), &mut units);
+            assert_eq!(units[..lanes], bits[..lanes]);
             let y = stored(simd.fma(x, simd.splat(2.0), simd.splat(1.0)));
             assert!(y.iter().zip(&floats).all(|(y, x)| *y == x * 2.0 + 1.0));
 
+            let two = simd.splat(2.0);
+            let (more, less) = (stored(simd.add(x, two)), stored(simd.sub(x, two)));
+            for ((x, more), less) in floats.iter().zip(more).zip(less) {
+                assert_eq!((more, less), (x + 2.0, x - 2.0));
+            }
+            let mut units = [0u32; 16];
+            simd.store_units(simd.as_units(x), &mut units);
+            assert_eq!(units[..lanes], bits[..lanes]);
             if S::BF16 {
                 let brain = |v: f32| bf16::from_f32(v).to_bits();
                 let pairs: Vec<u32> =
                     floats.iter().map(|v| pair(brain(*v), brain(v + 1.0))).collect();
                 let twice = simd.splat_unit(pair(brain(2.0), brain(-0.5)));
                 let dots = stored(simd.dot_bf16(simd.splat(10.0), simd.load_units(&pairs), twice));
+                let (low, high) = (simd.load(&floats), simd.load(&floats[16 - lanes..]));
+                let mut units = [0u32; 16];
+                simd.store_units(simd.bf16_units(low, high), &mut units);
+                let all: Vec<f32> =
+                    floats[..lanes].iter().chain(&floats[16 - lanes..]).copied().collect();
+                let want = all.chunks(2).map(|p| pair(brain(p[0]), brain(p[1])));
+                assert!(units[..lanes].iter().copied().eq(want));
                 let want = floats.iter().map(|v| 10.0 + 2.0 * v - 0.5 * (v + 1.0));
                 assert!(dots.iter().zip(want).all(|(d, w)| (d - w).abs() < 1e-5), "{dots:?}");
             }

@@ -35,8 +35,23 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::F {
+        std::array::from_fn(|i| from[i])
+    }
+
+    #[inline(always)]
     fn store(self, value: Self::F, to: &mut [f32]) {
         to[..LANES].copy_from_slice(&value);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] - b[i])
     }
 
     #[inline(always)]
@@ -55,8 +70,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn store_units(self, units: Self::U, to: &mut [u32]) {
+        to[..LANES].copy_from_slice(&units);
+    }
+
+    #[inline(always)]
     fn as_f32(self, units: Self::U) -> Self::F {
         units.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    fn as_units(self, values: Self::F) -> Self::U {
+        values.map(f32::to_bits)
     }
 
     #[inline(always)]

@@ -59,9 +59,25 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn load(self, from: &[f32]) -> __m512 {
+            let from = &from[..16];
+            unsafe { _mm512_loadu_ps(from.as_ptr()) }
+        }
+
+        #[inline(always)]
         fn store(self, value: __m512, to: &mut [f32]) {
             let to = &mut to[..16];
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
         }
 
         #[inline(always)]
@@ -81,8 +97,19 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn store_units(self, units: __m512i, to: &mut [u32]) {
+            let to = &mut to[..16];
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), units) }
+        }
+
+        #[inline(always)]
         fn as_f32(self, units: __m512i) -> __m512 {
             unsafe { _mm512_castsi512_ps(units) }
+        }
+
+        #[inline(always)]
+        fn as_units(self, values: __m512) -> __m512i {
+            unsafe { _mm512_castps_si512(values) }
         }
 
         #[inline(always)]
@@ -106,6 +133,12 @@ macro_rules! avx512 {
 impl Simd for Avx512Bf16 {
     avx512!();
     const BF16: bool = true;
+
+    #[inline(always)]
+    fn bf16_units(self, low: __m512, high: __m512) -> __m512i {
+        // SAFETY: as above; the transmute renames 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
 
     #[inline(always)]
     fn dot_bf16(self, sum: __m512, a: __m512i, b: __m512i) -> __m512 {
@@ -179,9 +212,25 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        let from = &from[..8];
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
     fn store(self, value: __m256, to: &mut [f32]) {
         let to = &mut to[..8];
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
     }
 
     #[inline(always)]
@@ -201,8 +250,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_units(self, units: __m256i, to: &mut [u32]) {
+        let to = &mut to[..8];
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), units) }
+    }
+
+    #[inline(always)]
     fn as_f32(self, units: __m256i) -> __m256 {
         unsafe { _mm256_castsi256_ps(units) }
+    }
+
+    #[inline(always)]
+    fn as_units(self, values: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(values) }
     }
 
     #[inline(always)]
