@@ -76,7 +76,7 @@ impl Queue {
             Dialect::Postgres => sql::CLAIM_POSTGRES,
         };
         let (token, now) = (Uuid::now_v7().to_string(), self.now_ms());
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.hasty.begin().await?;
         if self.dialect == Dialect::Postgres {
             sqlx::query(sql::CLAIM_ALONE).execute(&mut *transaction).await?;
         }
@@ -164,7 +164,7 @@ impl Lease {
         let Hold { queue, id, token, .. } = &self.hold;
         let until = queue.now_ms() + queue.settings.limits.lease_ms;
         let query = sqlx::query(sql::HEARTBEAT).bind(until).bind(id).bind(token);
-        let row = query.fetch_optional(&queue.pool).await?.ok_or_else(|| self.hold.lost())?;
+        let row = query.fetch_optional(&queue.hasty).await?.ok_or_else(|| self.hold.lost())?;
         Ok(match row.try_get::<i64, _>(0)? {
             0 => Heartbeat::Held,
             _ => Heartbeat::CancelAsked,
@@ -179,7 +179,7 @@ impl Lease {
             .bind(queue.now_ms())
             .bind(level)
             .bind(storable(message));
-        query.execute(&queue.pool).await?;
+        query.execute(&queue.hasty).await?;
         queue.news.of(id);
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! What is answered is written: a submission is committed before its id is known to anybody. A worker holds a lease that it
 //! prolongs; whoever loses it can no longer finish the request. The queue does not know what a job does.
 
+mod checkpoint;
 mod clock;
 mod database;
 mod deliveries;

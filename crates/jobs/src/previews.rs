@@ -25,7 +25,7 @@ impl Lease {
             .bind(preview.step)
             .bind(preview.of)
             .bind(&preview.picture);
-        query.execute(&self.hold.queue.pool).await?;
+        query.execute(&self.hold.queue.hasty).await?;
         self.hold.queue.news.of(&self.request.id);
         Ok(())
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use sqlx::{AnyPool, Row};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::checkpoint::keep_short;
 use crate::clock::Clock;
 use crate::database::{Dialect, open};
 use crate::line::Line;
@@ -61,23 +62,30 @@ pub enum Cancelled {
 #[derive(Clone)]
 pub struct Queue {
     pub(crate) pool: AnyPool,
+    /// Its commits do not wait for the disk: for claims, heartbeats, logs and previews, which mean nothing without the end
+    /// that follows them.
+    pub(crate) hasty: AnyPool,
     pub(crate) dialect: Dialect,
     pub(crate) settings: Settings,
     pub(crate) news: News,
-    pub(crate) line: Arc<Mutex<Option<Line>>>,
+    pub(crate) line: Arc<Line>,
     submissions: mpsc::Sender<Submission>,
 }
 
 impl Queue {
     /// Opens the queue, making its tables if they are not there.
     pub async fn open(settings: Settings) -> Result<Self> {
-        let (pool, dialect) = open(&settings.url).await?;
+        let (pool, hasty, dialect) = open(&settings.url).await?;
         let (submissions, receiver) = mpsc::channel(4 * BATCH);
         let news = match dialect {
             Dialect::Sqlite => News::local(),
             Dialect::Postgres => News::shared(settings.url.clone(), pool.clone()),
         };
-        let queue = Self { pool, dialect, settings, news, line: Arc::default(), submissions };
+        let queue =
+            Self { pool, hasty, dialect, settings, news, line: Arc::default(), submissions };
+        if dialect == Dialect::Sqlite {
+            tokio::spawn(keep_short(queue.hasty.clone()));
+        }
         tokio::spawn(write(Writer::of(&queue), receiver));
         Ok(queue)
     }
@@ -192,7 +200,8 @@ impl Queue {
 
     /// Finishes what is being written and closes the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.hasty.close().await;
+        self.pool.close().await; // the last to go: it brings everything to the disk
     }
 }
 

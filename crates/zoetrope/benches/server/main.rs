@@ -10,6 +10,7 @@ mod load;
 mod process;
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     println!("| what | per second | p50 ms | p99 ms | count | memory MB (peak) |");
     println!("| --- | --- | --- | --- | --- | --- |");
+    disk(&args)?;
     submissions(&args).await?;
     completions(&args).await?;
     overhead(&args).await?;
@@ -65,6 +67,25 @@ fn row(what: &str, took: &Latencies, seconds: f64, server: &Server) -> anyhow::R
     let (rate, count) = (took.count() as f64 / seconds, took.count());
     let (p50, p99) = (took.quantile_ms(0.5), took.quantile_ms(0.99));
     println!("| {what} | {rate:.0} | {p50:.2} | {p99:.2} | {count} | {now} ({peak}) |");
+    Ok(())
+}
+
+/// What the disk itself takes to keep something, which no submission can be faster than.
+fn disk(args: &Args) -> anyhow::Result<()> {
+    let (mut file, begun) = (tempfile::tempfile()?, Instant::now());
+    let mut took = Latencies::default();
+    while begun.elapsed().as_secs_f64() < args.seconds {
+        let asked = Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        took.add(asked.elapsed());
+    }
+    let took = took.sorted();
+    let (rate, count) = (took.count() as f64 / args.seconds, took.count());
+    let (p50, p99) = (took.quantile_ms(0.5), took.quantile_ms(0.99));
+    println!(
+        "| the disk: 4 KiB written and synced | {rate:.0} | {p50:.2} | {p99:.2} | {count} | |"
+    );
     Ok(())
 }
 

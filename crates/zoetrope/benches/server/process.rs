@@ -23,7 +23,7 @@ pub(crate) struct Server {
 impl Server {
     /// A server on `database` (SQLite in a fresh folder where there is none), from the moment that it is ready.
     pub(crate) async fn start(database: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = private_folder()?;
         let address = free_address()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_zoetrope"));
         command.arg("serve").args(["--listen", &address.to_string(), "--tls-listen", "off"]);
@@ -85,6 +85,17 @@ async fn fresh_database(url: &str) -> anyhow::Result<String> {
     sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
     fresh.set_path(&name);
     Ok(fresh.into())
+}
+
+/// Prompts and keys are in it.
+fn private_folder() -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o700));
+    }
+    builder.tempdir()
 }
 
 fn free_address() -> anyhow::Result<SocketAddr> {
