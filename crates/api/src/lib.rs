@@ -3,11 +3,13 @@
 //! Pure: no tensor, file, socket or clock. A value of these types has been checked; code behind the border does not
 //! check again.
 
+mod acceleration;
 pub mod fal;
 mod size;
 pub mod task;
 mod values;
 
+pub use acceleration::Acceleration;
 pub use size::{ImageSize, NAMED_SIZES};
 pub use values::{Count, Guidance, Seed, Steps, Strength};
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Acceleration;
+
 /// Pictures from a prompt: the work of one request, as it lies in the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
@@ -25,6 +27,9 @@ pub struct Generate {
     pub image: Option<Reference>,
     /// Adapters, applied together.
     pub loras: Vec<Lora>,
+    /// How far it may be approximated.
+    #[serde(default)]
+    pub acceleration: Acceleration,
     /// How results are encoded.
     pub format: Format,
     /// Where results go.

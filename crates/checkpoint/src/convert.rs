@@ -27,17 +27,6 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The form in which the file has them.
-    fn stored(&self) -> Storage {
-        match self.kind {
-            Kind::F32 | Kind::Other => Storage::F32,
-            Kind::Bf16 => Storage::Bf16,
-            Kind::F16 => Storage::F16,
-            Kind::Fp8 => Storage::Fp8,
-            Kind::Blocks(_) => Storage::AsStored,
-        }
-    }
-
     /// A matrix kept as `storage`; `None` when a value is not finite.
     pub(crate) fn to_matrix(&self, storage: Storage) -> Result<Option<Matrix>> {
         let [_, width] = self.shape;
@@ -54,7 +43,7 @@ impl Rows<'_> {
                 let values = Tensor::from_vec(self.bytes.to_vec(), self.dims(), &Device::Cpu)?;
                 Ok(finite.then_some(Matrix::Fp8 { values, scale: self.scale }))
             }
-            (_, Storage::AsStored) => self.to_matrix(self.stored()),
+            (_, Storage::AsStored) => self.to_matrix(self.kind.form()),
             _ => match storage.for_width(width) {
                 Storage::Bf16 => self.dense(bf16::from_f32),
                 Storage::F16 => self.dense(f16::from_f32),

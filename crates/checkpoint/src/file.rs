@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::Content;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::blob::{Blob, Bytes};
-use crate::{Error, Result};
+use crate::{Error, Result, Storage};
 
 /// How the values of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,17 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// What values of this kind are kept as where they stay as they are; blocks are [`Storage::AsStored`].
+    pub(crate) fn form(self) -> Storage {
+        match self {
+            Self::F32 | Self::Other => Storage::F32,
+            Self::Bf16 => Storage::Bf16,
+            Self::F16 => Storage::F16,
+            Self::Fp8 => Storage::Fp8,
+            Self::Blocks(_) => Storage::AsStored,
+        }
+    }
+
     /// Bytes of `count` values, which are whole blocks.
     pub(crate) fn bytes(self, count: usize) -> usize {
         match self {
@@ -49,6 +60,8 @@ pub(crate) struct Entry {
 pub(crate) struct WeightFile {
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
+    /// Bytes before the tensors'.
+    pub(crate) header: usize,
     pub(crate) entries: BTreeMap<String, Entry>,
     /// `__metadata__` of safetensors.
     pub(crate) metadata: BTreeMap<String, String>,
@@ -95,7 +108,7 @@ fn safetensors(name: String, bytes: Bytes) -> Result<WeightFile> {
     };
     let entries = metadata.tensors().into_iter().map(|(name, info)| entry(name, info)).collect();
     let extra = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(WeightFile { name, bytes, entries, metadata: extra })
+    Ok(WeightFile { name, bytes, header: first, entries, metadata: extra })
 }
 
 /// Reads a GGUF header. The reader divides by an alignment that the file chooses, so a panic counts as damage.
@@ -144,5 +157,7 @@ fn gguf(name: String, bytes: Bytes) -> Result<WeightFile> {
             start.checked_add(size).filter(|end| *end <= bytes.all().len()).ok_or_else(cut)?;
         entries.insert(tensor.clone(), Entry { kind, shape, start, end });
     }
-    Ok(WeightFile { name, bytes, entries, metadata: BTreeMap::new() })
+    let header = usize::try_from(content.tensor_data_offset).unwrap_or(usize::MAX);
+    let header = header.min(bytes.all().len());
+    Ok(WeightFile { name, bytes, header, entries, metadata: BTreeMap::new() })
 }

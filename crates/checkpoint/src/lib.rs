@@ -10,6 +10,7 @@ mod dialects;
 mod error;
 mod file;
 mod layout;
+mod packed;
 mod storage;
 mod weights;
 
@@ -17,5 +18,6 @@ pub use adapter::{Adapter, Delta};
 pub use blob::Blob;
 pub use error::{Error, Result};
 pub use layout::{Family, Layout};
+pub use packed::{PackedEntry, PackedFolder};
 pub use storage::Storage;
-pub use weights::{Progress, Role, Weights};
+pub use weights::{Progress, Role, Table, Weights};

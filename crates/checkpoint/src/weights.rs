@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use zoetrope_kernels::Matrix;
 
 use crate::blob::Blob;
 use crate::convert::Rows;
 use crate::dialects::{Dialect, Meaning};
 use crate::file::{Entry, Kind, WeightFile};
+use crate::packed::{Damage, Key, PackedFolder, Reader, Writer};
 use crate::{Error, Result, Storage};
 
 /// Which network a file's tensors belong to; it selects the dialects that can apply.
@@ -33,14 +34,26 @@ pub struct Weights {
     prefix: String,
     storage: Storage,
     progress: Option<Progress>,
+    kept: Kept,
+}
+
+/// What packed weights come from, or go to.
+#[derive(Clone)]
+enum Kept {
+    Nowhere,
+    There(Arc<Reader>),
+    Anew(Arc<Writer>),
 }
 
 struct All {
+    blobs: Vec<Blob>,
+    role: Role,
     files: Vec<WeightFile>,
     places: BTreeMap<String, Place>,
     dialect: Dialect,
     asked: Mutex<BTreeSet<String>>,
     ignored: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
 }
 
 /// Where a published tensor is: a file's tensor, or equal parts of its rows.
@@ -64,13 +77,22 @@ impl Weights {
             let file = files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::broken(file, "holds no weights"));
         }
-        let all =
-            All { files, places, dialect, asked: Mutex::default(), ignored: Mutex::default() };
+        let all = All {
+            blobs: blobs.to_vec(),
+            role,
+            files,
+            places,
+            dialect,
+            asked: Mutex::default(),
+            ignored: Mutex::default(),
+            notes: Mutex::default(),
+        };
         Ok(Self {
             all: Arc::new(all),
             prefix: String::new(),
             storage: Storage::AsStored,
             progress: None,
+            kept: Kept::Nowhere,
         })
     }
 
@@ -87,6 +109,41 @@ impl Weights {
     /// The same weights; `progress` hears of every tensor that is read.
     pub fn with_progress(self, progress: Progress) -> Self {
         Self { progress: Some(progress), ..self }
+    }
+
+    /// The same weights; packed ones come from `folder` where they are there in the chosen storage, and are put there where
+    /// they are not. Why that does not go is among the notes.
+    pub fn with_packed(self, folder: &PackedFolder) -> Self {
+        if self.parameters() < folder.parameters_min {
+            return self;
+        }
+        let All { blobs, files, role, .. } = &*self.all;
+        let Some(key) = Key::new(blobs, files, *role, self.storage) else { return self };
+        let kept = match Reader::open(folder, &key) {
+            Ok(reader) => Kept::There(Arc::new(reader)),
+            Err(damage) => {
+                if let Damage::Broken(why) = damage {
+                    self.note(format!("packed weights are made anew: {why}"));
+                }
+                match Writer::begin(folder, key, self.memory_bytes(self.storage)) {
+                    Ok(writer) => Kept::Anew(Arc::new(writer)),
+                    Err(why) => {
+                        self.note(format!("packed weights are not kept: {why}"));
+                        Kept::Nowhere
+                    }
+                }
+            }
+        };
+        Self { kept, ..self }
+    }
+
+    fn note(&self, text: String) {
+        lock(&self.all.notes).push(text);
+    }
+
+    /// What happened beside loading that somebody may want to know; each is told once.
+    pub fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.all.notes))
     }
 
     /// The weights under `part`.
@@ -126,20 +183,27 @@ impl Weights {
         })
     }
 
-    /// A table of rows, `[rows, width]`, that stays dense: bfloat16 where it is stored narrower.
-    pub fn embedding(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
-        let matrix = self.read(name, &shape, |bytes, kind, scale| {
-            let storage = match (self.storage, kind) {
-                (Storage::F32, _) => Storage::F32,
-                (Storage::AsStored, Kind::F32 | Kind::Bf16 | Kind::F16) => Storage::AsStored,
-                _ => Storage::Bf16,
-            };
-            Rows { kind, bytes, shape, scale }.to_matrix(storage)
-        })?;
-        match matrix {
-            Matrix::Dense(table) => Ok(table),
-            other => Ok(other.to_f32()?.to_dtype(DType::BF16)?),
+    /// As [`Weights::matrix`], in the order in which kernels read it: from the packed file where there is one.
+    pub fn packed_matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
+        let full = format!("{}{name}", self.prefix);
+        if let (Kept::There(reader), Some(place)) = (&self.kept, self.all.places.get(&full))
+            && let Some(matrix) = reader.matrix(&full, shape)?
+        {
+            self.was_read(full, self.all.bytes_of(place));
+            return Ok(matrix);
         }
+        let matrix = self.matrix(name, shape)?.packed()?;
+        if let Kept::Anew(writer) = &self.kept {
+            writer.put(&full, &matrix)?;
+        }
+        Ok(matrix)
+    }
+
+    /// A table of rows, `[rows, width]`, that are read when they are asked for.
+    pub fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table> {
+        let place = self.place(name, &shape)?;
+        self.was_read(format!("{}{name}", self.prefix), 0);
+        Ok(Table { all: self.all.clone(), place, width: shape[1] })
     }
 
     /// Says that tensors whose names start with `prefix` are known and deliberately not loaded.
@@ -147,8 +211,18 @@ impl Weights {
         lock(&self.all.ignored).push(format!("{}{prefix}", self.prefix));
     }
 
-    /// An error that names the tensors nobody asked for.
+    /// Ends loading: an error that names the tensors nobody asked for.
     pub fn finish(&self) -> Result<()> {
+        self.check_surplus()?;
+        if let Kept::Anew(writer) = &self.kept
+            && let Err(why) = writer.finish()
+        {
+            self.note(format!("packed weights are not kept: {why}"));
+        }
+        Ok(())
+    }
+
+    fn check_surplus(&self) -> Result<()> {
         let (asked, ignored) = (lock(&self.all.asked), lock(&self.all.ignored));
         let surplus = |name: &&String| {
             !asked.contains(*name) && !ignored.iter().any(|prefix| name.starts_with(prefix))
@@ -180,9 +254,7 @@ impl Weights {
 
     /// Bytes of the files that loading reads.
     pub fn file_bytes(&self) -> u64 {
-        self.loaded()
-            .map(|p| ((self.all.entry(p).end - self.all.entry(p).start) / p.of) as u64)
-            .sum()
+        self.loaded().map(|p| self.all.bytes_of(p) as u64).sum()
     }
 
     /// How many values there are.
@@ -197,12 +269,15 @@ impl Weights {
         self.all.dialect.name()
     }
 
-    /// Whether most of the bytes are float32: a model as it was trained, and twice what it needs.
-    pub fn is_float32(&self) -> bool {
-        let bytes = |p: &Place| self.all.entry(p).end - self.all.entry(p).start;
-        let wide: usize =
-            self.loaded().filter(|p| self.all.entry(p).kind == Kind::F32).map(bytes).sum();
-        2 * wide > self.loaded().map(bytes).sum()
+    /// The form that most of the bytes have; [`Storage::AsStored`] stands for blocks.
+    pub fn form(&self) -> Storage {
+        let forms = [Storage::F32, Storage::Bf16, Storage::F16, Storage::Fp8, Storage::AsStored];
+        let bytes = |form: &Storage| {
+            let of_form = |place: &&Place| self.all.entry(place).kind.form() == *form;
+            let bytes = |place: &Place| self.all.entry(place).end - self.all.entry(place).start;
+            self.loaded().filter(of_form).map(bytes).sum::<usize>()
+        };
+        forms.into_iter().max_by_key(bytes).unwrap_or(Storage::AsStored)
     }
 
     /// The names of all files, for messages.
@@ -227,6 +302,18 @@ impl Weights {
         wanted: &[usize],
         convert: impl FnOnce(&[u8], Kind, f32) -> candle_core::Result<Option<T>>,
     ) -> Result<T> {
+        let place = self.place(name, wanted)?;
+        let (file, entry) = (&self.all.files[place.file], self.all.entry(&place));
+        let size = self.all.bytes_of(&place);
+        let start = entry.start + place.part * size;
+        let value = convert(&file.bytes.all()[start..start + size], entry.kind, place.scale)?;
+        file.bytes.release(start, start + size);
+        self.was_read(format!("{}{name}", self.prefix), size);
+        value.ok_or_else(|| self.all.not_finite(&place))
+    }
+
+    /// Where `name` is, which has to have the shape `wanted`.
+    fn place(&self, name: &str, wanted: &[usize]) -> Result<Place> {
         let name = format!("{}{name}", self.prefix);
         let Some(place) = self.all.places.get(&name) else {
             return Err(Error::Missing { file: self.file(), tensor: name });
@@ -252,16 +339,42 @@ impl Weights {
                 wanted: wanted.to_vec(),
             });
         }
-        let size = (entry.end - entry.start) / place.of;
-        let (start, end) = (entry.start + place.part * size, entry.start + (place.part + 1) * size);
-        let value = convert(&file.bytes.all()[start..end], entry.kind, place.scale)?;
-        file.bytes.release(start, end);
+        Ok(place.clone())
+    }
+
+    fn was_read(&self, name: String, bytes: usize) {
         lock(&self.all.asked).insert(name);
         if let Some(progress) = &self.progress {
-            progress(size as u64);
+            progress(bytes as u64);
         }
-        value
-            .ok_or_else(|| Error::NotFinite { file: file.name.clone(), tensor: place.name.clone() })
+    }
+}
+
+/// Rows that stay in their file until they are asked for.
+pub struct Table {
+    all: Arc<All>,
+    place: Place,
+    width: usize,
+}
+
+impl Table {
+    /// Rows `indices` as float32, `[indices, width]`.
+    pub fn rows(&self, indices: &[u32]) -> Result<Tensor> {
+        let (file, entry) = (&self.all.files[self.place.file], self.all.entry(&self.place));
+        let size = entry.kind.bytes(self.width);
+        let bytes = &file.bytes.all()[entry.start..entry.end];
+        let mut values = Vec::with_capacity(indices.len() * self.width);
+        for index in indices {
+            let start = *index as usize * size;
+            let Some(bytes) = bytes.get(start..start + size) else {
+                let problem = format!("`{}` has no row {index}", self.place.name);
+                return Err(Error::broken(&file.name, problem));
+            };
+            let (kind, scale) = (entry.kind, self.place.scale);
+            let row = Rows { kind, bytes, shape: [1, self.width], scale }.to_f32()?;
+            values.extend(row.ok_or_else(|| self.all.not_finite(&self.place))?);
+        }
+        Ok(Tensor::from_vec(values, (indices.len(), self.width), &Device::Cpu)?)
     }
 }
 
@@ -269,9 +382,19 @@ impl All {
     fn entry(&self, place: &Place) -> &Entry {
         &self.files[place.file].entries[&place.name]
     }
+
+    fn bytes_of(&self, place: &Place) -> usize {
+        let entry = self.entry(place);
+        (entry.end - entry.start) / place.of
+    }
+
+    fn not_finite(&self, place: &Place) -> Error {
+        let file = self.files[place.file].name.clone();
+        Error::NotFinite { file, tensor: place.name.clone() }
+    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,6 +10,7 @@ pub mod lora;
 mod memory;
 pub mod networks;
 pub mod noise;
+mod parts;
 pub mod pipeline;
 pub mod pixels;
 pub mod prompt;

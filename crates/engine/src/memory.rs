@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 use sysinfo::System;
+use zoetrope_api::Acceleration;
 use zoetrope_checkpoint::{Storage, Weights};
 
 use crate::{Error, Result};
@@ -14,12 +15,31 @@ const RESERVE_BYTES: u64 = 1 << 30;
 
 /// The form a network is kept in when nobody chose one: small ones in float32, published float32 in bfloat16, and
 /// everything else as the file has it.
-pub(crate) fn storage_for(weights: &Weights, chosen: Option<Storage>) -> Storage {
+///
+/// Processors have no products of float16, so that beside it everything is float32. Unless nothing may be
+/// approximated, float16 is taken as bfloat16.
+pub(crate) fn storage_for(
+    weights: &Weights,
+    chosen: Option<Storage>,
+    level: Acceleration,
+) -> Storage {
     match chosen {
         Some(storage) if storage != Storage::AsStored => storage,
         _ if weights.parameters() < SMALL_PARAMETERS => Storage::F32,
-        _ if weights.is_float32() => Storage::Bf16,
-        _ => Storage::AsStored,
+        _ => match weights.form() {
+            Storage::F32 => Storage::Bf16,
+            Storage::F16 if level != Acceleration::None => Storage::Bf16,
+            _ => Storage::AsStored,
+        },
+    }
+}
+
+/// `storage`, or 8 bits where it is computed in wider numbers.
+pub(crate) fn eight_bits(weights: &Weights, storage: Storage) -> Storage {
+    let form = if storage == Storage::AsStored { weights.form() } else { storage };
+    match form {
+        Storage::F32 | Storage::Bf16 | Storage::F16 | Storage::Fp8 => Storage::Q8_0,
+        _ => storage,
     }
 }
 
@@ -70,10 +90,10 @@ pub(crate) fn check_work(
     pixels: usize,
     device: &Device,
 ) -> Result<()> {
-    // A block holds about a dozen streams of `dim` and three of the feed-forward's width, the scores are bounded, and
-    // the decoder's widest level about six copies of 256 channels at half the size and 128 at full size.
+    // A block holds about a dozen streams of `dim` and three of the feed-forward's width, and the scores are bounded.
+    // The decoder in strips has two pictures of 128 channels, and the strips.
     let transformer = 4 * tokens as u64 * (12 * dim + 3 * ffn) as u64 + (512 << 20);
-    let decoder = 4 * pixels as u64 * 128 * 6;
+    let decoder = 4 * pixels as u64 * 128 * 2 + 4 * STRIPPED_VALUES as u64;
     let (needed, free) = (transformer.max(decoder), available_bytes());
     if !device.is_cpu() || needed <= free {
         return Ok(());
@@ -82,6 +102,19 @@ pub(crate) fn check_work(
     Err(Error::Memory(format!(
         "a picture of this size needs about {needed} of memory beside the weights and {free} are free; ask for a smaller one"
     )))
+}
+
+/// Values of a level's tensors together, above which it is decoded in strips where memory is short: 0.5 GB.
+pub(crate) const STRIPPED_VALUES: usize = 128 << 20;
+
+/// Whether memory suffices for decoding a picture of so many pixels in one piece, and for as much again.
+pub(crate) fn decodes_whole(pixels: usize, device: &Device) -> bool {
+    !device.is_cpu() || 2 * whole_decode_bytes(pixels) <= available_bytes()
+}
+
+/// Where it is widest, the decoder has 256 channels at full size, and twice 128 with what is made of them.
+fn whole_decode_bytes(pixels: usize) -> u64 {
+    4 * pixels as u64 * 128 * 5
 }
 
 /// Bytes that programs can still get.

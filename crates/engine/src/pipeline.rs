@@ -1,24 +1,22 @@
 //! From a request to pixels: the prompt's features, the sampler, the decoder; and which weights stay in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
-use zoetrope_api::{Count, Guidance, ImageSize, InvalidField, Seed, Steps, Strength};
-use zoetrope_checkpoint::{Adapter, Blob, Layout, Role, Storage, Weights};
+use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, InvalidField, Seed, Steps, Strength};
+use zoetrope_checkpoint::{Adapter, Blob, Layout, PackedFolder, Storage};
 
-use crate::config::{self, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
-use crate::layers::Parameters;
+use crate::config::{self, SchedulerConfig};
 use crate::lora::{self, Applied};
-use crate::networks::text_encoder::Depth;
 use crate::networks::transformer::Caption;
-use crate::networks::{TextEncoder, Transformer, Vae};
+use crate::networks::{TextEncoder, Vae};
 use crate::noise::Generator;
+use crate::parts::Parts;
 use crate::pixels::{self, Rgb};
 use crate::prompt::PromptTokenizer;
 use crate::sampler::{self, Conditioning, Run, Start};
 use crate::schedule::Schedule;
-use crate::{Error, Interrupt, Result, memory};
+use crate::{Interrupt, Result, memory};
 
 /// What a picture is made from, besides the prompt.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +65,8 @@ pub struct Request {
     pub tokens_max: usize,
     /// Noise levels before shifting, in place of even ones.
     pub stops: Option<Vec<f32>>,
+    /// How far the pictures may be approximated.
+    pub acceleration: Acceleration,
     /// Whether each step but the last is shown as a small picture.
     pub previews: bool,
 }
@@ -108,6 +108,11 @@ pub enum Event<'a> {
     },
     /// Latents become pixels.
     Decoding,
+    /// Something beside the pictures that whoever runs the machine may want to know.
+    Note {
+        /// In words.
+        text: &'a str,
+    },
 }
 
 /// Pictures, and the latents that they were decoded from.
@@ -127,6 +132,8 @@ pub struct Options {
     pub device: Device,
     /// Whether the text encoder stays beside the transformer.
     pub keep: Keep,
+    /// Where packed weights are kept between runs, if they are.
+    pub packed: Option<PackedFolder>,
 }
 
 /// What stays in memory between uses.
@@ -140,14 +147,9 @@ pub enum Keep {
 
 /// A model, loaded as far as it was needed so far.
 pub struct Pipeline {
-    layout: Layout,
     scheduler: SchedulerConfig,
     tokenizer: PromptTokenizer,
-    options: Options,
-    text_encoder: Option<TextEncoder>,
-    transformer: Option<Transformer>,
-    vae: Option<Vae>,
-    widths: TransformerConfig,
+    parts: Parts,
 }
 
 /// Hears what is going on; called from several threads while weights are read.
@@ -167,17 +169,7 @@ impl Pipeline {
             None => SchedulerConfig::with_shift(layout.family().shift()),
         };
         let tokenizer = PromptTokenizer::new(&layout.tokenizer_json()?)?;
-        let (scheduler, widths) = (scheduler.check()?, transformer_config(&layout)?);
-        Ok(Self {
-            layout,
-            scheduler,
-            tokenizer,
-            options,
-            text_encoder: None,
-            transformer: None,
-            vae: None,
-            widths,
-        })
+        Ok(Self { scheduler: scheduler.check()?, tokenizer, parts: Parts::new(layout, options)? })
     }
 
     /// The noise schedule's configuration.
@@ -194,9 +186,14 @@ impl Pipeline {
         }
     }
 
-    /// Reads adapter files against this model.
-    pub fn read_adapter(&mut self, blob: &Blob, on: &Listener) -> Result<Adapter> {
-        let modules = lora::modules(self.load_transformer(on)?);
+    /// Reads adapter files against this model, whose transformer is loaded for requests of `level`.
+    pub fn read_adapter(
+        &mut self,
+        blob: &Blob,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<Adapter> {
+        let modules = lora::modules(self.parts.transformer(level, on)?);
         Ok(Adapter::read(blob, &modules)?)
     }
 
@@ -211,11 +208,11 @@ impl Pipeline {
         self.check(request)?;
         let features = self.encode_prompts(request, interrupt, on)?;
         let (noise, start) = self.draw(request, interrupt, on)?;
-        let device = self.options.device.clone();
+        let device = self.parts.device().clone();
         if request.previews {
-            self.load_vae(on)?;
+            self.parts.vae(on)?;
         }
-        let transformer = self.load_transformer(on)?;
+        let transformer = self.parts.transformer(request.acceleration, on)?;
         lora::apply(transformer, adapters, &device)?;
         let captions = features
             .iter()
@@ -223,8 +220,8 @@ impl Pipeline {
             .collect::<Result<Vec<_>>>()?;
         let latents = self.sample(request, &captions, (noise, start), interrupt, on)?;
         sampler::check_finite(&latents, "the last step")?;
-        if self.options.keep == Keep::OneAtATime {
-            self.transformer = None;
+        if self.parts.options.keep == Keep::OneAtATime {
+            self.parts.release_transformer();
         }
         on(Event::Decoding);
         let pictures = self.decode(&latents, interrupt, on)?;
@@ -259,7 +256,8 @@ impl Pipeline {
         if let Some(strength) = strength {
             strength.first_step(request.steps)?;
         }
-        let limits = self.widths.axes_lens;
+        let widths = &self.parts.widths;
+        let limits = widths.axes_lens;
         if height / 16 > limits[1] || width / 16 > limits[2] {
             let problem = format!(
                 "is {}; this model's rotary tables end at {}x{}",
@@ -270,13 +268,8 @@ impl Pipeline {
             return Err(InvalidField::new("size", problem).into());
         }
         let tokens = request.size.image_tokens() * self.pictures_at_once(request);
-        memory::check_work(
-            tokens,
-            self.widths.dim,
-            self.widths.ffn_dim(),
-            width * height,
-            &self.options.device,
-        )
+        let device = self.parts.device();
+        memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
     }
 
     /// Caption features of the prompt and, with guidance, of the negative prompt.
@@ -295,10 +288,10 @@ impl Pipeline {
         if let Some(tokens) = tokens.iter().map(|t| t.cut).find(|cut| *cut > 0) {
             on(Event::PromptCut { tokens });
         }
-        let encoder = self.load_text_encoder(on)?;
+        let encoder = self.text_encoder(request.acceleration, on)?;
         let features = tokens.iter().map(|t| encoder.forward(&t.ids, interrupt)).collect();
-        if self.options.keep == Keep::OneAtATime {
-            self.text_encoder = None;
+        if self.parts.options.keep == Keep::OneAtATime {
+            self.parts.release_text_encoder();
         }
         features
     }
@@ -310,13 +303,13 @@ impl Pipeline {
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<(Tensor, Start)> {
-        let device = self.options.device.clone();
-        let channels = self.widths.in_channels;
+        let device = self.parts.device().clone();
+        let channels = self.parts.widths.in_channels;
         let (height, width) = request.size.latent();
         let mut generator = Generator::new(request.seed);
         let mut encode = |image: &Rgb| {
             let noise = generator.normal(&[1, channels, height, width], &device)?;
-            let vae = self.load_vae(on)?;
+            let vae = self.parts.vae(on)?;
             let posterior = vae.encode(&pixels::to_tensor(image, &device)?, interrupt)?;
             vae.scale(&posterior.sample(&noise)?)
         };
@@ -349,7 +342,7 @@ impl Pipeline {
         watch: &Interrupt,
         on: &Listener,
     ) -> Result<Tensor> {
-        let (transformer, schedule) = (loaded(&self.transformer)?, self.schedule(request));
+        let ((transformer, vae), schedule) = (self.parts.sampling(), self.schedule(request));
         let (count, at_once) = (request.count.get(), self.pictures_at_once(request));
         let groups = count.div_ceil(at_once);
         let mut finished = Vec::with_capacity(groups);
@@ -366,12 +359,15 @@ impl Pipeline {
             let noise = noise.narrow(0, first, pictures)?;
             let mut run =
                 Run::new(transformer, &conditioning, &schedule, (noise, start.clone()), watch)?;
+            if request.acceleration == Acceleration::High {
+                run = run.reusing();
+            }
             for step in &mut run {
                 let step = step?;
                 watch.check()?;
                 let (done, of) = (group * step.of + step.done, groups * step.of);
                 on(Event::Step { done, of, latents: &step.latents });
-                if let Some(vae) = self.vae.as_ref().filter(|_| request.previews && done < of) {
+                if let Some(vae) = vae.filter(|_| request.previews && done < of) {
                     let picture = &preview(vae, &step.denoised.narrow(0, 0, 1)?, watch)?;
                     on(Event::Preview { done, of, picture });
                 }
@@ -388,102 +384,33 @@ impl Pipeline {
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Vec<Rgb>> {
-        let vae = self.load_vae(on)?;
+        let (_, _, height, width) = latents.dims4()?;
+        let (pixels, device) = (64 * height * width, self.parts.device().clone());
+        let vae = self.parts.vae(on)?;
         let mut pictures = Vec::new();
         for i in 0..latents.dim(0)? {
-            let image = vae.decode(&latents.narrow(0, i, 1)?, interrupt)?;
+            let latents = latents.narrow(0, i, 1)?;
+            let image = match memory::decodes_whole(pixels, &device) {
+                true => vae.decode(&latents, interrupt)?,
+                false => vae.decode_in_strips(&latents, memory::STRIPPED_VALUES, interrupt)?,
+            };
             sampler::check_finite(&image, "the decoder")?;
             pictures.extend(pixels::to_pictures(&image)?);
         }
         Ok(pictures)
     }
 
-    pub(crate) fn load_text_encoder(&mut self, on: &Listener) -> Result<&TextEncoder> {
-        if self.text_encoder.is_none() {
-            let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
-            let config = match &self.layout.text_encoder_config {
-                Some(blob) => {
-                    config::parse::<TextEncoderConfig>(&blob.name(), &blob.read()?)?.check()?
-                }
-                None => TextEncoderConfig::infer(&weights)?,
-            };
-            if self.tokenizer.vocabulary() > config.vocab_size {
-                let (ids, rows) = (self.tokenizer.vocabulary(), config.vocab_size);
-                let problem = format!(
-                    "has {ids} tokens, but the text encoder knows {rows}: it is of another model"
-                );
-                return Err(Error::Tokenizer(problem));
-            }
-            weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
-            let storage = memory::storage_for(&weights, self.options.storage);
-            let parameters = self.prepare(weights, "text encoder", storage, on)?;
-            self.text_encoder = Some(TextEncoder::load(&parameters, &config, Depth::Features)?);
-        }
-        loaded(&self.text_encoder)
-    }
-
-    pub(crate) fn load_transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
-        if self.transformer.is_none() {
-            let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-            let storage = memory::storage_for(&weights, self.options.storage);
-            let parameters = self.prepare(weights, "transformer", storage, on)?;
-            self.transformer = Some(Transformer::load(&parameters, &self.widths)?);
-        }
-        Ok(self.transformer.as_mut().expect("it was loaded just now"))
-    }
-
-    pub(crate) fn load_vae(&mut self, on: &Listener) -> Result<&Vae> {
-        if self.vae.is_none() {
-            let weights = Weights::open(&self.layout.vae, Role::Vae)?;
-            let config = match &self.layout.vae_config {
-                Some(blob) => config::parse::<VaeConfig>(&blob.name(), &blob.read()?)?.check()?,
-                None => VaeConfig::infer(&weights)?,
-            };
-            let storage = memory::storage_for(&weights, self.vae_storage()?);
-            let parameters = self.prepare(weights, "VAE", storage, on)?;
-            self.vae = Some(Vae::load(&parameters, &config)?);
-        }
-        loaded(&self.vae)
-    }
-
-    /// Where the networks run.
-    pub(crate) fn device(&self) -> &Device {
-        &self.options.device
-    }
-
-    /// Frees all networks.
-    pub(crate) fn release(&mut self) {
-        (self.text_encoder, self.transformer, self.vae) = (None, None, None);
-    }
-
-    /// The autoencoder's form: small as it is, it follows a transformer that is kept narrow.
-    fn vae_storage(&self) -> Result<Option<Storage>> {
-        match self.options.storage {
-            None | Some(Storage::AsStored) => {
-                let transformer = Weights::open(&self.layout.transformer, Role::Transformer)?;
-                let narrow = memory::storage_for(&transformer, None) != Storage::F32;
-                Ok(narrow.then_some(Storage::Bf16))
-            }
-            chosen => Ok(chosen),
-        }
-    }
-
-    /// Checks that a component in `storage` fits, and reports while it is read.
-    fn prepare(
-        &self,
-        weights: Weights,
-        component: &'static str,
-        storage: Storage,
+    pub(crate) fn text_encoder(
+        &mut self,
+        level: Acceleration,
         on: &Listener,
-    ) -> Result<Parameters> {
-        memory::check(component, &weights, storage, &self.options.device)?;
-        let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());
-        let progress = move |bytes| {
-            let read = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
-            on(Event::Loading { component, read, of });
-        };
-        let weights = weights.with_storage(storage).with_progress(Arc::new(progress));
-        Ok(Parameters::new(weights, &self.options.device))
+    ) -> Result<&TextEncoder> {
+        self.parts.text_encoder(self.tokenizer.vocabulary(), level, on)
+    }
+
+    /// The model's networks.
+    pub(crate) fn parts(&mut self) -> &mut Parts {
+        &mut self.parts
     }
 }
 
@@ -494,16 +421,4 @@ fn preview(vae: &Vae, latents: &Tensor, watch: &Interrupt) -> Result<Rgb> {
     let small = latents.avg_pool2d(shrink.min(height).min(width))?;
     let pictures = pixels::to_pictures(&vae.decode(&small, watch)?)?;
     Ok(pictures.into_iter().next().expect("one picture was decoded"))
-}
-
-fn loaded<T>(component: &Option<T>) -> Result<&T> {
-    Ok(component.as_ref().expect("a component is loaded before it is used"))
-}
-
-/// The transformer's configuration: its file's, or read off its tensors.
-fn transformer_config(layout: &Layout) -> Result<TransformerConfig> {
-    match &layout.transformer_config {
-        Some(blob) => config::parse::<TransformerConfig>(&blob.name(), &blob.read()?)?.check(),
-        None => TransformerConfig::infer(&Weights::open(&layout.transformer, Role::Transformer)?),
-    }
 }

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 use zoetrope_api::{Guidance, Steps, Strength};
 
 use crate::networks::Transformer;
-use crate::networks::transformer::{Caption, Item};
+use crate::networks::reuse::Past;
+use crate::networks::transformer::{Batch, Caption};
 use crate::schedule::Schedule;
 use crate::{Error, Result, Watch};
 
@@ -44,7 +45,8 @@ pub struct Conditioning {
 /// A run in progress; each `next` is one step.
 pub struct Run<'a> {
     network: &'a Transformer,
-    conditioning: &'a Conditioning,
+    batches: Batches,
+    guidance: Guidance,
     schedule: &'a Schedule,
     watch: &'a dyn Watch,
     noise: Tensor,
@@ -52,6 +54,20 @@ pub struct Run<'a> {
     latents: Tensor,
     first: usize,
     next: usize,
+}
+
+/// What goes through the network in a step: made once, because nothing of it depends on the time.
+struct Batches {
+    /// With the prompt alone.
+    plain: Branch,
+    /// With the prompt, and then with the negative one.
+    guided: Option<Branch>,
+}
+
+/// A batch, and what its steps left for one another where they may.
+struct Branch {
+    batch: Batch,
+    past: Option<Past>,
 }
 
 /// What inpainting restores after every step.
@@ -76,7 +92,7 @@ impl<'a> Run<'a> {
     /// A run over `schedule` from `start`, with `noise` `[batch, channels, height, width]`.
     pub fn new(
         network: &'a Transformer,
-        conditioning: &'a Conditioning,
+        conditioning: &Conditioning,
         schedule: &'a Schedule,
         (noise, start): (Tensor, Start),
         watch: &'a dyn Watch,
@@ -93,9 +109,18 @@ impl<'a> Run<'a> {
                 (first, start, Some(Kept { latents, mask }))
             }
         };
+        let (_, _, height, width) = noise.dims4()?;
+        let Conditioning { positive, negative, guidance } = conditioning;
+        let batch = |captions: Vec<&Caption>| {
+            let pictures = captions.into_iter().map(|caption| (caption, (height, width)));
+            Ok::<_, Error>(Branch { batch: network.batch(pictures)?, past: None })
+        };
+        let both = || positive.iter().chain(negative).collect();
+        let guided = guidance.is_on().then(|| batch(both())).transpose()?;
         Ok(Self {
             network,
-            conditioning,
+            batches: Batches { plain: batch(positive.iter().collect())?, guided },
+            guidance: *guidance,
             schedule,
             watch,
             noise,
@@ -104,6 +129,13 @@ impl<'a> Run<'a> {
             first,
             next: first,
         })
+    }
+
+    /// The same run, in which steps that can be told from those before them are not computed in full.
+    pub fn reusing(mut self) -> Self {
+        let Batches { plain, guided } = &mut self.batches;
+        std::iter::once(plain).chain(guided).for_each(|branch| branch.past = Some(Past::default()));
+        self
     }
 
     /// The latents as they are now, `[batch, channels, height, width]`.
@@ -134,21 +166,24 @@ impl<'a> Run<'a> {
     }
 
     /// The network's velocity, guided: `[batch, channels, height, width]`.
-    fn velocity(&self, t: f64) -> Result<Tensor> {
-        let Conditioning { positive, negative, guidance } = self.conditioning;
-        let scale = guidance.scale_at(t);
-        let batch: Vec<Tensor> =
-            (0..positive.len()).map(|i| self.latents.get(i)).collect::<candle_core::Result<_>>()?;
-        let both = positive.iter().chain(negative.iter().filter(|_| scale.is_some()));
-        let items: Vec<_> = both
-            .zip(batch.iter().cycle())
-            .map(|(caption, latents)| Item { latents, caption, t })
-            .collect();
-        let velocities = self.network.forward(&items, self.watch)?;
-        let (pos, neg) = velocities.split_at(positive.len());
-        let Some(scale) = scale else {
-            return Ok(Tensor::stack(pos, 0)?);
+    fn velocity(&mut self, t: f64) -> Result<Tensor> {
+        let last = self.next + 1 == self.schedule.steps();
+        let Self { network, batches, guidance, watch, .. } = self;
+        let forward = |branch: &mut Branch, pictures: &[Tensor]| {
+            // The last step goes furthest, and nothing after it makes up for what it misses.
+            let past = branch.past.as_mut().filter(|_| !last);
+            network.forward(&branch.batch, pictures, t, past, *watch)
         };
+        let pictures: Vec<Tensor> = (0..self.latents.dim(0)?)
+            .map(|i| self.latents.get(i))
+            .collect::<candle_core::Result<_>>()?;
+        let (Some(scale), Some(guided)) = (guidance.scale_at(t), &mut batches.guided) else {
+            let velocities = forward(&mut batches.plain, &pictures)?;
+            return Ok(Tensor::stack(&velocities, 0)?);
+        };
+        let twice = [&pictures[..], &pictures[..]].concat();
+        let velocities = forward(guided, &twice)?;
+        let (pos, neg) = velocities.split_at(pictures.len());
         let guided = pos.iter().zip(neg).map(|(pos, neg)| {
             let mixed = (pos + ((pos - neg)? * scale)?)?;
             match guidance.normalization() {

@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use zoetrope_api::{ImageSize, Seed};
+use zoetrope_api::{Acceleration, ImageSize, Seed};
 use zoetrope_kernels::Level;
 pub use zoetrope_kernels::peak::Arithmetic;
 use zoetrope_kernels::peak::multiply_in_registers;
 
-use crate::networks::transformer::Item;
 use crate::noise::Generator;
 use crate::pipeline::{Listener, Pipeline};
 use crate::{Result, Unwatched};
@@ -50,6 +49,8 @@ pub fn peak(arithmetic: Arithmetic) -> Option<f64> {
 pub struct Plan {
     /// Sizes of pictures, each a step of the transformer and a decoding.
     pub sizes: Vec<ImageSize>,
+    /// How far it may be approximated.
+    pub acceleration: Acceleration,
     /// Length of the prompt.
     pub tokens: usize,
     /// Runs of each stage after the one that warms up.
@@ -63,29 +64,32 @@ pub fn measure(
     on: &Listener,
     done: &mut dyn FnMut(Stage),
 ) -> Result<()> {
-    let device = pipeline.device().clone();
+    let device = pipeline.parts().device().clone();
     let ids: Vec<u32> = (0..plan.tokens as u32).map(|i| 5 + i % 100).collect();
-    let encoder = pipeline.load_text_encoder(on)?;
+    let encoder = pipeline.text_encoder(plan.acceleration, on)?;
     let work = encoder.operations(plan.tokens);
     let stage = |seconds, operations, name| Stage { name, seconds, operations };
     let seconds = median(plan.runs, &device, || encoder.forward(&ids, &Unwatched))?;
     done(stage(seconds, work, format!("text encoder {} tokens", plan.tokens)));
     let features = encoder.forward(&ids, &Unwatched)?;
-    pipeline.release();
+    pipeline.parts().release();
 
-    let transformer = pipeline.load_transformer(on)?;
+    let transformer = pipeline.parts().transformer(plan.acceleration, on)?;
     let caption = transformer.caption(&features, &Unwatched)?;
     for size in &plan.sizes {
         let latents = latents(*size, transformer.channels(), &device)?;
-        let item = || Item { latents: &latents, caption: &caption, t: 0.5 };
+        let batch = transformer.batch([(&caption, size.latent())])?;
+        let latents = [latents];
         let work = transformer.operations(size.image_tokens(), caption.padded_tokens());
-        let seconds = median(plan.runs, &device, || transformer.forward(&[item()], &Unwatched))?;
+        let seconds = median(plan.runs, &device, || {
+            transformer.forward(&batch, &latents, 0.5, None, &Unwatched)
+        })?;
         done(stage(seconds, work, format!("transformer step {size}")));
     }
     let channels = transformer.channels();
-    pipeline.release();
+    pipeline.parts().release();
 
-    let vae = pipeline.load_vae(on)?;
+    let vae = pipeline.parts().vae(on)?;
     for size in &plan.sizes {
         let latents = latents(*size, channels, &device)?.unsqueeze(0)?;
         let (height, width) = size.latent();

@@ -16,7 +16,7 @@ use zoetrope_checkpoint::Role;
 use zoetrope_engine::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use zoetrope_engine::layers::RopeTable;
 use zoetrope_engine::networks::text_encoder::Depth;
-use zoetrope_engine::networks::transformer::{self, Item};
+use zoetrope_engine::networks::transformer;
 use zoetrope_engine::networks::{TextEncoder, Transformer, Vae};
 use zoetrope_engine::noise::Generator;
 use zoetrope_engine::pixels;
@@ -136,8 +136,8 @@ fn time_becomes_the_reference_s_embedding() {
                 Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
             let caption = network.caption(&caption, &Unwatched).unwrap();
             let latents = Tensor::zeros((16, 2, 2), DType::F32, &Device::Cpu).unwrap();
-            let item = Item { latents: &latents, caption: &caption, t: f64::from(*t) };
-            network.forward(&[item], &recorder).unwrap();
+            let batch = network.batch([(&caption, (2, 2))]).unwrap();
+            network.forward(&batch, &[latents], f64::from(*t), None, &recorder).unwrap();
             let got = recorder.stages()["t_embedding"].get(0).unwrap();
             let want = case.input("embedding").get(i).unwrap();
             let worst =
@@ -162,7 +162,8 @@ fn rotary_angles_are_the_reference_s() {
     });
 }
 
-/// Runs a recorded call of the transformer.
+/// Runs a recorded call of the transformer. Pictures of one time go through it together, as they do in pipelines; the
+/// reference takes several times at once.
 fn run(network: &Transformer, case: &Case, watch: &dyn Watch) -> Vec<Tensor> {
     let t: Vec<f32> = case.input("t").to_vec1().unwrap();
     let latents: Vec<Tensor> =
@@ -170,10 +171,17 @@ fn run(network: &Transformer, case: &Case, watch: &dyn Watch) -> Vec<Tensor> {
     let captions: Vec<_> = (0..t.len())
         .map(|i| network.caption(case.input(&format!("caps.{i}")), watch).unwrap())
         .collect();
-    let items: Vec<_> = (0..t.len())
-        .map(|i| Item { latents: &latents[i], caption: &captions[i], t: f64::from(t[i]) })
-        .collect();
-    network.forward(&items, watch).unwrap()
+    let mut velocities = vec![None; t.len()];
+    for time in &t {
+        let members: Vec<usize> = (0..t.len()).filter(|i| t[*i] == *time).collect();
+        let latents: Vec<_> = members.iter().map(|i| latents[*i].clone()).collect();
+        let sizes = latents.iter().map(|x| x.dims3().map(|(_, height, width)| (height, width)));
+        let captions = members.iter().map(|i| &captions[*i]);
+        let batch = network.batch(captions.zip(sizes.map(Result::unwrap))).unwrap();
+        let together = network.forward(&batch, &latents, f64::from(*time), None, watch).unwrap();
+        members.into_iter().zip(together).for_each(|(i, v)| velocities[i] = Some(v));
+    }
+    velocities.into_iter().map(Option::unwrap).collect()
 }
 
 #[test]
@@ -183,6 +191,31 @@ fn velocities_are_the_reference_s_alone_and_in_batches() {
             case.check(&format!("out.{i}"), &out.unsqueeze(1).unwrap());
         }
     });
+}
+
+/// Nobody sees the others of a batch, whatever their sizes and the lengths of their captions.
+#[test]
+fn velocities_do_not_depend_on_the_rest_of_the_batch() {
+    let fixture = Fixture::open("turbo");
+    let network = transformer(&fixture);
+    let config: TransformerConfig = fixture.config("transformer/config.json");
+    let random =
+        |shape: &[usize], seed| Generator::new(Seed(seed)).normal(shape, &Device::Cpu).unwrap();
+    let captions = [5, 40, 64].map(|tokens| {
+        let features = random(&[tokens, config.cap_feat_dim], tokens as u64);
+        network.caption(&features, &Unwatched).unwrap()
+    });
+    let sizes = [(4, 6), (8, 8), (4, 6)];
+    let latents = [0, 1, 2].map(|i| random(&[16, sizes[i].0, sizes[i].1], i as u64));
+    let batch = network.batch(captions.iter().zip(sizes)).unwrap();
+    let together = network.forward(&batch, &latents, 0.3, None, &Unwatched).unwrap();
+    for i in 0..3 {
+        let alone = network.batch([(&captions[i], sizes[i])]).unwrap();
+        let alone = network.forward(&alone, &latents[i..=i], 0.3, None, &Unwatched).unwrap();
+        let off = (&together[i] - &alone[0]).unwrap().abs().unwrap();
+        let worst = off.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-5, "picture {i}: {worst}");
+    }
 }
 
 #[test]
@@ -245,6 +278,23 @@ fn every_stage_of_the_decoder_is_the_reference_s() {
             case.check(name, value);
         }
         case.check("image", &image);
+    });
+}
+
+/// Strips of all heights, also such that a strip sees three others, leave no trace.
+#[test]
+fn decoding_in_strips_gives_the_same_picture() {
+    every("vae_decode", |fixture, case| {
+        let network = vae(fixture);
+        let whole = network.decode(case.input("latents"), &Unwatched).unwrap();
+        let size = whole.elem_count() / whole.dim(0).unwrap();
+        for most in [1, 40 * size, 200 * size] {
+            let strips = network.decode_in_strips(case.input("latents"), most, &Unwatched).unwrap();
+            case.check("image", &strips);
+            let off = (&strips - &whole).unwrap().abs().unwrap().flatten_all().unwrap();
+            let worst = off.max(0).unwrap().to_scalar::<f32>().unwrap();
+            assert!(worst < 2e-5, "{} {most}: {worst}", case.id);
+        }
     });
 }
 

@@ -5,12 +5,14 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use common::{Case, FIXTURES, Fixture};
 use serde_json::Value;
-use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Adapter, Blob, Role, Storage};
 use zoetrope_engine::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use zoetrope_engine::lora::{self, Applied};
@@ -23,7 +25,7 @@ use zoetrope_engine::pixels::{self, Rgb};
 use zoetrope_engine::prompt::PromptTokenizer;
 use zoetrope_engine::sampler::{Conditioning, Run, Start};
 use zoetrope_engine::schedule::Schedule;
-use zoetrope_engine::{Interrupt, Unwatched};
+use zoetrope_engine::{Interrupt, Unwatched, Watch};
 
 /// The parts of a fixture's pipeline, so that recorded inputs can stand in for drawn ones.
 struct Parts {
@@ -203,6 +205,43 @@ fn wide_and_slim_are_the_reference_s() {
     every("slim", &["t2i", "img2img", "inpaint"], 4);
 }
 
+/// Counts how often each layer ran.
+#[derive(Default)]
+struct Layers(Mutex<BTreeMap<String, usize>>);
+
+impl Watch for Layers {
+    fn stage(&self, name: &dyn Display, _: &Tensor) -> zoetrope_engine::Result<()> {
+        *self.0.lock().unwrap().entry(name.to_string()).or_default() += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reusing_run_computes_every_second_step_and_ends_near_the_exact_one() {
+    let fixture = Fixture::open("turbo");
+    let parts = Parts::load(&fixture);
+    let captions = parts.captions(&[fixture.prompt("fox")], 512, 1);
+    let conditioning =
+        Conditioning { positive: captions, negative: Vec::new(), guidance: Guidance::OFF };
+    // Untrained weights turn with the time; in steps as small as these they hold still.
+    let stops: Vec<f32> = (0..8).map(|i| 1.0 - 0.002 * i as f32).collect();
+    let schedule = Schedule::from_stops(&parts.scheduler, &stops, 16);
+    let noise = Generator::new(Seed(1)).normal(&[1, 16, 8, 8], &Device::Cpu).unwrap();
+    let layers = Layers::default();
+    let run = |watch| {
+        let start = (noise.clone(), Start::Noise);
+        Run::new(&parts.transformer, &conditioning, &schedule, start, watch).unwrap()
+    };
+    let last = |run: Run| run.last().unwrap().unwrap().latents;
+    let exact = last(run(&Unwatched));
+    let reused = last(run(&layers).reusing());
+    let counts = layers.0.lock().unwrap();
+    assert_eq!((counts["layers.0"], counts["layers.1"]), (8, 5));
+    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let distance = norm(&(&reused - &exact).unwrap()) / norm(&exact);
+    assert!(distance > 0.0 && distance < 0.02, "{distance}");
+}
+
 /// The same through the public door: files on disk, a seed, and nothing recorded put in.
 #[test]
 fn a_request_with_a_seed_gives_the_reference_s_latents() {
@@ -213,7 +252,12 @@ fn a_request_with_a_seed_gives_the_reference_s_latents() {
             let p = c.params();
             p.get("seed").is_some_and(Value::is_u64) && p["prompt"].is_string()
         };
-        let options = Options { storage: Some(Storage::F32), device: Device::Cpu, keep: Keep::All };
+        let options = Options {
+            storage: Some(Storage::F32),
+            device: Device::Cpu,
+            keep: Keep::All,
+            packed: None,
+        };
         let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
         let mut seen = 0;
         for case in cases.iter().filter(plain) {
@@ -272,6 +316,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
             .get("sigmas")
             .and_then(Value::as_array)
             .map(|s| s.iter().map(|v| v.as_f64().unwrap() as f32).collect()),
+        acceleration: Acceleration::None,
         previews: false,
     }
 }
@@ -293,7 +338,8 @@ fn small_request(fixture: &Fixture) -> Request {
 #[test]
 fn an_interrupt_ends_a_generation_between_layers() {
     let fixture = Fixture::open("wide");
-    let options = Options { storage: None, device: Device::Cpu, keep: Keep::OneAtATime };
+    let options =
+        Options { storage: None, device: Device::Cpu, keep: Keep::OneAtATime, packed: None };
     let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
     let interrupt = Interrupt::default();
     let stop = interrupt.clone();
@@ -318,7 +364,8 @@ fn reduced_precision_stays_near_the_reference() {
     for (storage, times) in
         [(Storage::Bf16, 1.0), (Storage::F16, 1.0), (Storage::Q8_0, 4.0), (Storage::Fp8, 8.0)]
     {
-        let options = Options { storage: Some(storage), device: Device::Cpu, keep: Keep::All };
+        let options =
+            Options { storage: Some(storage), device: Device::Cpu, keep: Keep::All, packed: None };
         let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
         let got = pipeline
             .generate(&request(&fixture, &case), &[], &Interrupt::default(), &quiet())
@@ -332,7 +379,7 @@ fn reduced_precision_stays_near_the_reference() {
 #[test]
 fn what_cannot_be_made_is_refused_before_anything_is_loaded() {
     let fixture = Fixture::open("wide");
-    let options = Options { storage: None, device: Device::Cpu, keep: Keep::All };
+    let options = Options { storage: None, device: Device::Cpu, keep: Keep::All, packed: None };
     let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
     let good = small_request(&fixture);
     let image = Rgb { width: 32, height: 32, bytes: vec![0; 3 * 32 * 32] };

@@ -63,9 +63,55 @@ pub(crate) fn plain(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
 }
 
 /// A norm with its statistics: `x · factor + offset`, one of each a channel.
-pub(crate) struct Affine {
+pub struct Affine {
     pub(crate) factors: Vec<f32>,
     pub(crate) offsets: Vec<f32>,
+}
+
+/// What a norm needs to know of an image, gathered from pieces of it.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// Sum and sum of squares of each channel.
+    sums: Vec<[f64; 2]>,
+    pixels: usize,
+}
+
+impl Statistics {
+    /// Adds a piece, `[1, channels, height, width]`.
+    pub fn add(&mut self, piece: &Tensor) -> Result<()> {
+        let piece = channels_last(piece)?;
+        let (batch, height, width, channels) = piece.dims4()?;
+        if batch != 1 || !(self.sums.is_empty() || self.sums.len() == channels) {
+            candle_core::bail!("{:?} is no piece of one image", piece.dims());
+        }
+        self.add_pixels(Level::best(), Values::of(&piece).f32()?, channels);
+        self.pixels += height * width;
+        Ok(())
+    }
+
+    fn add_pixels(&mut self, level: Level, pixels: &[f32], channels: usize) {
+        let at_once = (CHUNK / channels).max(1) * channels;
+        let add = |mut a: Vec<[f64; 2]>, b: Vec<[f64; 2]>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a = [a[0] + b[0], a[1] + b[1]]);
+            a
+        };
+        let none = || vec![[0f64; 2]; channels];
+        let sums = pixels.par_chunks(at_once).map(|x| level.run(Sums { x, channels }));
+        let sums = sums.reduce(none, add);
+        self.sums =
+            if self.sums.is_empty() { sums } else { add(std::mem::take(&mut self.sums), sums) };
+    }
+}
+
+impl Affine {
+    /// The plain twin.
+    pub(crate) fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let of_channels = |values: &[f32]| {
+            Tensor::from_slice(values, (1, values.len(), 1, 1), &Device::Cpu)?.to_device(x.device())
+        };
+        let scaled = x.broadcast_mul(&of_channels(&self.factors)?)?;
+        scaled.broadcast_add(&of_channels(&self.offsets)?)
+    }
 }
 
 impl GroupNorm {
@@ -82,20 +128,22 @@ impl GroupNorm {
 
     /// For one image, `[pixels, channels]`.
     pub(crate) fn affine(&self, level: Level, image: &[f32]) -> Result<Affine> {
+        let channels = self.weight.elem_count();
+        let mut statistics = Statistics::default();
+        statistics.add_pixels(level, image, channels);
+        statistics.pixels = image.len() / channels;
+        self.with(&statistics)
+    }
+
+    /// The norm of an image whose pieces were all added to `statistics`.
+    pub fn with(&self, statistics: &Statistics) -> Result<Affine> {
         let (weight, bias) = (self.weight.contiguous()?, self.bias.contiguous()?);
         let (weight, bias) = (Values::of(&weight), Values::of(&bias));
         let (weight, bias) = (weight.f32()?, bias.f32()?);
-        let channels = weight.len();
-        let at_once = (CHUNK / channels).max(1) * channels;
-        let sums = image.par_chunks(at_once).map(|x| level.run(Sums { x, channels })).reduce(
-            || vec![[0f64; 2]; channels],
-            |mut a, b| {
-                a.iter_mut().zip(b).for_each(|(a, b)| *a = [a[0] + b[0], a[1] + b[1]]);
-                a
-            },
-        );
-        let per_group = channels / self.groups;
-        let count = (image.len() / channels * per_group) as f64;
+        let Statistics { sums, pixels } = statistics;
+        self.check(sums.len())?;
+        let per_group = sums.len() / self.groups;
+        let count = (pixels * per_group) as f64;
         let mut affine = Affine { factors: Vec::new(), offsets: Vec::new() };
         for (i, sums) in sums.chunks(per_group).enumerate() {
             let total = sums.iter().fold([0f64; 2], |t, s| [t[0] + s[0], t[1] + s[1]]);
@@ -139,6 +187,20 @@ impl Work for Sums<'_> {
 mod tests {
     use super::*;
     use crate::testing::worst;
+
+    #[test]
+    fn pieces_have_the_statistics_of_the_whole() {
+        let x = (Tensor::randn(0f32, 2.0, (1, 6, 9, 7), &Device::Cpu).unwrap() + 3.0).unwrap();
+        let ones = |v: f64| Tensor::full(v as f32, 6, &Device::Cpu).unwrap();
+        let norm = GroupNorm { weight: ones(1.5), bias: ones(0.5), groups: 3, eps: 1e-6 };
+        let mut statistics = Statistics::default();
+        for (start, rows) in [(0, 2), (2, 6), (8, 1)] {
+            statistics.add(&x.narrow(2, start, rows).unwrap()).unwrap();
+        }
+        let got = norm.with(&statistics).unwrap().plain(&x).unwrap();
+        assert!(worst(&got, &plain(&x, &norm).unwrap()) < 1e-5);
+        assert!(statistics.add(&x.narrow(1, 0, 4).unwrap()).is_err());
+    }
 
     #[test]
     fn the_kernel_agrees_with_its_plain_twin() {

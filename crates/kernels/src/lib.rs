@@ -22,9 +22,10 @@ mod values;
 
 pub use attention::{Mask, attention};
 pub use conv::{Before, Conv, Filter, conv2d};
-pub use group_norm::{GroupNorm, group_norm};
+pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{
-    FP8_E4M3FN, Input, Layer, Matrix, Precision, fp8_e4m3fn_from_f32, linear, linears,
+    FP8_E4M3FN, Input, Layer, Matrix, PACKING, Precision, Region, Stored, fp8_e4m3fn_from_f32,
+    linear, linears,
 };
 pub use norm::{RmsNorm, add_gated, layer_norm, rms_norm};
 pub use rope::{Pairs, norm_and_rotate};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
+use zoetrope_api::Acceleration;
 use zoetrope_api::task::Model;
 use zoetrope_checkpoint::{Adapter, Blob};
 use zoetrope_engine::pipeline::{Listener, Pipeline};
@@ -20,10 +21,11 @@ pub(crate) struct Adapters {
 }
 
 impl Adapters {
-    /// The adapter in the file `path`, the request's `index`-th, as it fits `model`.
+    /// The adapter in the file `path`, the `index`-th of a request of this acceleration, as it fits `model`.
     pub(crate) fn read(
         &mut self,
         (model, pipeline): (Model, &mut Pipeline),
+        acceleration: Acceleration,
         path: &Path,
         index: usize,
         on: &Listener,
@@ -36,7 +38,7 @@ impl Adapters {
             self.read.push(entry);
             return Ok(adapter);
         }
-        let adapter = pipeline.read_adapter(&Blob::File(path.to_path_buf()), on);
+        let adapter = pipeline.read_adapter(&Blob::File(path.to_path_buf()), acceleration, on);
         let adapter = Arc::new(adapter.map_err(|error| wrong(error, path, index))?);
         let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
         self.read.push(((model, path.to_path_buf()), bytes, adapter.clone()));

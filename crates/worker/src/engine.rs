@@ -94,9 +94,10 @@ impl Room {
     fn run(&mut self, work: &Work) -> Result<Made, JobError> {
         let on = listener(work.news.clone());
         let pipeline = self.residency.pipeline(work.model)?;
+        let level = work.request.acceleration;
         let mut applied = Vec::new();
         for (index, (path, scale)) in work.loras.iter().enumerate() {
-            let adapter = self.adapters.read((work.model, pipeline), path, index, &on)?;
+            let adapter = self.adapters.read((work.model, pipeline), level, path, index, &on)?;
             applied.push(Applied { adapter, scale: *scale });
         }
         let begun = Instant::now();
@@ -123,6 +124,7 @@ fn listener(news: mpsc::UnboundedSender<News>) -> Listener {
             say(News::Preview { done, of, picture: picture.clone() });
         }
         Event::PromptCut { tokens } => say(News::PromptCut { tokens }),
+        Event::Note { text } => tracing::warn!("{text}"),
         Event::Decoding => {}
     })
 }

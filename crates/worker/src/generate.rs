@@ -143,6 +143,7 @@ fn request(
         source,
         tokens_max: TOKENS_MAX,
         stops: None,
+        acceleration: task.acceleration,
         previews: task.previews,
     })
 }
@@ -273,6 +274,7 @@ async fn keep(
 
 #[cfg(test)]
 mod tests {
+    use zoetrope_api::Acceleration;
     use zoetrope_api::task::{Model, Place, Reference};
 
     use super::*;
@@ -289,6 +291,7 @@ mod tests {
             guidance_scale: 0.0,
             image: Some(Reference { place: Place::Url(String::new()), strength: 0.5 }),
             loras: Vec::new(),
+            acceleration: Acceleration::Regular,
             format: Format::Png,
             delivery: Delivery::Stored,
             safety_checker: true,

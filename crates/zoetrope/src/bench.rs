@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use zoetrope_api::ImageSize;
+use zoetrope_api::{Acceleration, ImageSize};
 use zoetrope_checkpoint::Storage;
 use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
 
 use crate::environment::Environment;
-use crate::{device, model};
+use crate::{device, model, packed};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
+    /// none, regular or high: what steps are measured in. Every step is computed in full, also those that high would predict.
+    #[arg(long, default_value_t, value_name = "LEVEL")]
+    acceleration: Acceleration,
     /// cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -32,6 +35,8 @@ pub(crate) struct Args {
     /// Runs of each stage, of which the median is printed; one more before them warms up.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     runs: u8,
+    #[command(flatten)]
+    packed: packed::Args,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -44,6 +49,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let sizes = args.size.iter().map(|size| ImageSize::parse(size, AREA));
     let plan = Plan {
         sizes: sizes.collect::<Result<_, _>>().context("--size")?,
+        acceleration: args.acceleration,
         tokens: usize::from(args.tokens),
         runs: usize::from(args.runs),
     };
@@ -52,6 +58,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         storage: Some(storage),
         device: device::parse(&args.device)?,
         keep: Keep::OneAtATime,
+        packed: args.packed.folder(environment)?,
     };
     let mut pipeline = Pipeline::open(model::locate(args.model.wanted(), environment)?, options)?;
 
@@ -76,6 +83,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
             "threads": speed::threads(),
             "model": args.model.model,
             "dtype": args.dtype,
+            "acceleration": args.acceleration,
             "peak_operations_a_second": peaks.as_json(),
             "stages": stages,
             "peak_memory_bytes": memory,

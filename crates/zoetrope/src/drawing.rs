@@ -16,7 +16,7 @@ use zoetrope_worker::{Engine, Models, Residency, Safety, Settings, Worker};
 use crate::environment::Environment;
 use crate::model::{self, Wanted};
 use crate::place::{Place, now_ms};
-use crate::{demo, device};
+use crate::{demo, device, packed};
 
 /// What was typed about it.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +40,8 @@ pub(crate) struct Args {
     /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, env = "ZOETROPE_DTYPE", default_value = "auto")]
     dtype: String,
+    #[command(flatten)]
+    packed: packed::Args,
     /// Gigabytes of weights that stay loaded; what was not used for longest goes first [default: half the machine's memory].
     #[arg(long, env = "ZOETROPE_MEMORY_GB", value_name = "GB")]
     memory_gb: Option<f64>,
@@ -103,7 +105,7 @@ impl Args {
     }
 
     /// Everything about it that can be wrong, looked at without loading a model.
-    pub(crate) fn check(&self) -> anyhow::Result<Options> {
+    pub(crate) fn check(&self, environment: &Environment) -> anyhow::Result<Options> {
         let storage: Storage = self.dtype.parse().context("--dtype")?;
         if let Some(gigabytes) = self.memory_gb.filter(|gb| !(*gb > 0.0 && *gb < 1e6)) {
             bail!("--memory-gb {gigabytes}: give a number of gigabytes above 0");
@@ -112,7 +114,8 @@ impl Args {
             bail!("--lora-dir {}: there is no such folder", folder.display());
         }
         let device = device::parse(&self.device)?;
-        Ok(Options { storage: Some(storage), device, keep: Keep::All })
+        let packed = self.packed.folder(environment)?;
+        Ok(Options { storage: Some(storage), device, keep: Keep::All, packed })
     }
 
     /// The worker; a model of the hub is downloaded now if it is not there.
@@ -156,7 +159,7 @@ impl Args {
         if let Some(ms) = self.engine_sleep_ms {
             return Ok(Engine::asleep(Duration::from_millis(ms)));
         }
-        let options = self.check()?;
+        let options = self.check(environment)?;
         let located = |model: &str| {
             let (text_encoder, vae) = (self.text_encoder.as_deref(), self.vae.as_deref());
             model::locate(Wanted { model, text_encoder, vae }, environment)

@@ -12,6 +12,8 @@ pub(crate) struct Environment {
     pub(crate) hub: hub::Settings,
     /// Where the server keeps its things unless it is told otherwise.
     pub(crate) data_dir: PathBuf,
+    /// Where packed weights are kept.
+    pub(crate) packed_dir: PathBuf,
     /// The configuration file that is read if it is there.
     pub(crate) config_file: PathBuf,
     /// The configuration file that `ZOETROPE_CONFIG` names.
@@ -28,10 +30,12 @@ impl Environment {
         let path = |name: &str| variable(name).map(PathBuf::from);
         let user = std::env::home_dir().unwrap_or_else(|| PathBuf::from("."));
         let data = path("XDG_DATA_HOME").unwrap_or_else(|| user.join(".local/share"));
+        let cache = path("XDG_CACHE_HOME").unwrap_or_else(|| user.join(".cache"));
         let config = path("XDG_CONFIG_HOME").unwrap_or_else(|| user.join(".config"));
         Self {
             hub: hub_settings(&variable),
             data_dir: data.join("zoetrope"),
+            packed_dir: cache.join("zoetrope/packed"),
             config_file: config.join("zoetrope/config.toml"),
             config_named: path("ZOETROPE_CONFIG"),
             aws: aws(&variable),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Blob, Storage};
 use zoetrope_engine::Interrupt;
 use zoetrope_engine::lora::Applied;
@@ -19,7 +19,7 @@ use zoetrope_files::{Format, Limits, Picture};
 
 use crate::environment::Environment;
 use crate::model::Defaults;
-use crate::{demo, device, model, progress, terminal};
+use crate::{demo, device, model, packed, progress, terminal};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -76,6 +76,12 @@ pub(crate) struct Args {
     /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
+    /// none (as the dtype says), regular (the same; float16 weights as bfloat16 where --dtype is auto) or high (the transformer in
+    /// 8 bits, and steps predicted from those before them).
+    #[arg(long, default_value_t, value_name = "LEVEL")]
+    acceleration: Acceleration,
+    #[command(flatten)]
+    packed: packed::Args,
     /// The file to write, .png, .jpg, .webp or .avif [default: named after the prompt].
     #[arg(long, short)]
     output: Option<PathBuf>,
@@ -95,6 +101,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         storage: Some(storage),
         device: device::parse(&args.device)?,
         keep: Keep::OneAtATime,
+        packed: args.packed.folder(environment)?,
     };
     let layout = model::locate(args.model.wanted(), environment)?;
     let mut pipeline = Pipeline::open(layout, options)?;
@@ -109,7 +116,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     on_ctrl_c(&interrupt)?;
     let (bar, on) = progress::listener();
     let begun = Instant::now();
-    let applied = read_adapters(&mut pipeline, &adapters, &on)?;
+    let applied = read_adapters(&mut pipeline, &adapters, args.acceleration, &on)?;
     let generated = pipeline.generate(&request, &applied, &interrupt, &on);
     bar.finish_and_clear();
     let generated = generated?;
@@ -172,6 +179,7 @@ fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<R
         source,
         tokens_max: TOKENS_MAX,
         stops: None,
+        acceleration: args.acceleration,
         previews: false,
     })
 }
@@ -263,10 +271,11 @@ fn on_ctrl_c(interrupt: &Interrupt) -> anyhow::Result<()> {
 fn read_adapters(
     pipeline: &mut Pipeline,
     files: &[(PathBuf, f64)],
+    acceleration: Acceleration,
     on: &Listener,
 ) -> anyhow::Result<Vec<Applied>> {
     let read = |(path, scale): &(PathBuf, f64)| {
-        let adapter = pipeline.read_adapter(&Blob::File(path.clone()), on)?;
+        let adapter = pipeline.read_adapter(&Blob::File(path.clone()), acceleration, on)?;
         Ok(Applied { adapter: Arc::new(adapter), scale: *scale })
     };
     files.iter().map(read).collect()
@@ -315,6 +324,7 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
         "seed": request.seed.0,
         "guidance_scale": request.guidance.scale(),
         "dtype": args.dtype,
+        "acceleration": args.acceleration,
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut add = |name: &str, value: Value| fields[name] = value;

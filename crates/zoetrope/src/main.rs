@@ -12,6 +12,7 @@ mod keys;
 mod logs;
 mod model;
 mod models;
+mod packed;
 mod place;
 mod progress;
 mod requests;
@@ -54,7 +55,7 @@ enum Command {
     Requests(requests::Args),
     /// Check the server's configuration.
     Config(config::Args),
-    /// Fetch, list and remove models of the Hugging Face hub.
+    /// Fetch, list and remove models of the Hugging Face hub, and weights that were packed.
     Models(models::Models),
     /// Show the parameters that are stored in a picture.
     Info(info::Args),
@@ -97,7 +98,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<ExitCode> 
         Command::Keys(args) => keys::run(&args, environment)?,
         Command::Requests(args) => requests::run(&args, environment)?,
         Command::Config(args) => config::run(&args, environment)?,
-        Command::Models(args) => models::run(&args, &environment.hub)?,
+        Command::Models(args) => models::run(&args, environment)?,
         Command::Info(args) => info::run(&args)?,
         Command::Bench(args) => bench::run(&args, environment)?,
     }

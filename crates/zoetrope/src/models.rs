@@ -9,6 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+
+use crate::environment::Environment;
+use crate::packed;
 use zoetrope_files::hub::{self, Event, Extent, Part, Plan, Repo, Settings, gigabytes};
 
 /// A safetensors header of Z-Image is some hundred kilobytes; this is where a file stops being one.
@@ -34,15 +37,15 @@ enum Action {
         #[arg(long, short)]
         yes: bool,
     },
-    /// List the models in the cache
+    /// List the models in the cache, and weights that were packed
     List {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
-    /// Remove a model from the cache
+    /// Remove a model from the cache, or all packed weights
     Rm {
-        /// OWNER/NAME for all of it, OWNER/NAME@REVISION for one snapshot
+        /// OWNER/NAME for all of it, OWNER/NAME@REVISION for one snapshot, or `packed`
         id: String,
         /// Don't ask
         #[arg(long, short)]
@@ -59,7 +62,8 @@ enum Action {
 }
 
 /// Runs the subcommand.
-pub(crate) fn run(args: &Models, settings: &Settings) -> Result<()> {
+pub(crate) fn run(args: &Models, environment: &Environment) -> Result<()> {
+    let settings = &environment.hub;
     match &args.action {
         Action::Pull { id, revision, yes } => {
             let mut repo: Repo = id.parse()?;
@@ -70,8 +74,8 @@ pub(crate) fn run(args: &Models, settings: &Settings) -> Result<()> {
             println!("{}", model.directory().display());
             Ok(())
         }
-        Action::List { json } => list(settings, *json),
-        Action::Rm { id, yes } => remove(settings, id, *yes),
+        Action::List { json } => list(environment, *json),
+        Action::Rm { id, yes } => remove(environment, id, *yes),
         Action::Info { id, json } => info(settings, id, *json),
     }
 }
@@ -250,16 +254,19 @@ fn download(settings: &Settings, plan: &Plan) -> Result<PathBuf> {
     Ok(snapshot?)
 }
 
-fn list(settings: &Settings, as_json: bool) -> Result<()> {
-    let entries = hub::list(settings)?;
+fn list(environment: &Environment, as_json: bool) -> Result<()> {
+    let entries = hub::list(&environment.hub)?;
     if as_json {
         let mut models = vec![json!({ "id": "demo", "embedded": true, "complete": true })];
+        let dir = &environment.packed_dir;
+        let files = packed::as_json(environment)?;
         models.extend(entries.iter().map(|entry| {
             json!({
                 "id": entry.repo.name(), "embedded": false, "complete": entry.complete, "commit": entry.commit, "refs": entry.refs,
                 "path": entry.path, "bytes": entry.bytes, "bytes_partial": entry.bytes_partial,
             })
         }));
+        models.push(json!({ "id": packed::NAME, "embedded": false, "complete": true, "path": dir, "files": files }));
         println!("{}", serde_json::to_string_pretty(&models)?);
         return Ok(());
     }
@@ -274,12 +281,18 @@ fn list(settings: &Settings, as_json: bool) -> Result<()> {
         let state = if entry.complete { "complete" } else { "incomplete: pull again to go on" };
         [entry.repo.name().into(), revision.trim().into(), gigabytes(size), state.into()]
     }));
+    for (what, bytes) in packed::entries(environment)? {
+        rows.push([packed::NAME.into(), what, gigabytes(bytes), "complete".into()]);
+    }
     print!("{}", aligned(&rows, 2));
     Ok(())
 }
 
-fn remove(settings: &Settings, id: &str, yes: bool) -> Result<()> {
-    let repo: Repo = id.parse()?;
+fn remove(environment: &Environment, id: &str, yes: bool) -> Result<()> {
+    let settings = &environment.hub;
+    let packed = id == packed::NAME;
+    let dir = if packed { &environment.packed_dir } else { &settings.cache_dir };
+    let repo = if packed { None } else { Some(id.parse::<Repo>()?) };
     let extent = if id.contains('@') { Extent::Revision } else { Extent::Repository };
     if !yes {
         if !std::io::stdin().is_terminal() {
@@ -287,12 +300,16 @@ fn remove(settings: &Settings, id: &str, yes: bool) -> Result<()> {
                 "`zoetrope models rm` asks first, and there is no terminal to ask on. Add --yes."
             );
         }
-        let question = format!("Remove {id} from {}? [y]es, [N]o: ", settings.cache_dir.display());
+        let question = format!("Remove {id} from {}? [y]es, [N]o: ", dir.display());
         if !matches!(prompt(&question)?.as_str(), "y" | "yes") {
             bail!("nothing was removed");
         }
     }
-    println!("{} freed", gigabytes(hub::remove(settings, &repo, extent)?));
+    let freed = match repo {
+        Some(repo) => hub::remove(settings, &repo, extent)?,
+        None => packed::clear(environment)?,
+    };
+    println!("{} freed", gigabytes(freed));
     Ok(())
 }
 

@@ -36,6 +36,7 @@ fn show(bar: &ProgressBar, event: Event) {
         }
         Event::Preview { .. } => {}
         Event::Decoding => bar.set_message("developing"),
+        Event::Note { text } => bar.suspend(|| eprintln!("note: {text}")),
         Event::PromptCut { tokens } => {
             bar.suspend(|| {
                 eprintln!("note: the prompt is too long; its last {tokens} tokens are cut off")

@@ -115,7 +115,7 @@ impl Args {
     /// Everything that can be wrong without starting; what is in force, as a file would have it.
     pub(crate) fn check(&self, environment: &Environment) -> anyhow::Result<String> {
         logs::filter(&self.logs)?;
-        self.drawing.check()?;
+        self.drawing.check(environment)?;
         if !(self.keep_days > 0.0 && self.keep_days < 1e6) {
             bail!("--keep-days {}: give a number of days above 0", self.keep_days);
         }

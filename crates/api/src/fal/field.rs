@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::endpoint::Endpoint;
+use crate::Acceleration;
 use crate::task::Model;
 
 /// A field of an endpoint's input.
@@ -148,9 +149,9 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     ));
     out.push(field(
         "acceleration",
-        Kind::Choice(&["none", "regular", "high"]),
+        Kind::Choice(&Acceleration::NAMES),
         json!("regular"),
-        "How much the engine may approximate to be faster. It computes exactly at every level.",
+        "How far the picture may be approximated to be ready sooner: none and regular compute every step in full, with regular float16 weights as bfloat16; high computes the transformer in 8 bits and predicts steps from those before them.",
     ));
     if base {
         let scale = Kind::Number { min: 1.0, max: 20.0 };

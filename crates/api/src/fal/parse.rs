@@ -56,7 +56,7 @@ impl Reader<'_> {
             "webp" => Format::Webp,
             _ => Format::Png,
         };
-        self.choice("acceleration");
+        let acceleration = self.choice("acceleration").parse().unwrap_or_default();
         if self.flag("enable_prompt_expansion") {
             let path = [json!("enable_prompt_expansion")];
             let msg = "prompt expansion needs a language model, and this server has none; leave it out or send false";
@@ -74,6 +74,7 @@ impl Reader<'_> {
             guidance_scale: self.number("guidance_scale").unwrap_or(0.0),
             image,
             loras: self.loras(),
+            acceleration,
             format,
             delivery: if inline { Delivery::Inline } else { Delivery::Stored },
             safety_checker,
@@ -345,6 +346,7 @@ fn within<T: PartialOrd + Copy + std::fmt::Display + Into<Value>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Acceleration;
     use crate::fal::endpoint::ENDPOINTS;
     use crate::task::Model;
 
@@ -368,6 +370,7 @@ mod tests {
                 guidance_scale: 0.0,
                 image: None,
                 loras: Vec::new(),
+                acceleration: Acceleration::Regular,
                 format: Format::Png,
                 delivery: Delivery::Stored,
                 safety_checker: true,
@@ -389,8 +392,9 @@ mod tests {
     #[test]
     fn values_are_read_as_pydantic_reads_them() {
         let body = json!({"prompt": "x", "num_inference_steps": "4", "num_images": 2.0, "sync_mode": "yes",
-            "image_size": {"width": 100}, "seed": null, "output_format": "webp"});
+            "image_size": {"width": 100}, "seed": null, "output_format": "webp", "acceleration": "high"});
         let task = parse(endpoint("turbo"), &body).unwrap();
+        assert_eq!(task.acceleration, Acceleration::High);
         assert_eq!((task.steps, task.count, task.delivery), (4, 2, Delivery::Inline));
         assert_eq!(task.size, Size::Pixels { width: 100, height: 512 });
     }
@@ -402,12 +406,13 @@ mod tests {
             ("turbo", json!([]), vec![" model_attributes_type"]),
             (
                 "turbo",
-                json!({"prompt": 3, "num_inference_steps": 31, "num_images": 0, "output_format": "jpg"}),
+                json!({"prompt": 3, "num_inference_steps": 31, "num_images": 0, "output_format": "jpg", "acceleration": "max"}),
                 vec![
                     "prompt string_type",
                     "num_inference_steps less_than_equal",
                     "num_images greater_than_equal",
                     "output_format literal_error",
+                    "acceleration literal_error",
                 ],
             ),
             (

@@ -1,7 +1,7 @@
 //! Convolutions over images.
 
 use candle_core::Tensor;
-use zoetrope_kernels::{Before, Conv, Filter, conv2d};
+use zoetrope_kernels::{Affine, Before, Conv, Filter, conv2d};
 
 use super::{GroupNorm, Parameters};
 use crate::Result;
@@ -54,6 +54,16 @@ impl Conv2d {
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         self.run(x, Before::NormSilu(norm.kernel()), residual)
+    }
+
+    /// The convolution of a part of an image, normed by what is known of the whole, and through SiLU.
+    pub fn forward_affine(&self, norm: &Affine, x: &Tensor) -> Result<Tensor> {
+        self.run(x, Before::AffineSilu(norm), None)
+    }
+
+    /// Channels of the result.
+    pub fn outputs(&self) -> usize {
+        self.bias.elem_count()
     }
 
     /// The convolution of `x` at twice its size.

@@ -32,8 +32,11 @@ impl Linear {
 
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
-        let weight = parameters.weights.matrix("weight", [out, width])?;
-        let weight = weight.to_device(&parameters.device)?.packed()?;
+        let Parameters { weights, device } = parameters;
+        let weight = match device.is_cpu() {
+            true => weights.packed_matrix("weight", [out, width])?,
+            false => weights.matrix("weight", [out, width])?.to_device(device)?,
+        };
         Ok(Self { weight, bias: None, shape: [out, width], deltas: Vec::new() })
     }
 

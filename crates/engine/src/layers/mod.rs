@@ -45,7 +45,7 @@ impl Parameters {
     pub fn precision(&self) -> Precision {
         match self.weights.storage() {
             Storage::F32 | Storage::F16 => Precision::F32,
-            Storage::AsStored if self.weights.is_float32() => Precision::F32,
+            Storage::AsStored if self.weights.form() == Storage::F32 => Precision::F32,
             _ => Precision::Bf16,
         }
     }

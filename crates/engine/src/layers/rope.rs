@@ -28,14 +28,6 @@ impl Angles {
             sin: of(|a| f64::from(a).sin() as f32)?,
         })
     }
-
-    /// The angles of these tokens, then of `more`.
-    pub fn then(&self, more: &Self) -> Result<Self> {
-        Ok(Self {
-            cos: Tensor::cat(&[&self.cos, &more.cos], 0)?,
-            sin: Tensor::cat(&[&self.sin, &more.sin], 0)?,
-        })
-    }
 }
 
 /// The transformer's rotary embedding over three axes (time, row, column).
@@ -53,9 +45,11 @@ impl RopeTable {
 
     /// Angles for tokens at `positions` (time, row, column).
     pub fn angles(&self, positions: &[[usize; 3]], device: &Device) -> Result<Angles> {
+        let frequencies =
+            self.axes_dims.map(|dim| frequencies(self.theta, dim).collect::<Vec<f64>>());
         let mut angles = Vec::new();
         for position in positions {
-            for ((p, dim), len) in position.iter().zip(self.axes_dims).zip(self.axes_lens) {
+            for ((p, frequencies), len) in position.iter().zip(&frequencies).zip(self.axes_lens) {
                 if *p >= len {
                     let problem = format!(
                         "a token's position {position:?} is beyond `axes_lens` {:?}",
@@ -63,7 +57,7 @@ impl RopeTable {
                     );
                     return Err(Error::Config { file: "transformer/config.json".into(), problem });
                 }
-                angles.extend(frequencies(self.theta, dim).map(|f| (*p as f64 * f) as f32));
+                angles.extend(frequencies.iter().map(|f| (*p as f64 * f) as f32));
             }
         }
         Angles::from_radians(angles, positions.len(), device)

@@ -1,7 +1,8 @@
 //! The text encoder: Qwen3, of which only the input of the last layer is used.
 
-use candle_core::{DType, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use zoetrope_checkpoint::Table;
 use zoetrope_kernels::{Input, Mask, Pairs, attention, norm_and_rotate};
 
 use crate::config::TextEncoderConfig;
@@ -19,7 +20,8 @@ pub enum Depth {
 
 /// Qwen3 without its language head.
 pub struct TextEncoder {
-    embed_tokens: Tensor, // [vocabulary, hidden]
+    embed_tokens: Table, // [vocabulary, hidden]
+    device: Device,
     layers: Vec<Layer>,
     norm: Option<RmsNorm>,
     head_dim: usize,
@@ -31,7 +33,7 @@ impl TextEncoder {
     pub fn load(parameters: &Parameters, config: &TextEncoderConfig, depth: Depth) -> Result<Self> {
         let weights = parameters.weights();
         let embed_tokens =
-            weights.embedding("embed_tokens.weight", [config.vocab_size, config.hidden_size])?;
+            weights.table("embed_tokens.weight", [config.vocab_size, config.hidden_size])?;
         let last = config.num_hidden_layers - 1;
         let (run, norm) = match depth {
             Depth::Full => (
@@ -57,8 +59,8 @@ impl TextEncoder {
             file: "text_encoder/config.json".into(),
             problem: "has no `rope_theta`".into(),
         })?;
-        let embed_tokens = embed_tokens.to_device(parameters.device())?;
-        Ok(Self { embed_tokens, layers, norm, head_dim: config.head_dim(), rope_theta })
+        let (head_dim, device) = (config.head_dim(), parameters.device().clone());
+        Ok(Self { embed_tokens, device, layers, norm, head_dim, rope_theta })
     }
 
     /// Operations for a prompt of `tokens`: linear layers and attention.
@@ -78,10 +80,8 @@ impl TextEncoder {
     ///
     /// Only real tokens are run. The reference pads to 512, which a causal network does not see.
     pub fn forward(&self, ids: &[u32], watch: &dyn Watch) -> Result<Tensor> {
-        let device = self.embed_tokens.device();
-        let index = Tensor::new(ids, device)?;
-        let x = self.embed_tokens.index_select(&index, 0)?.to_dtype(DType::F32)?;
-        let rope = half_angles(self.rope_theta, self.head_dim, ids.len(), device)?;
+        let x = self.embed_tokens.rows(ids)?.to_device(&self.device)?;
+        let rope = half_angles(self.rope_theta, self.head_dim, ids.len(), &self.device)?;
         let mut x = x.unsqueeze(0)?; // [1, tokens, hidden]
         watch.stage(&"hidden.0", &x)?;
         for (i, layer) in self.layers.iter().enumerate() {

@@ -1,11 +1,12 @@
 //! The transformer: S3-DiT, a single stream of image tokens and caption tokens (Z-Image, 2025).
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 use zoetrope_kernels::{Input, Mask, Pairs, attention, layer_norm, norm_and_rotate};
 
+use super::reuse::Past;
 use crate::config::TransformerConfig;
 use crate::layers::{Angles, Linear, Parameters, RmsNorm, RopeTable};
 use crate::{Result, Watch};
@@ -40,25 +41,45 @@ pub struct Transformer {
 #[derive(Clone)]
 pub struct Caption {
     tokens: Tensor, // [padded, dim]
-    rope: Angles,
-    padded: usize,
 }
 
 impl Caption {
     /// Tokens with padding.
     pub fn padded_tokens(&self) -> usize {
-        self.padded
+        self.tokens.dims()[0]
     }
 }
 
-/// One picture of a batch.
-pub struct Item<'a> {
-    /// `[channels, height, width]`, both even.
-    pub latents: &'a Tensor,
-    /// From [`Transformer::caption`].
-    pub caption: &'a Caption,
-    /// Time from 0 (noise) to 1 (image).
-    pub t: f64,
+/// Pictures that go through the network together, and all of them that does not depend on the time.
+///
+/// Their tokens stand one after another as the rows of one matrix, so that every weight is read once for all of them
+/// and nothing is filled up for another's sake: the two branches of guidance differ in the lengths of their captions.
+pub struct Batch {
+    items: Vec<Item>,
+    images: Sequence,
+    whole: Sequence,
+}
+
+struct Item {
+    caption: Caption,
+    /// Rows and columns of patches.
+    grid: (usize, usize),
+}
+
+impl Item {
+    fn tokens(&self) -> usize {
+        self.grid.0 * self.grid.1
+    }
+
+    fn padded(&self) -> usize {
+        self.tokens().next_multiple_of(SEQ_MULTI_OF)
+    }
+}
+
+/// Tokens of several pictures, of which each attends to its own.
+struct Sequence {
+    angles: Angles,
+    lengths: Vec<usize>,
 }
 
 impl Transformer {
@@ -96,69 +117,128 @@ impl Transformer {
 
     /// What the main layers need of a caption's features, `[tokens, cap_feat_dim]`.
     pub fn caption(&self, features: &Tensor, watch: &dyn Watch) -> Result<Caption> {
-        let tokens = features.dim(0)?;
         let x = self.cap_embedder.forward(features)?; // [tokens, dim]
         watch.stage(&"cap_embedded", &x)?;
         let mut x = pad(&x, &self.cap_pad_token)?.unsqueeze(0)?; // [1, padded, dim]
-        let padded = tokens.next_multiple_of(SEQ_MULTI_OF);
-        let rope = self.rope.angles(&caption_positions(padded), features.device())?;
-        for (i, block) in self.context_refiner.iter().enumerate() {
-            x = block.forward(&x, None, &rope, &At("context_refiner", i, watch))?;
-        }
-        Ok(Caption { tokens: x.squeeze(0)?, rope, padded })
-    }
-
-    /// Velocities of `items`, each `[channels, height, width]`; pipelines negate them.
-    ///
-    /// Items of the same size and padded caption length run as one batch; others one after another, so that nothing
-    /// is ever padded for another item's sake.
-    pub fn forward(&self, items: &[Item], watch: &dyn Watch) -> Result<Vec<Tensor>> {
-        let mut groups: BTreeMap<(&[usize], usize), Vec<usize>> = BTreeMap::new();
-        for (i, item) in items.iter().enumerate() {
-            groups.entry((item.latents.dims(), item.caption.padded)).or_default().push(i);
-        }
-        let mut out: Vec<Option<Tensor>> = vec![None; items.len()];
-        for members in groups.into_values() {
-            let group: Vec<_> = members.iter().map(|i| &items[*i]).collect();
-            let velocities = self.forward_alike(&group, watch)?; // [members, channels, height, width]
-            for (row, i) in members.into_iter().enumerate() {
-                out[i] = Some(velocities.get(row)?);
-            }
-        }
-        Ok(out.into_iter().flatten().collect())
-    }
-
-    /// Items of one size and one padded caption length.
-    fn forward_alike(&self, items: &[&Item], watch: &dyn Watch) -> Result<Tensor> {
-        let (channels, height, width) = items[0].latents.dims3()?;
-        let (rows, columns) = (height / 2, width / 2);
-        let times: Vec<f32> = items.iter().map(|item| (item.t * self.t_scale) as f32).collect();
-        let c = self.t_embedder.forward(&times, items[0].latents.device())?; // [batch, adaln]
-        watch.stage(&"t_embedding", &c)?;
-
-        let patches =
-            items.iter().map(|item| patchify(item.latents)).collect::<Result<Vec<_>>>()?;
-        let x = self.x_embedder.forward(&Tensor::stack(&patches, 0)?)?; // [batch, tokens, dim]
-        watch.stage(&"x_embedded", &x)?;
-        let x =
-            x.chunk(items.len(), 0)?.into_iter().map(|x| pad(&x.squeeze(0)?, &self.x_pad_token));
-        let mut x = Tensor::stack(&x.collect::<Result<Vec<_>>>()?, 0)?; // [batch, padded, dim]
         let padded = x.dim(1)?;
-        let positions = image_positions(rows, columns, items[0].caption.padded, padded);
-        let rope = self.rope.angles(&positions, x.device())?;
-        for (i, block) in self.noise_refiner.iter().enumerate() {
-            x = block.forward(&x, Some(&c), &rope, &At("noise_refiner", i, watch))?;
+        let angles = self.rope.angles(&caption_positions(padded), features.device())?;
+        let sequence = Sequence { angles, lengths: vec![padded] };
+        for (i, block) in self.context_refiner.iter().enumerate() {
+            x = block.forward(&x, None, &sequence, &At("context_refiner", i, watch))?;
         }
+        Ok(Caption { tokens: x.squeeze(0)? })
+    }
 
-        let captions: Vec<_> = items.iter().map(|item| &item.caption.tokens).collect();
-        let mut x = Tensor::cat(&[x, Tensor::stack(&captions, 0)?], 1)?; // image tokens, then caption tokens
-        let rope = rope.then(&items[0].caption.rope)?;
-        for (i, block) in self.layers.iter().enumerate() {
-            x = block.forward(&x, Some(&c), &rope, &At("layers", i, watch))?;
+    /// Pictures of latents `[channels, height, width]`, given as height and width, each with its caption.
+    pub fn batch<'a>(
+        &self,
+        pictures: impl IntoIterator<Item = (&'a Caption, (usize, usize))>,
+    ) -> Result<Batch> {
+        let item = |(caption, (height, width)): (&Caption, _)| Item {
+            caption: caption.clone(),
+            grid: (height / 2, width / 2),
+        };
+        let items: Vec<_> = pictures.into_iter().map(item).collect();
+        let of_image = |item: &Item| {
+            let (rows, columns) = item.grid;
+            image_positions(rows, columns, item.caption.padded_tokens(), item.padded())
+        };
+        let of_item = |item: &Item| {
+            [of_image(item), caption_positions(item.caption.padded_tokens())].concat()
+        };
+        let sequence = |positions: Vec<Vec<[usize; 3]>>| {
+            let lengths = positions.iter().map(Vec::len).collect();
+            let angles = self.rope.angles(&positions.concat(), self.x_pad_token.device())?;
+            Ok::<_, crate::Error>(Sequence { angles, lengths })
+        };
+        let images = sequence(items.iter().map(of_image).collect())?;
+        let whole = sequence(items.iter().map(of_item).collect())?;
+        Ok(Batch { items, images, whole })
+    }
+
+    /// Velocities of the pictures of `batch` at time `t`, 0 (noise) to 1 (image), from their `latents`, each
+    /// `[channels, height, width]`; pipelines negate them. With a `past` of this batch, steps that it tells are predicted.
+    pub fn forward(
+        &self,
+        batch: &Batch,
+        latents: &[Tensor],
+        t: f64,
+        past: Option<&mut Past>,
+        watch: &dyn Watch,
+    ) -> Result<Vec<Tensor>> {
+        let c = self.time(t)?;
+        watch.stage(&"t_embedding", &c)?;
+        let mut x = self.embed(batch, latents, &c, watch)?;
+        let through = |mut x: Tensor, layers: Range<usize>| {
+            for i in layers {
+                let at = At("layers", i, watch);
+                x = self.layers[i].forward(&x, Some(&c), &batch.whole, &at)?;
+            }
+            Ok::<_, crate::Error>(x)
+        };
+        let all = self.layers.len();
+        x = match past {
+            None => through(x, 0..all)?,
+            Some(past) => {
+                let entered = through(x, 0..1)?;
+                match past.predict(t, &entered)? {
+                    Some(added) => (entered + added)?,
+                    None => {
+                        let left = through(entered.clone(), 1..all)?;
+                        past.record(t, &entered, &left)?;
+                        left
+                    }
+                }
+            }
+        };
+        self.finish(batch, &x, &c, watch)
+    }
+
+    /// The time's embedding, `[1, adaln]`.
+    fn time(&self, t: f64) -> Result<Tensor> {
+        self.t_embedder.forward(&[(t * self.t_scale) as f32], self.x_pad_token.device())
+    }
+
+    /// What enters the main layers, `[1, tokens, dim]`: of each picture the image's tokens, then the caption's.
+    fn embed(
+        &self,
+        batch: &Batch,
+        latents: &[Tensor],
+        c: &Tensor,
+        watch: &dyn Watch,
+    ) -> Result<Tensor> {
+        let patches = latents.iter().map(patchify).collect::<Result<Vec<_>>>()?;
+        let x = self.x_embedder.forward(&Tensor::cat(&patches, 0)?)?; // [tokens, dim]
+        watch.stage(&"x_embedded", &x)?;
+        let images = split(&x, batch.items.iter().map(Item::tokens))?;
+        let images =
+            images.iter().map(|x| pad(x, &self.x_pad_token)).collect::<Result<Vec<_>>>()?;
+        let mut x = join(&images)?;
+        for (i, block) in self.noise_refiner.iter().enumerate() {
+            x = block.forward(&x, Some(c), &batch.images, &At("noise_refiner", i, watch))?;
         }
-        let x = self.final_layer.forward(&x.narrow(1, 0, rows * columns)?, &c)?; // [batch, tokens, 4 · channels]
+        let images = split(&x.squeeze(0)?, batch.images.lengths.iter().copied())?;
+        let both = images.into_iter().zip(&batch.items);
+        let parts: Vec<_> =
+            both.flat_map(|(image, item)| [image, item.caption.tokens.clone()]).collect();
+        join(&parts)
+    }
+
+    /// Velocities from what leaves the main layers.
+    fn finish(
+        &self,
+        batch: &Batch,
+        x: &Tensor,
+        c: &Tensor,
+        watch: &dyn Watch,
+    ) -> Result<Vec<Tensor>> {
+        let parts = split(&x.squeeze(0)?, batch.whole.lengths.iter().copied())?;
+        let images = parts.iter().zip(&batch.items).map(|(x, item)| x.narrow(0, 0, item.tokens()));
+        let images = images.collect::<candle_core::Result<Vec<_>>>()?;
+        let x = self.final_layer.forward(&join(&images)?, c)?; // [1, tokens, 4 · channels]
         watch.stage(&"final_layer", &x)?;
-        unpatchify(&x, channels, rows, columns)
+        let parts = split(&x.squeeze(0)?, batch.items.iter().map(Item::tokens))?;
+        parts.iter().zip(&batch.items).map(|(x, item)| unpatchify(x, item.grid)).collect()
     }
 
     /// Channels of latents.
@@ -242,12 +322,31 @@ fn patchify(latents: &Tensor) -> Result<Tensor> {
     Ok(x.reshape((height / 2 * (width / 2), 4 * channels))?)
 }
 
-/// The inverse, for a batch: `[batch, tokens, 4 · channels]` to `[batch, channels, height, width]`.
-fn unpatchify(x: &Tensor, channels: usize, rows: usize, columns: usize) -> Result<Tensor> {
-    let batch = x.dim(0)?;
-    let x = x.reshape(&[batch, rows, columns, 2, 2, channels][..])?;
-    let x = x.permute(&[0, 5, 1, 3, 2, 4][..])?; // [batch, channels, rows, 2, columns, 2]
-    Ok(x.reshape((batch, channels, rows * 2, columns * 2))?)
+/// The inverse: `[tokens, 4 · channels]` to `[channels, height, width]`.
+fn unpatchify(x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
+    let channels = x.dim(1)? / 4;
+    let x = x.reshape((rows, columns, 2, 2, channels))?;
+    let x = x.permute((4, 0, 2, 1, 3))?; // [channels, rows, 2, columns, 2]
+    Ok(x.reshape((channels, rows * 2, columns * 2))?)
+}
+
+/// The runs of rows of `x`, `[rows, …]`, that are so long.
+fn split(x: &Tensor, lengths: impl Iterator<Item = usize>) -> Result<Vec<Tensor>> {
+    let mut start = 0;
+    let part = |length| {
+        let part = x.narrow(0, start, length);
+        start += length;
+        part
+    };
+    Ok(lengths.map(part).collect::<candle_core::Result<_>>()?)
+}
+
+/// Rows one after another, `[1, rows, …]`; alone they are not copied.
+fn join(parts: &[Tensor]) -> Result<Tensor> {
+    Ok(match parts {
+        [one] => one.unsqueeze(0)?,
+        many => Tensor::cat(many, 0)?.unsqueeze(0)?,
+    })
 }
 
 /// `[cos, sin]` of `t` times 128 frequencies from 1 down to 1 / 10000, `[batch, 256]`.
@@ -277,7 +376,7 @@ impl TimestepEmbedder {
         })
     }
 
-    /// `t` in 0..=`t_scale`; the result is `[batch, adaln]`.
+    /// `t` in 0..=`t_scale`; the result is `[times, adaln]`.
     fn forward(&self, t: &[f32], device: &candle_core::Device) -> Result<Tensor> {
         self.mlp_2.forward(&self.mlp_0.forward(&sinusoid(t, device)?)?.silu()?)
     }
@@ -340,14 +439,20 @@ impl Block {
         })
     }
 
-    /// `x`: `[batch, tokens, dim]`; `c`: `[batch, adaln]`, the timestep's embedding, for blocks with modulation.
-    fn forward(&self, x: &Tensor, c: Option<&Tensor>, rope: &Angles, at: &At) -> Result<Tensor> {
+    /// `x`: `[1, tokens, dim]`; `c`: `[1, adaln]`, the timestep's embedding, for blocks with modulation.
+    fn forward(
+        &self,
+        x: &Tensor,
+        c: Option<&Tensor>,
+        sequence: &Sequence,
+        at: &At,
+    ) -> Result<Tensor> {
         let Scales { scale_attn, gate_attn, scale_ffn, gate_ffn } = match (&self.modulation, c) {
-            (Some(modulation), Some(c)) => modulation.forward(c)?, // each [batch, 1, dim]
+            (Some(modulation), Some(c)) => modulation.forward(c)?, // each [1, 1, dim]
             _ => Scales::default(),
         };
         let h = self.attention_norm1.input(x, scale_attn.as_ref());
-        let h = self.attention.forward(h, rope)?; // [batch, tokens, dim]
+        let h = self.attention.forward(h, sequence)?; // [1, tokens, dim]
         at.part("attention", &h)?;
         let x = self.attention_norm2.add_gated(x, &h, gate_attn.as_ref())?;
 
@@ -438,16 +543,24 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: Input, rope: &Angles) -> Result<Tensor> {
+    fn forward(&self, x: Input, sequence: &Sequence) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.to_q, &self.to_k, &self.to_v])?;
-        let (batch, tokens, _) = q.dims3()?;
-        let heads = |y: Tensor| y.reshape((batch, tokens, (), self.head_dim)); // [batch, tokens, heads, d]
+        let (_, tokens, _) = q.dims3()?;
+        let heads = |y: Tensor| y.reshape((1, tokens, (), self.head_dim)); // [1, tokens, heads, d]
         let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?.transpose(1, 2)?);
-        let angles = (&rope.cos, &rope.sin);
-        let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [batch, heads, tokens, d]
+        let angles = (&sequence.angles.cos, &sequence.angles.sin);
+        let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [1, heads, tokens, d]
         let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
-        let y = attention(&q, &k, &v, Mask::None, self.to_q.precision())?; // [batch, heads, tokens, d]
-        self.to_out.forward(&y.transpose(1, 2)?.flatten_from(2)?)
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(sequence.lengths.len());
+        for length in &sequence.lengths {
+            let part = |y: &Tensor| y.narrow(2, start, *length);
+            let y =
+                attention(&part(&q)?, &part(&k)?, &part(&v)?, Mask::None, self.to_q.precision())?;
+            parts.push(y.transpose(1, 2)?.flatten_from(2)?.squeeze(0)?); // [length, dim]
+            start += length;
+        }
+        self.to_out.forward(&join(&parts)?)
     }
 }
 
@@ -490,7 +603,7 @@ impl FinalLayer {
         })
     }
 
-    /// `x`: `[batch, tokens, dim]`; the result is `[batch, tokens, 4 · channels]`.
+    /// `x`: `[1, tokens, dim]`; the result is `[1, tokens, 4 · channels]`.
     fn forward(&self, x: &Tensor, c: &Tensor) -> Result<Tensor> {
         let scale = (self.modulation.forward(&c.silu()?)? + 1.0)?.unsqueeze(1)?;
         self.linear.forward(&layer_norm(x, FINAL_NORM_EPS)?.broadcast_mul(&scale)?)
@@ -512,7 +625,7 @@ mod tests {
         // Row in patch, column in patch, channel fastest.
         let first: Vec<f32> = patches.get(0).unwrap().to_vec1().unwrap();
         assert_eq!(first, [0., 24., 48., 1., 25., 49., 6., 30., 54., 7., 31., 55.]);
-        let back = unpatchify(&patches.unsqueeze(0).unwrap(), 3, 2, 3).unwrap().squeeze(0).unwrap();
+        let back = unpatchify(&patches, (2, 3)).unwrap();
         assert_eq!(
             back.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
             x.flatten_all().unwrap().to_vec1::<f32>().unwrap()

@@ -88,6 +88,8 @@ pub enum Before<'a> {
     Nothing,
     /// A group norm, then SiLU.
     NormSilu(&'a GroupNorm),
+    /// A norm whose statistics are known, then SiLU: for an image in pieces.
+    AffineSilu(&'a Affine),
     /// Every pixel becomes 2 × 2.
     Double,
 }
@@ -118,6 +120,12 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
     }
     if let Before::NormSilu(norm) = before {
         norm.check(channels)?;
+    }
+    if let Before::AffineSilu(affine) = before
+        && affine.factors.len() != channels
+    {
+        let found = affine.factors.len();
+        candle_core::bail!("a norm of {found} channels does not fit an image of {:?}", x.dims());
     }
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
     if tracked || !x.device().is_cpu() || matches!(conv.filter.form, Form::Dense(_)) {
@@ -169,13 +177,17 @@ fn conv2d_at(
     let mut out = zeros(batch * sizes[1]);
     for (i, out) in out.chunks_mut(sizes[1].max(1)).enumerate() {
         let x = &x.f32()?[i * sizes[0]..][..sizes[0]];
-        let affine = match before {
+        let own = match before {
             Before::NormSilu(norm) => Some(norm.affine(level, x)?),
             _ => None,
         };
+        let affine = match before {
+            Before::AffineSilu(affine) => Some(affine),
+            _ => own.as_ref(),
+        };
         let image = Image {
             x,
-            affine: affine.as_ref(),
+            affine,
             dims: [height, width, channels],
             times,
             size,
@@ -201,6 +213,7 @@ fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> R
     let x = match before {
         Before::Nothing => x.contiguous()?,
         Before::NormSilu(norm) => group_norm::plain(x, norm)?.silu()?,
+        Before::AffineSilu(affine) => affine.plain(x)?.silu()?,
         Before::Double => x.contiguous()?.upsample_nearest2d(2 * height, 2 * width)?,
     };
     let [before, after] = conv.padding;
@@ -218,16 +231,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::group_norm::Statistics;
     use crate::testing::{random, rounded, share, worst};
 
     /// Every level, precision and preparation, with and without something added, against the plain twin.
     fn check(x: &Tensor, [out, size, stride]: [usize; 3], padding: [usize; 2], groups: usize) {
-        let channels = x.dim(1).unwrap();
+        let (_, channels, height, _) = x.dims4().unwrap();
         let weight = (random(&[out, channels, size, size]) / (channels as f64).sqrt()).unwrap();
         let bias = random(&[out]);
         let norm =
             GroupNorm { weight: random(&[channels]), bias: random(&[channels]), groups, eps: 1e-6 };
-        for before in [Before::Nothing, Before::NormSilu(&norm), Before::Double] {
+        let mut statistics = Statistics::default();
+        let upper = height / 2;
+        for (start, rows) in [(0, upper), (upper, height - upper)] {
+            let piece = x.narrow(0, 0, 1).unwrap().narrow(2, start, rows).unwrap();
+            statistics.add(&piece).unwrap();
+        }
+        let affine = norm.with(&statistics).unwrap();
+        let preparations =
+            [Before::Nothing, Before::NormSilu(&norm), Before::AffineSilu(&affine), Before::Double];
+        for before in preparations {
             for precision in [Precision::F32, Precision::Bf16] {
                 for level in Level::available() {
                     let filter = Filter::packed(level, &weight, precision, stride).unwrap();

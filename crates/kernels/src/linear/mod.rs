@@ -4,11 +4,13 @@ mod blocks;
 mod fp8;
 mod matrix;
 mod packed;
+mod stored;
 
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use fp8::{FP8_E4M3FN, fp8_e4m3fn_from_f32};
 pub use matrix::{Matrix, Precision};
+pub use stored::{PACKING, Region, Stored};
 
 use crate::memory::zeros;
 use crate::norm::{self, NormInputs, RmsNorm};

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{CpuStorage, DType, Device, Result, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
-use super::{FP8_E4M3FN, Matrix, blocks};
+use super::{FP8_E4M3FN, Matrix, Region, blocks};
 use crate::memory::zeros;
 use crate::product::multiply::Right;
 use crate::product::tile::RIGHT_GROUP;
@@ -25,7 +26,15 @@ pub struct Packed {
     kind: Kind,
     out: usize,
     width: usize,
-    units: Vec<u32>,
+    units: Units,
+}
+
+/// Where a weight's units are.
+pub(super) enum Units {
+    /// In memory of their own.
+    Own(Vec<u32>),
+    /// In a region that begins at a whole unit and has as many as are needed.
+    There(Arc<dyn Region>),
 }
 
 impl Packed {
@@ -88,7 +97,29 @@ impl Packed {
                 put(row, panel, row % WIDE);
             }
         });
+        Self::new(kind, (out, width), Units::Own(units))
+    }
+
+    pub(super) fn new(kind: Kind, (out, width): (usize, usize), units: Units) -> Self {
         Self { kind, out, width, units }
+    }
+
+    /// Units of a weight of this shape, `(out, in)`.
+    pub(super) fn units_of(kind: Kind, (out, width): (usize, usize)) -> usize {
+        out.div_ceil(WIDE) * kind.right_units(width)
+    }
+
+    /// All units.
+    pub(super) fn units(&self) -> &[u32] {
+        match &self.units {
+            Units::Own(units) => units,
+            Units::There(region) => bytemuck::cast_slice(region.bytes()),
+        }
+    }
+
+    /// What the units are.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// `[out, in]`.
@@ -98,7 +129,7 @@ impl Packed {
 
     /// Bytes that the weight occupies.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(self.units.as_slice())
+        size_of_val(self.units())
     }
 
     /// Whether the values are float32.
@@ -110,7 +141,7 @@ impl Packed {
     pub(super) fn to_f32(&self) -> Result<Tensor> {
         let mut values = vec![0f32; self.out * self.width];
         values.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(row, values)| {
-            let panel = &self.units[row / WIDE * self.kind.right_units(self.width)..];
+            let panel = &self.units()[row / WIDE * self.kind.right_units(self.width)..];
             values.iter_mut().enumerate().for_each(|(k, v)| *v = self.value(panel, row % WIDE, k));
         });
         Tensor::from_vec(values, (self.out, self.width), &Device::Cpu)
@@ -168,7 +199,7 @@ impl Right for Weight<'_> {
         let kind = self.kind(level);
         if let Matrix::Packed(packed) = self.0 {
             let size = packed.kind.right_units(packed.width);
-            let units = &packed.units[range.start * size..range.end * size];
+            let units = &packed.units()[range.start * size..range.end * size];
             if packed.kind == kind {
                 return Ok(units);
             }

@@ -1,0 +1,214 @@
+//! The networks of a model, each read when it is first used, in the form that a request's acceleration asks for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::Device;
+use zoetrope_api::Acceleration;
+use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
+
+use crate::config::{self, TextEncoderConfig, TransformerConfig, VaeConfig};
+use crate::layers::Parameters;
+use crate::networks::text_encoder::Depth;
+use crate::networks::{TextEncoder, Transformer, Vae};
+use crate::pipeline::{Event, Listener, Options};
+use crate::{Error, Result, memory};
+
+/// A model's files, and those of its networks that are in memory.
+pub(crate) struct Parts {
+    pub(crate) layout: Layout,
+    pub(crate) options: Options,
+    pub(crate) widths: TransformerConfig,
+    text_encoder: Option<Held<TextEncoder>>,
+    transformer: Option<Held<Transformer>>,
+    vae: Option<Vae>,
+}
+
+/// A network in memory: the level that it was loaded for, and the form that its matrices got.
+struct Held<T> {
+    network: T,
+    level: Acceleration,
+    storage: Storage,
+}
+
+/// Takes the network out of `held` where it serves, so that otherwise it is gone before the other one comes.
+fn fitting<T>(held: &mut Option<Held<T>>, storage: Storage) -> Option<T> {
+    held.take().filter(|held| held.storage == storage).map(|held| held.network)
+}
+
+fn serves<T>(held: &Option<Held<T>>, level: Acceleration) -> bool {
+    held.as_ref().is_some_and(|held| held.level == level)
+}
+
+impl Parts {
+    /// Nothing is loaded yet.
+    pub(crate) fn new(layout: Layout, options: Options) -> Result<Self> {
+        let widths = transformer_config(&layout)?;
+        Ok(Self { layout, options, widths, text_encoder: None, transformer: None, vae: None })
+    }
+
+    /// The text encoder; `vocabulary` is the tokenizer's.
+    pub(crate) fn text_encoder(
+        &mut self,
+        vocabulary: usize,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<&TextEncoder> {
+        if !serves(&self.text_encoder, level) {
+            let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
+            let storage = memory::storage_for(&weights, self.options.storage, level);
+            let network = match fitting(&mut self.text_encoder, storage) {
+                Some(network) => network,
+                None => self.load_text_encoder(weights, storage, vocabulary, on)?,
+            };
+            self.text_encoder = Some(Held { network, level, storage });
+        }
+        Ok(&self.text_encoder.as_ref().expect("it was loaded just now").network)
+    }
+
+    fn load_text_encoder(
+        &self,
+        weights: Weights,
+        storage: Storage,
+        vocabulary: usize,
+        on: &Listener,
+    ) -> Result<TextEncoder> {
+        let config = match &self.layout.text_encoder_config {
+            Some(blob) => {
+                config::parse::<TextEncoderConfig>(&blob.name(), &blob.read()?)?.check()?
+            }
+            None => TextEncoderConfig::infer(&weights)?,
+        };
+        if vocabulary > config.vocab_size {
+            let rows = config.vocab_size;
+            let problem = format!(
+                "has {vocabulary} tokens, but the text encoder knows {rows}: it is of another model"
+            );
+            return Err(Error::Tokenizer(problem));
+        }
+        // What is not run, and what is read row by row, takes no memory.
+        weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
+        weights.ignore("embed_tokens.");
+        let parameters = self.prepare(weights, "text encoder", storage, on)?;
+        Self::load(&parameters, on, |p| TextEncoder::load(p, &config, Depth::Features))
+    }
+
+    /// The transformer.
+    pub(crate) fn transformer(
+        &mut self,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<&mut Transformer> {
+        if !serves(&self.transformer, level) {
+            let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
+            let mut storage = memory::storage_for(&weights, self.options.storage, level);
+            if level == Acceleration::High {
+                storage = memory::eight_bits(&weights, storage);
+            }
+            let network = match fitting(&mut self.transformer, storage) {
+                Some(network) => network,
+                None => {
+                    let parameters = self.prepare(weights, "transformer", storage, on)?;
+                    Self::load(&parameters, on, |p| Transformer::load(p, &self.widths))?
+                }
+            };
+            self.transformer = Some(Held { network, level, storage });
+        }
+        Ok(&mut self.transformer.as_mut().expect("it was loaded just now").network)
+    }
+
+    /// The autoencoder.
+    pub(crate) fn vae(&mut self, on: &Listener) -> Result<&Vae> {
+        if self.vae.is_none() {
+            let weights = Weights::open(&self.layout.vae, Role::Vae)?;
+            let config = match &self.layout.vae_config {
+                Some(blob) => config::parse::<VaeConfig>(&blob.name(), &blob.read()?)?.check()?,
+                None => VaeConfig::infer(&weights)?,
+            };
+            let storage =
+                memory::storage_for(&weights, self.vae_storage()?, Acceleration::default());
+            let parameters = self.prepare(weights, "VAE", storage, on)?;
+            self.vae = Some(Vae::load(&parameters, &config)?);
+        }
+        Ok(self.vae.as_ref().expect("it was loaded just now"))
+    }
+
+    /// The networks of sampling and its previews, which were loaded before.
+    pub(crate) fn sampling(&self) -> (&Transformer, Option<&Vae>) {
+        let transformer = self.transformer.as_ref().expect("it is loaded before it is used");
+        (&transformer.network, self.vae.as_ref())
+    }
+
+    /// Frees the text encoder.
+    pub(crate) fn release_text_encoder(&mut self) {
+        self.text_encoder = None;
+    }
+
+    /// Frees the transformer.
+    pub(crate) fn release_transformer(&mut self) {
+        self.transformer = None;
+    }
+
+    /// Frees all networks.
+    pub(crate) fn release(&mut self) {
+        (self.text_encoder, self.transformer, self.vae) = (None, None, None);
+    }
+
+    /// The autoencoder's form: small as it is, it follows a transformer that is kept narrow.
+    fn vae_storage(&self) -> Result<Option<Storage>> {
+        match self.options.storage {
+            None | Some(Storage::AsStored) => {
+                let transformer = Weights::open(&self.layout.transformer, Role::Transformer)?;
+                let form = memory::storage_for(&transformer, None, Acceleration::default());
+                Ok((form != Storage::F32).then_some(Storage::Bf16))
+            }
+            chosen => Ok(chosen),
+        }
+    }
+
+    /// Checks that a component in `storage` fits, and reports while it is read.
+    fn prepare(
+        &self,
+        weights: Weights,
+        component: &'static str,
+        storage: Storage,
+        on: &Listener,
+    ) -> Result<Parameters> {
+        memory::check(component, &weights, storage, &self.options.device)?;
+        let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());
+        let progress = move |bytes| {
+            let read = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            on(Event::Loading { component, read, of });
+        };
+        let weights = weights.with_storage(storage).with_progress(Arc::new(progress));
+        let weights = match &self.options.packed {
+            Some(folder) if self.options.device.is_cpu() => weights.with_packed(folder),
+            _ => weights,
+        };
+        Ok(Parameters::new(weights, &self.options.device))
+    }
+
+    /// Loads a network from what was prepared, and tells what happened beside.
+    fn load<T>(
+        parameters: &Parameters,
+        on: &Listener,
+        network: impl FnOnce(&Parameters) -> Result<T>,
+    ) -> Result<T> {
+        let network = network(parameters);
+        parameters.weights().notes().iter().for_each(|text| on(Event::Note { text }));
+        network
+    }
+
+    /// Where the networks run.
+    pub(crate) fn device(&self) -> &Device {
+        &self.options.device
+    }
+}
+
+/// The transformer's configuration: its file's, or read off its tensors.
+fn transformer_config(layout: &Layout) -> Result<TransformerConfig> {
+    match &layout.transformer_config {
+        Some(blob) => config::parse::<TransformerConfig>(&blob.name(), &blob.read()?)?.check(),
+        None => TransformerConfig::infer(&Weights::open(&layout.transformer, Role::Transformer)?),
+    }
+}
