@@ -1,0 +1,229 @@
+//! A layer of the transformer: attention and a feed-forward network, each normed before and after.
+
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
+use zoetrope_kernels::{Input, Mask, Pairs, attention, norm_and_rotate};
+
+use crate::config::TransformerConfig;
+use crate::layers::{Angles, Linear, Parameters, RmsNorm};
+use crate::{Result, Watch};
+
+/// Epsilon of the query and key norms, whatever `norm_eps` says.
+const QK_NORM_EPS: f64 = 1e-5;
+
+/// Tokens of several pictures, of which each attends to its own.
+pub(super) struct Sequence {
+    pub(super) angles: Angles,
+    pub(super) lengths: Vec<usize>,
+}
+
+/// Names a block's stages for the watcher.
+pub(super) struct At<'a>(pub(super) &'static str, pub(super) usize, pub(super) &'a dyn Watch);
+
+impl At<'_> {
+    fn part(&self, part: &str, x: &Tensor) -> Result<()> {
+        self.2.stage(&format_args!("{}.{}.{part}", self.0, self.1), x)
+    }
+
+    fn whole(&self, x: &Tensor) -> Result<()> {
+        self.2.stage(&format_args!("{}.{}", self.0, self.1), x)
+    }
+}
+
+type LoadModulation = fn(&Parameters, &TransformerConfig) -> Result<Option<Modulation>>;
+
+pub(super) fn load_blocks(
+    p: &Parameters,
+    count: usize,
+    config: &TransformerConfig,
+    modulation: LoadModulation,
+) -> Result<Vec<Block>> {
+    (0..count).into_par_iter().map(|i| Block::load(&p.at(i), config, modulation)).collect()
+}
+
+/// A layer of the transformer.
+pub(super) struct Block {
+    modulation: Option<Modulation>,
+    attention: Attention,
+    feed_forward: FeedForward,
+    attention_norm1: RmsNorm,
+    attention_norm2: RmsNorm,
+    ffn_norm1: RmsNorm,
+    ffn_norm2: RmsNorm,
+}
+
+impl Block {
+    fn load(
+        p: &Parameters,
+        config: &TransformerConfig,
+        modulation: LoadModulation,
+    ) -> Result<Self> {
+        let norm = |name: &str| RmsNorm::load(&p.at(name), config.dim, config.norm_eps);
+        Ok(Self {
+            modulation: modulation(p, config)?,
+            attention: Attention::load(&p.at("attention"), config)?,
+            feed_forward: FeedForward::load(&p.at("feed_forward"), config)?,
+            attention_norm1: norm("attention_norm1")?,
+            attention_norm2: norm("attention_norm2")?,
+            ffn_norm1: norm("ffn_norm1")?,
+            ffn_norm2: norm("ffn_norm2")?,
+        })
+    }
+
+    /// `x`: `[1, tokens, dim]`; `c`: `[1, adaln]`, the timestep's embedding, for blocks with modulation.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        c: Option<&Tensor>,
+        sequence: &Sequence,
+        at: &At,
+    ) -> Result<Tensor> {
+        let Scales { scale_attn, gate_attn, scale_ffn, gate_ffn } = match (&self.modulation, c) {
+            (Some(modulation), Some(c)) => modulation.forward(c)?, // each [1, 1, dim]
+            _ => Scales::default(),
+        };
+        let h = self.attention_norm1.input(x, scale_attn.as_ref());
+        let h = self.attention.forward(h, sequence)?; // [1, tokens, dim]
+        at.part("attention", &h)?;
+        let x = self.attention_norm2.add_gated(x, &h, gate_attn.as_ref())?;
+
+        let h = self.ffn_norm1.input(&x, scale_ffn.as_ref());
+        let h = self.feed_forward.forward(h)?;
+        at.part("feed_forward", &h)?;
+        let x = self.ffn_norm2.add_gated(&x, &h, gate_ffn.as_ref())?;
+        at.whole(&x)?;
+        Ok(x)
+    }
+
+    /// Operations for so many tokens.
+    pub(super) fn operations(&self, tokens: usize) -> f64 {
+        let Attention { to_q, to_k, to_v, to_out, .. } = &self.attention;
+        let FeedForward { w1, w2, w3 } = &self.feed_forward;
+        let linears = [to_q, to_k, to_v, to_out, w1, w2, w3].map(Linear::operations_a_token);
+        let attention = 4 * tokens * to_q.shape()[0];
+        tokens as f64 * (linears.iter().sum::<f64>() + attention as f64)
+    }
+
+    /// Calls `f` with every linear layer and its name in the block.
+    pub(super) fn visit_linears(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
+        if let Some(modulation) = &mut self.modulation {
+            f("adaLN_modulation.0", &mut modulation.linear);
+        }
+        f("attention.to_q", &mut self.attention.to_q);
+        f("attention.to_k", &mut self.attention.to_k);
+        f("attention.to_v", &mut self.attention.to_v);
+        f("attention.to_out.0", &mut self.attention.to_out);
+        f("feed_forward.w1", &mut self.feed_forward.w1);
+        f("feed_forward.w2", &mut self.feed_forward.w2);
+        f("feed_forward.w3", &mut self.feed_forward.w3);
+    }
+}
+
+/// What the time does to a block; nothing in the context refiner.
+#[derive(Default)]
+struct Scales {
+    scale_attn: Option<Tensor>, // 1 + s
+    gate_attn: Option<Tensor>,  // tanh(g)
+    scale_ffn: Option<Tensor>,
+    gate_ffn: Option<Tensor>,
+}
+
+pub(super) struct Modulation {
+    linear: Linear,
+}
+
+impl Modulation {
+    /// Of a block whose stream the time modulates.
+    pub(super) fn load(p: &Parameters, config: &TransformerConfig) -> Result<Option<Self>> {
+        let linear =
+            Linear::load(&p.at("adaLN_modulation").at(0), 4 * config.dim, config.adaln_dim())?;
+        Ok(Some(Self { linear }))
+    }
+
+    /// The block's linear takes `c` as it is; only the final layer puts a SiLU before its own.
+    fn forward(&self, c: &Tensor) -> Result<Scales> {
+        let parts = self.linear.forward(c)?.unsqueeze(1)?.chunk(4, D::Minus1)?;
+        Ok(Scales {
+            scale_attn: Some((&parts[0] + 1.0)?),
+            gate_attn: Some(parts[1].tanh()?),
+            scale_ffn: Some((&parts[2] + 1.0)?),
+            gate_ffn: Some(parts[3].tanh()?),
+        })
+    }
+}
+
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norm_q: RmsNorm,
+    norm_k: RmsNorm,
+    head_dim: usize,
+}
+
+impl Attention {
+    fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
+        let square = |name: &str| Linear::load_without_bias(&p.at(name), config.dim, config.dim);
+        let norm = |name: &str| RmsNorm::load(&p.at(name), config.head_dim(), QK_NORM_EPS);
+        Ok(Self {
+            to_q: square("to_q")?,
+            to_k: square("to_k")?,
+            to_v: square("to_v")?,
+            to_out: square("to_out.0")?,
+            norm_q: norm("norm_q")?,
+            norm_k: norm("norm_k")?,
+            head_dim: config.head_dim(),
+        })
+    }
+
+    fn forward(&self, x: Input, sequence: &Sequence) -> Result<Tensor> {
+        let [q, k, v] = Linear::forward_all(x, [&self.to_q, &self.to_k, &self.to_v])?;
+        let (_, tokens, _) = q.dims3()?;
+        let heads = |y: Tensor| y.reshape((1, tokens, (), self.head_dim)); // [1, tokens, heads, d]
+        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?.transpose(1, 2)?);
+        let angles = (&sequence.angles.cos, &sequence.angles.sin);
+        let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [1, heads, tokens, d]
+        let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(sequence.lengths.len());
+        for length in &sequence.lengths {
+            let part = |y: &Tensor| y.narrow(2, start, *length);
+            let y =
+                attention(&part(&q)?, &part(&k)?, &part(&v)?, Mask::None, self.to_q.precision())?;
+            parts.push(y.transpose(1, 2)?.flatten_from(2)?.squeeze(0)?); // [length, dim]
+            start += length;
+        }
+        self.to_out.forward(&join(&parts)?)
+    }
+}
+
+struct FeedForward {
+    w1: Linear,
+    w2: Linear,
+    w3: Linear,
+}
+
+impl FeedForward {
+    fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
+        let (dim, inner) = (config.dim, config.ffn_dim());
+        Ok(Self {
+            w1: Linear::load_without_bias(&p.at("w1"), inner, dim)?,
+            w2: Linear::load_without_bias(&p.at("w2"), dim, inner)?,
+            w3: Linear::load_without_bias(&p.at("w3"), inner, dim)?,
+        })
+    }
+
+    fn forward(&self, x: Input) -> Result<Tensor> {
+        let [gate, up] = Linear::forward_all(x, [&self.w1, &self.w3])?;
+        self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
+    }
+}
+
+/// Rows one after another, `[1, rows, …]`; alone they are not copied.
+pub(super) fn join(parts: &[Tensor]) -> Result<Tensor> {
+    Ok(match parts {
+        [one] => one.unsqueeze(0)?,
+        many => Tensor::cat(many, 0)?.unsqueeze(0)?,
+    })
+}
