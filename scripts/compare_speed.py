@@ -2,7 +2,7 @@
 """Zoetrope against diffusers in bfloat16, stage by stage, on this machine: a table of seconds and ratios in Markdown.
 
     cargo build --release
-    python scripts/compare_speed.py MODEL_DIR [--size 256 --size 512] [--dtype bf16 --dtype q8_0] [--threads 2]
+    python scripts/compare_speed.py MODEL_DIR [--size 256 --size 512] [--level none --level high] [--threads 2]
 
 MODEL_DIR is a full-size Z-Image in diffusers' layout; what its weights are does not matter for speed. Needs torch,
 diffusers, transformers and accelerate. Both sides run one after the other, so nothing else should run meanwhile.
@@ -21,6 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64
 PADDED = 512  # what diffusers' pipeline fills every prompt up to
+STEPS, PREDICTED = 8, 3  # of a picture by Turbo; `high` predicts the third, fifth and seventh step
+# Ratios that must hold, for `none` and `regular`, and for `high`.
+FLOORS = {"text encoder 64 tokens": (0.15, 0.15), "transformer step 256x256": (0.46, 0.28), "transformer step 512x512": (0.70, 0.40),
+          "transformer step 1024x1024": (0.52, 0.33), "decode 512x512": (0.60, 0.60), "decode 1024x1024": (0.60, 0.60),
+          "picture 512x512": (0.66, 0.28)}
 
 
 def median(work, runs):
@@ -84,14 +89,24 @@ def reference(args):
     return seconds, memory
 
 
-def own(args, dtype):
-    """What `zoetrope bench` says."""
+def own(args, level):
+    """What `zoetrope bench` says of an acceleration level."""
     sizes = ",".join(f"{size}x{size}" for size in args.size)
-    command = [args.zoetrope, "bench", "--model", args.model, "--dtype", dtype, "--size", sizes, "--json"]
-    command += ["--runs", str(args.runs), "--tokens", str(TOKENS)]
+    command = [args.zoetrope, "bench", "--model", args.model, "--acceleration", level, "--size", sizes, "--json"]
+    command += ["--runs", str(args.runs), "--tokens", str(TOKENS), "--packed-gb", "0"]
     environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout
     return json.loads(out)
+
+
+def pictures(seconds, sizes):
+    """Adds whole pictures, as the sum of their stages."""
+    for size in (f"{size}x{size}" for size in sizes):
+        step = seconds[f"transformer step {size}"]
+        predicted = seconds.pop(f"predicted step {size}", step)
+        steps = (STEPS - PREDICTED) * step + PREDICTED * predicted
+        seconds[f"picture {size}"] = seconds[f"text encoder {TOKENS} tokens"] + steps + seconds[f"decode {size}"]
+    return seconds
 
 
 def processor():
@@ -107,7 +122,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--size", type=int, action="append", help="pixels a side [256, 512 and 1024]")
-    parser.add_argument("--dtype", action="append", help="of zoetrope's weights [bf16 and q8_0]")
+    parser.add_argument("--level", action="append", help="of zoetrope's acceleration [none and high]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--zoetrope", default=str(ROOT / "target/release/zoetrope"))
@@ -120,22 +135,28 @@ def main():
         print(json.dumps({"seconds": seconds, "memory_bytes": memory}))
         return
 
-    dtypes = args.dtype or ["bf16", "q8_0"]
+    levels = args.level or ["none", "high"]
     theirs, their_memory = reference(args)
-    ours = {dtype: own(args, dtype) for dtype in dtypes}
-    first = ours[dtypes[0]]
+    reports = {level: own(args, level) for level in levels}
+    first = reports[levels[0]]
     peaks = ", ".join(f"{kind} {speed / 1e9:.0f}" for kind, speed in first["peak_operations_a_second"].items())
     print(f"{processor()}, {args.threads} threads, {first['instructions']}; in registers, GFLOP/s: {peaks}\n")
-    print("| stage | diffusers bf16, s | " + " | ".join(f"{d}, s | ratio | GFLOP/s" for d in dtypes) + " |")
-    print("| --- |" + " ---: |" * (1 + 3 * len(dtypes)))
+    theirs = pictures(theirs, args.size)
+    ours, work = {}, {}
+    for level, report in reports.items():
+        ours[level] = pictures({stage["stage"]: stage["seconds"] for stage in report["stages"]}, args.size)
+        work[level] = {stage["stage"]: stage["operations"] for stage in report["stages"]}
+    print("| stage | diffusers bf16, s | " + " | ".join(f"{level}, s | ratio | floor | GFLOP/s" for level in levels) + " |")
+    print("| --- |" + " ---: |" * (1 + 4 * len(levels)))
     for stage, seconds in theirs.items():
         cells = []
-        for dtype in dtypes:
-            row = next(s for s in ours[dtype]["stages"] if s["stage"] == stage)
-            speed = row["operations"] / row["seconds"] / 1e9
-            cells.append(f"{row['seconds']:.2f} | {row['seconds'] / seconds:.2f} | {speed:.0f}")
+        for level in levels:
+            took, floors = ours[level][stage], FLOORS.get(stage)
+            floor = f"{floors[level == 'high']:.2f}" if floors else ""
+            speed = f"{work[level][stage] / took / 1e9:.0f}" if stage in work[level] else ""
+            cells.append(f"{took:.2f} | {took / seconds:.2f} | {floor} | {speed}")
         print(f"| {stage} | {seconds:.2f} | " + " | ".join(cells) + " |")
-    memory = [f"{ours[d]['peak_memory_bytes'] / 1e9:.1f} GB | |" for d in dtypes]
+    memory = [f"{reports[level]['peak_memory_bytes'] / 1e9:.1f} GB | | |" for level in levels]
     print(f"| peak memory | {their_memory / 1e9:.1f} GB | " + " | ".join(memory) + " |")
 
 

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// none, regular or high: what steps are measured in. Every step is computed in full, also those that high would predict.
+    /// none, regular or high; with high, steps that are predicted from those before them are a stage of their own.
     #[arg(long, default_value_t, value_name = "LEVEL")]
     acceleration: Acceleration,
     /// cpu, cuda, cuda:N or metal.

@@ -13,7 +13,7 @@ use crate::Result;
 const MOVED_MAX: f32 = 0.2;
 
 /// What the last steps of one batch computed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Past {
     /// At most two, the last one last.
     steps: Vec<Known>,
@@ -23,6 +23,7 @@ pub struct Past {
     predicted: bool,
 }
 
+#[derive(Clone)]
 struct Known {
     t: f64,
     /// What the layers after the first added.

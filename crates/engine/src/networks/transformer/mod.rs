@@ -243,10 +243,19 @@ impl Transformer {
     /// Operations of one step for an image of `tokens` and a caption of `caption` padded tokens: linear layers of the
     /// blocks that see them, and attention.
     pub fn operations(&self, tokens: usize, caption: usize) -> f64 {
+        self.operations_of(tokens, caption, self.layers.len())
+    }
+
+    /// The same of a step that is predicted from those before it.
+    pub fn predicted_operations(&self, tokens: usize, caption: usize) -> f64 {
+        self.operations_of(tokens, caption, 1)
+    }
+
+    fn operations_of(&self, tokens: usize, caption: usize, layers: usize) -> f64 {
         let padded = tokens.next_multiple_of(SEQ_MULTI_OF);
         let of =
             |blocks: &[Block], tokens| blocks.iter().map(|b| b.operations(tokens)).sum::<f64>();
-        of(&self.noise_refiner, padded) + of(&self.layers, padded + caption)
+        of(&self.noise_refiner, padded) + of(&self.layers[..layers], padded + caption)
     }
 
     /// Calls `f` with every linear layer and its published name, as `layers.0.attention.to_q`.
