@@ -57,6 +57,9 @@ impl Queue {
             Dialect::Postgres => sql::DUE_POSTGRES,
         };
         let now = self.now_ms();
+        if sqlx::query(sql::ANY_DUE).bind(now).fetch_optional(&self.pool).await?.is_none() {
+            return Ok(None);
+        }
         let mut query = sqlx::query(text).bind(now + again_ms).bind(now);
         for place in 0..RECEIVERS_BUSY_MAX {
             query = query.bind(busy.get(place).map_or("-", String::as_str)); // no receiver has such a name

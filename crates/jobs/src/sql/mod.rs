@@ -216,6 +216,8 @@ macro_rules! due {
     };
 }
 
+/// Whether there may be one: looking takes no writer's turn.
+pub(crate) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_ms <= $1 LIMIT 1";
 /// Takes a delivery to a receiver that has room and sets when it is tried again should its sender die.
 pub(crate) const DUE_SQLITE: &str = due!("");
 /// The same.

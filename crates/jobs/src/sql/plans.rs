@@ -27,6 +27,7 @@ async fn what_is_looked_for_again_and_again_is_found_by_an_index() {
         (LINE, "COVERING INDEX requests_waiting (state=?)"),
         (CLAIM_SQLITE, "COVERING INDEX requests_waiting (state=?)"),
         (QUEUED_BY_OWNER, "COVERING INDEX requests_waiting (state=?)"),
+        (ANY_DUE, "deliveries_by_time (due_ms<?)"),
         (DUE_SQLITE, "deliveries_by_time (due_ms<?)"),
     ];
     for (statement, index) in cases {
