@@ -376,6 +376,28 @@ fn reduced_precision_stays_near_the_reference() {
     }
 }
 
+/// One pipeline serves all levels, and changes the transformer's form with them.
+#[test]
+fn levels_of_acceleration_are_what_they_say() {
+    let fixture = Fixture::open("base");
+    let case = fixture.cases(&["t2i"]).into_iter().find(|c| c.id == "cfg").unwrap();
+    let drift = case.json["bf16_reference_drift"]["latents"].as_f64().unwrap();
+    let options = Options { storage: None, device: Device::Cpu, keep: Keep::All, packed: None };
+    let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
+    let mut latents = |acceleration| {
+        let request = Request { acceleration, ..request(&fixture, &case) };
+        let made = pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).unwrap();
+        made.latents.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let exact = latents(Acceleration::None);
+    let high = latents(Acceleration::High);
+    assert_eq!(latents(Acceleration::Regular), exact);
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+    let off = norm(&mut high.iter().zip(&exact).map(|(h, e)| h - e));
+    let distance = f64::from(off / norm(&mut exact.iter().copied()));
+    assert!(distance > 0.0 && distance <= drift * 8.0, "{distance} against {drift}");
+}
+
 #[test]
 fn what_cannot_be_made_is_refused_before_anything_is_loaded() {
     let fixture = Fixture::open("wide");
