@@ -66,7 +66,7 @@ impl Queue {
             }
         }
         // Others may have looked while this one waited.
-        if !seen.as_ref().is_some_and(|line| now < line.stale_ms) {
+        if seen.as_ref().is_none_or(|line| now >= line.stale_ms) {
             *seen = Some(self.look_along().await?);
         }
         let position = seen.as_ref().map_or(0, |line| line.position(request));
