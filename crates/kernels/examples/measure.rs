@@ -55,8 +55,12 @@ fn linears(rows: usize) -> Result<()> {
         let forms = [
             ("f32", Matrix::Dense(w.clone()), Arithmetic::F32),
             ("bf16", Matrix::Dense(w.to_dtype(DType::BF16)?), Arithmetic::Bf16),
+            ("int8", Matrix::Dense(w.clone()).to_int8()?, Arithmetic::Int8),
             ("q8_0", blocks(GgmlDType::Q8_0)?, Arithmetic::Int8),
+            ("q6_k", blocks(GgmlDType::Q6K)?, Arithmetic::Int8),
+            ("q5_k", blocks(GgmlDType::Q5K)?, Arithmetic::Int8),
             ("q4_k", blocks(GgmlDType::Q4K)?, Arithmetic::Int8),
+            ("q4_0", blocks(GgmlDType::Q4_0)?, Arithmetic::Int8),
         ];
         for (name, form, arithmetic) in forms {
             let form = form.packed()?;

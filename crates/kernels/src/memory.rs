@@ -1,8 +1,10 @@
-//! Memory for results.
+//! Memory for results and for the operands of products.
 //!
-//! `unsafe` stands here for advice to the system about memory that is ours.
+//! `unsafe` stands here for advice to the system about memory that is ours, and for reading whole lines as units.
 
 #![allow(unsafe_code)]
+
+use std::ops::{Deref, DerefMut};
 
 /// Bytes from which on it is worth asking for large pages: a few of them.
 const LARGE: usize = 4 << 20;
@@ -13,6 +15,62 @@ pub(crate) fn zeros<T: Clone + Default>(count: usize) -> Vec<T> {
     let values = vec![T::default(); count];
     advise(&values);
     values
+}
+
+/// A line of the caches, or a vector of AVX-512.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line([u32; UNITS]);
+
+/// Units of a line.
+const UNITS: usize = 16;
+
+/// Units from the start of a line on: a vector that lies across two lines takes twice as long to load.
+#[derive(Default)]
+pub(crate) struct Units {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Units {
+    /// `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let mut units = Self::default();
+        units.resize(len);
+        units
+    }
+
+    /// Makes them `len`: those that are there stay, new ones are zero.
+    pub(crate) fn resize(&mut self, len: usize) {
+        let lines = len.div_ceil(UNITS);
+        if lines > self.lines.capacity() {
+            self.lines.reserve_exact(lines - self.lines.len());
+            advise(self.lines.spare_capacity_mut());
+        }
+        self.lines.resize(lines, Line::default());
+        if let Some(last) = self.lines.last_mut() {
+            last.0[len - UNITS * (lines - 1)..].fill(0);
+        }
+        self.len = len;
+    }
+}
+
+impl Deref for Units {
+    type Target = [u32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u32] {
+        // SAFETY: a line is 16 units and nothing else, and there are enough of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Units {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
 }
 
 /// Asks for large pages, before `values` are first written.
@@ -39,6 +97,17 @@ fn advise<T>(_: &[T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_begin_at_a_line_and_new_ones_are_zero() {
+        let mut units = Units::zeros(5);
+        for (len, kept) in [(5, 5), (3, 3), (40, 3), (17, 17), (0, 0), (LARGE / 4 + 1, 0)] {
+            units.resize(len);
+            assert_eq!(units.as_ptr() as usize % 64, 0);
+            assert!(units.len() == len && units[kept.min(len)..].iter().all(|u| *u == 0));
+            units.fill(1);
+        }
+    }
 
     #[test]
     fn results_are_zero_whatever_their_size() {

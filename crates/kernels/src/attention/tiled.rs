@@ -8,17 +8,17 @@ use rayon::prelude::*;
 
 use super::Mask;
 use crate::Precision;
-use crate::math::exp2;
-use crate::memory::zeros;
+use crate::math::{Exactness, exp2, exp2_vector};
+use crate::memory::{Units, zeros};
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack::{self, bf16_pair};
-use crate::product::tile::{Dot, DotBf16, DotF32, tile};
-use crate::product::{Kind, WIDE, for_height, heights};
+use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile};
+use crate::product::{Kind, Sums, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
 
 /// Keys of a block: scores and weights of a tile fit the first cache, the block's keys and values the second.
-const KEYS: usize = 512;
+const KEYS: usize = 256;
 /// Panels of a block.
 const PANELS: usize = KEYS / WIDE;
 /// Queries of a task: each block of keys is read from the second cache once for all of them.
@@ -112,9 +112,9 @@ impl<'a> Head<'a> {
 /// Keys and values of one head as right sides of products.
 struct Packed {
     /// Panels of 32 keys, `d` deep.
-    keys: Vec<u32>,
+    keys: Units,
     /// Panels of 32 of `d` columns, as deep as there are keys.
-    values: Vec<u32>,
+    values: Units,
     /// Units of a panel of values.
     depth: usize,
 }
@@ -131,16 +131,16 @@ impl Work for Pack<'_> {
     type Out = Packed;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Packed {
+    fn run<S: Simd>(self, simd: S) -> Packed {
         let blocks = self.keys.div_ceil(WIDE);
         let size = self.kind.right_units(self.d);
-        let mut keys = vec![0u32; blocks * size];
+        let mut keys = Units::zeros(blocks * size);
         for (i, panel) in keys.chunks_exact_mut(size).enumerate() {
             let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
-            pack::panel(self.kind, tokens.map(|t| self.k.token(t)), panel);
+            pack::panel(simd, self.kind, tokens.map(|t| self.k.token(t)), panel);
         }
         let depth = blocks * units_a_panel(self.kind);
-        let mut values = vec![0u32; self.d.div_ceil(WIDE) * depth * WIDE];
+        let mut values = Units::zeros(self.d.div_ceil(WIDE) * depth * WIDE);
         for (i, panel) in values.chunks_exact_mut(depth * WIDE).enumerate() {
             let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
             for (block, units) in
@@ -181,10 +181,10 @@ impl Pack<'_> {
 /// What a task needs besides its inputs, kept by its thread.
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<u32>,
+    queries: Units,
     /// A tile's scores: for each panel of keys, its rows.
-    scores: Vec<[f32; WIDE]>,
-    weights: Vec<u32>,
+    scores: Vec<Sums>,
+    weights: Units,
     sums: Vec<f32>,
     running: Vec<Running>,
 }
@@ -255,7 +255,7 @@ impl Block<'_> {
     fn begin<S: Simd>(&mut self, simd: S) {
         let (rows, units) = (self.out.rows.clone(), self.kind.left_units(self.d));
         let scratch = &mut *self.scratch;
-        scratch.queries.resize(QUERIES * units, 0);
+        scratch.queries.resize(QUERIES * units);
         for (first, height) in heights(rows.len(), S::ROWS) {
             let tile = &mut scratch.queries[first * units..][..height * units];
             for i in 0..height {
@@ -263,8 +263,8 @@ impl Block<'_> {
                 pack::pack_row(simd, self.kind, query, (i, height), tile);
             }
         }
-        scratch.scores.resize(PANELS * 14, [0.0; WIDE]);
-        scratch.weights.resize(14 * KEYS, 0);
+        scratch.scores.resize(PANELS * 14, Sums::ZERO);
+        scratch.weights.resize(14 * KEYS);
         scratch.sums.clear();
         scratch.sums.resize(rows.len() * self.d, 0.0);
         let fresh = Running { top: f32::NEG_INFINITY, total: 0.0, correction: 0.0 };
@@ -300,13 +300,13 @@ impl Block<'_> {
         let weights = &self.scratch.weights[..M * depth];
         let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
         for (i, panel) in values.enumerate() {
-            let mut sums = [[0f32; WIDE]; M];
+            let mut sums = [Sums::ZERO; M];
             tile::<_, D, M>(simd, weights, &panel[start..][..depth * WIDE], &mut sums);
             let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
             for (row, sums) in sums.iter().enumerate() {
                 let factor = self.scratch.running[first + row].correction;
                 let so_far = &mut self.scratch.sums[(first + row) * self.d..][columns.clone()];
-                so_far.iter_mut().zip(sums).for_each(|(o, s)| *o = *o * factor + s);
+                so_far.iter_mut().zip(&sums.0).for_each(|(o, s)| *o = *o * factor + s);
             }
         }
     }
@@ -318,7 +318,7 @@ struct Softmax<'a> {
     /// What makes scores powers of two.
     scale: f32,
     /// For each panel of keys, the tile's rows.
-    scores: &'a mut [[f32; WIDE]],
+    scores: &'a mut [Sums],
     weights: &'a mut [u32],
     running: &'a mut [Running],
     keys: Range<usize>,
@@ -338,46 +338,86 @@ impl Work for Softmax<'_> {
             for (i, scores) in self.scores[row..].iter_mut().step_by(rows).enumerate() {
                 hide(scores, i * WIDE, seen);
             }
-            let scores = self.scores[row..].iter().step_by(rows);
-            let mut top = [f32::NEG_INFINITY; WIDE];
-            for scores in scores.clone() {
-                top.iter_mut().zip(scores).for_each(|(t, s)| *t = if *s > *t { *s } else { *t });
-            }
-            let top = running.top.max(fold(top, f32::max) * self.scale);
-            let mut total = [0f32; WIDE];
-            let blocks = self.weights.chunks_exact_mut(units_a_panel(self.kind) * rows);
-            for (scores, block) in scores.zip(blocks) {
-                // Plain loops: what `array::from_fn` builds is not turned into vectors.
-                let mut e = [0f32; WIDE];
-                for ((e, total), score) in e.iter_mut().zip(&mut total).zip(scores) {
-                    *e = exp2(score * self.scale - top);
-                    *total += *e;
+            let scores = &self.scores[row..];
+            let mut top = [simd.splat(f32::NEG_INFINITY); 2];
+            for scores in scores.iter().step_by(rows) {
+                for pair in scores.0.chunks_exact(2 * S::LANES) {
+                    top[0] = simd.max(simd.load(pair), top[0]);
+                    top[1] = simd.max(simd.load(&pair[S::LANES..]), top[1]);
                 }
-                pack::pack_row(simd, self.kind, &e, (row, rows), block);
             }
+            let top = running.top.max(fold(simd, simd.max(top[0], top[1]), f32::max) * self.scale);
+            let weigh = Weigh { kind: self.kind, scale: self.scale, top, row, rows };
+            let total = weigh.run(simd, scores, self.weights);
             running.correction = exp2(running.top - top);
-            running.total = running.total * running.correction + fold(total, |a, b| a + b);
+            running.total = running.total * running.correction + total;
             running.top = top;
         }
     }
 }
 
-/// All lanes into one, halves onto halves: five steps in place of 31.
-#[inline(always)]
-fn fold(mut lanes: [f32; WIDE], f: impl Fn(f32, f32) -> f32) -> f32 {
-    for half in [16, 8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = f(lanes[i], lanes[i + half]);
+/// A row's scores to weights.
+struct Weigh {
+    kind: Kind,
+    scale: f32,
+    top: f32,
+    row: usize,
+    rows: usize,
+}
+
+impl Weigh {
+    /// The result is the sum of the weights.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S, scores: &[Sums], weights: &mut [u32]) -> f32 {
+        let (scale, top) = (simd.splat(self.scale), simd.splat(-self.top));
+        let bf16 = S::BF16 && self.kind == Kind::Bf16;
+        let exactness = if bf16 { Exactness::Bf16 } else { Exactness::Full };
+        let mut totals = [simd.splat(0.0); 2];
+        let blocks = weights.chunks_exact_mut(units_a_panel(self.kind) * self.rows);
+        for (scores, block) in scores.iter().step_by(self.rows).zip(blocks) {
+            for first in (0..WIDE).step_by(2 * S::LANES) {
+                let mut e = [simd.splat(0.0); 2];
+                for (i, e) in e.iter_mut().enumerate() {
+                    let score = simd.load(&scores.0[first + i * S::LANES..]);
+                    *e = exp2_vector(simd, exactness, simd.fma(score, scale, top));
+                    totals[i] = simd.add(totals[i], *e);
+                }
+                if bf16 {
+                    let units = simd.bf16_units(e[0], e[1]);
+                    simd.store_units(units, &mut block[self.row * DEEP..]);
+                    continue;
+                }
+                for (i, e) in e.into_iter().enumerate() {
+                    let key = first + i * S::LANES;
+                    let at = (key / DEEP * self.rows + self.row) * DEEP + key % DEEP;
+                    simd.store_units(simd.as_units(e), &mut block[at..]);
+                }
+            }
         }
+        fold(simd, simd.add(totals[0], totals[1]), |a, b| a + b)
     }
-    lanes[0]
+}
+
+/// All lanes into one, halves onto halves.
+#[inline(always)]
+fn fold<S: Simd>(simd: S, lanes: S::F, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut all = [0f32; 16];
+    simd.store(lanes, &mut all);
+    let mut half = S::LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            all[i] = f(all[i], all[i + half]);
+        }
+        half /= 2;
+    }
+    all[0]
 }
 
 /// Scores of keys from `seen` on are −∞; the first of these is key `first`.
 #[inline(always)]
-fn hide(scores: &mut [f32; WIDE], first: usize, seen: usize) {
+fn hide(scores: &mut Sums, first: usize, seen: usize) {
     if first + WIDE > seen {
         let visible = seen.saturating_sub(first);
-        scores[visible..].fill(f32::NEG_INFINITY);
+        scores.0[visible..].fill(f32::NEG_INFINITY);
     }
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Image;
 use super::input::Input;
+use crate::memory::Units;
 use crate::product::multiply::{Finish, Right, multiply};
 use crate::product::pack::{self, Rows};
 use crate::product::{Kind, WIDE};
@@ -20,17 +21,22 @@ const STRIP_BYTES: usize = 8 << 20;
 pub(super) struct Packed {
     kind: Kind,
     depth: usize,
-    units: Vec<u32>,
+    units: Units,
 }
 
 impl Packed {
     /// `weight`: `[out, size, size, channels]` without gaps.
-    pub(super) fn new(kind: Kind, weight: &[f32], [out, channels, size]: [usize; 3]) -> Self {
+    pub(super) fn new(
+        level: Level,
+        kind: Kind,
+        weight: &[f32],
+        [out, channels, size]: [usize; 3],
+    ) -> Self {
         let depth = size * size * channels;
         let panel = kind.right_units(depth);
-        let mut units = vec![0u32; out.div_ceil(WIDE) * panel];
+        let mut units = Units::zeros(out.div_ceil(WIDE) * panel);
         for (rows, units) in weight.chunks(WIDE * depth).zip(units.chunks_mut(panel)) {
-            pack::panel(kind, rows.chunks(depth), units);
+            level.run(PackPanel { kind, rows, depth, units });
         }
         Self { kind, depth, units }
     }
@@ -79,6 +85,23 @@ impl Packed {
     }
 }
 
+/// One panel of rows that are `depth` values long.
+pub(super) struct PackPanel<'a> {
+    pub(super) kind: Kind,
+    pub(super) rows: &'a [f32],
+    pub(super) depth: usize,
+    pub(super) units: &'a mut [u32],
+}
+
+impl Work for PackPanel<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        pack::panel(simd, self.kind, self.rows.chunks(self.depth), self.units);
+    }
+}
+
 /// One row of the padded image.
 struct Prepare<'a> {
     input: Input<'a>,
@@ -101,12 +124,7 @@ impl Right for Packed {
         self.kind
     }
 
-    fn panels<'a>(
-        &'a self,
-        _: Level,
-        range: Range<usize>,
-        _: &'a mut Vec<u32>,
-    ) -> Result<&'a [u32]> {
+    fn panels<'a>(&'a self, _: Level, range: Range<usize>, _: &'a mut Units) -> Result<&'a [u32]> {
         let panel = self.kind.right_units(self.depth);
         Ok(&self.units[range.start * panel..range.end * panel])
     }

@@ -55,8 +55,12 @@ impl Filter {
         let weight = channels_last(weight)?;
         let values = Values::of(&weight);
         let form = match (size, stride) {
-            (3, 1) => Form::Winograd(winograd::Packed::new(kind, values.f32()?, [out, channels])),
-            _ => Form::Direct(direct::Packed::new(kind, values.f32()?, [out, channels, size])),
+            (3, 1) => {
+                Form::Winograd(winograd::Packed::new(level, kind, values.f32()?, [out, channels]))
+            }
+            _ => {
+                Form::Direct(direct::Packed::new(level, kind, values.f32()?, [out, channels, size]))
+            }
         };
         Ok(Self { form, dims: [out, channels, size], stride })
     }

@@ -9,11 +9,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Image;
+use super::direct::PackPanel;
 use super::input::Input;
+use crate::memory::Units;
 use crate::product::output::{Window, windows};
-use crate::product::pack;
 use crate::product::tile::{DEEP, DotBf16, DotF32, tile};
-use crate::product::{Kind, WIDE, for_height, heights};
+use crate::product::{Kind, Sums, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 
 /// Bytes of a part's tiles, about: with their sums and the pixels that they are made of they fill the second cache.
@@ -53,26 +54,32 @@ const FILTER: usize = 4;
 pub(super) struct Packed {
     kind: Kind,
     channels: usize,
-    units: Vec<u32>,
+    units: Units,
 }
 
 impl Packed {
     /// `weight`: `[out, 3, 3, channels]` without gaps.
-    pub(super) fn new(kind: Kind, weight: &[f32], [out, channels]: [usize; 2]) -> Self {
+    pub(super) fn new(
+        level: Level,
+        kind: Kind,
+        weight: &[f32],
+        [out, channels]: [usize; 2],
+    ) -> Self {
         let point = kind.right_units(channels);
         let panel = FILTER * FILTER * point;
-        let mut units = vec![0u32; out.div_ceil(WIDE) * panel];
+        let mut units = Units::zeros(out.div_ceil(WIDE) * panel);
         let panels = weight.par_chunks(WIDE * 9 * channels).zip(units.par_chunks_mut(panel.max(1)));
         panels.for_each(|(filters, units)| {
-            let mut points = vec![0f32; filters.len() / 9 * FILTER * FILTER];
-            let size = FILTER * FILTER * channels;
-            for (filter, to) in filters.chunks(9 * channels).zip(points.chunks_mut(size)) {
-                transform_filter(filter, channels, to);
+            // Point by point, each output's channels.
+            let outputs = filters.len() / (9 * channels);
+            let mut points = vec![0f32; outputs * FILTER * FILTER * channels];
+            for (i, filter) in filters.chunks_exact(9 * channels).enumerate() {
+                transform_filter(filter, channels, (i, outputs), &mut points);
             }
-            for (i, units) in units.chunks_mut(point.max(1)).enumerate() {
-                let columns = points.chunks(size).map(|p| &p[i * channels..][..channels]);
-                pack::panel(kind, columns, units);
-            }
+            let points = points.chunks(outputs * channels).zip(units.chunks_mut(point.max(1)));
+            points.for_each(|(rows, units)| {
+                level.run(PackPanel { kind, rows, depth: channels, units });
+            });
         });
         Self { kind, channels, units }
     }
@@ -150,8 +157,13 @@ impl Packed {
     }
 }
 
-/// The 16 points of one output's filter, `[3, 3, channels]`.
-fn transform_filter(filter: &[f32], channels: usize, to: &mut [f32]) {
+/// The 16 points of output `index`'s filter, `[3, 3, channels]`; `to`: `[16, outputs, channels]`.
+fn transform_filter(
+    filter: &[f32],
+    channels: usize,
+    (index, outputs): (usize, usize),
+    to: &mut [f32],
+) {
     let points = |g: [f32; 3]| {
         let (ends, middle) = (0.5 * (g[0] + g[2]), 0.5 * g[1]);
         [g[0], ends + middle, ends - middle, g[2]]
@@ -161,7 +173,7 @@ fn transform_filter(filter: &[f32], channels: usize, to: &mut [f32]) {
         let down = [0, 1, 2].map(|j| points([0, 1, 2].map(|i| value(i, j))));
         for i in 0..FILTER {
             for (j, v) in points([down[0][i], down[1][i], down[2][i]]).into_iter().enumerate() {
-                to[(i * FILTER + j) * channels + c] = v;
+                to[((i * FILTER + j) * outputs + index) * channels + c] = v;
             }
         }
     }
@@ -172,9 +184,9 @@ fn transform_filter(filter: &[f32], channels: usize, to: &mut [f32]) {
 struct Scratch {
     pixels: Vec<f32>,
     /// The tiles as left sides: for each few of them, point after point.
-    tiles: Vec<u32>,
+    tiles: Units,
     /// A panel's sums: for each point, the tiles.
-    sums: Vec<[f32; WIDE]>,
+    sums: Vec<Sums>,
 }
 
 /// Some of the output's pixels and channels.
@@ -242,7 +254,7 @@ impl<const N: usize> Part<'_, N> {
         let (count, across, row) = (self.tiles(), self.across(), self.pixels_across());
         let (depth, pixel) = (kind.left_units(channels), self.input.pixel);
         let Scratch { pixels, tiles, .. } = &mut *self.scratch;
-        tiles.resize(count * N * N * depth, 0);
+        tiles.resize(count * N * N * depth);
         for (first, height) in heights(count, S::ROWS) {
             let to = &mut tiles[first * N * N * depth..][..height * N * N * depth];
             for i in 0..height {
@@ -269,7 +281,7 @@ impl<const N: usize> Part<'_, N> {
         let panel = &units[panel * FILTER * FILTER * point..][..FILTER * FILTER * point];
         let count = self.tiles();
         let Scratch { tiles, sums, .. } = &mut *self.scratch;
-        sums.resize(N * N * count, [0.0; WIDE]);
+        sums.resize(N * N * count, Sums::ZERO);
         for (i, sums) in sums.chunks_exact_mut(count).enumerate() {
             // The filter has the point that is zero for doubled pixels, too.
             let of_filter = |j: usize| if N == 3 && j == 2 { 3 } else { j };
@@ -297,14 +309,14 @@ impl<const N: usize> Part<'_, N> {
     #[inline(always)]
     fn finish<S: Simd>(&mut self, simd: S, tile: usize, channels: Range<usize>) {
         let (count, bias) = (self.tiles(), &self.image.bias[channels.clone()]);
-        let mut pixels = [[[0f32; WIDE]; 2]; 2];
+        let mut pixels = [[Sums::ZERO; 2]; 2];
         for lane in (0..WIDE).step_by(S::LANES) {
             let mut rows = [[simd.splat(0.0); 2]; N];
             for (down, row) in rows.iter_mut().enumerate() {
                 let mut points = [simd.splat(0.0); N];
                 for (across, point) in points.iter_mut().enumerate() {
                     let sums = &self.scratch.sums[(down * N + across) * count + tile];
-                    *point = simd.load(&sums[lane..]);
+                    *point = simd.load(&sums.0[lane..]);
                 }
                 *row = back(simd, points);
             }
@@ -314,7 +326,7 @@ impl<const N: usize> Part<'_, N> {
                     *point = row[across];
                 }
                 for (pixels, value) in pixels.iter_mut().zip(back(simd, points)) {
-                    simd.store(value, &mut pixels[across][lane..]);
+                    simd.store(value, &mut pixels[across].0[lane..]);
                 }
             }
         }
@@ -327,7 +339,7 @@ impl<const N: usize> Part<'_, N> {
                 continue;
             }
             let out = self.out.pixel(row, x, channels.clone());
-            let values = pixels[down][across].iter().zip(bias);
+            let values = pixels[down][across].0.iter().zip(bias);
             match self.image.residual {
                 None => out.iter_mut().zip(values).for_each(|(o, (v, b))| *o = v + b),
                 Some(residual) => {

@@ -23,7 +23,7 @@ pub enum Matrix {
     },
     /// Blocks in one of GGML's formats.
     Quantized(Arc<QTensor>),
-    /// float32, bfloat16 or Q8_0 values in the order in which the processor's kernels read them.
+    /// float32, bfloat16, Q8_0 or int8 values in the order in which the processor's kernels read them.
     Packed(Arc<Packed>),
 }
 
@@ -100,6 +100,26 @@ impl Matrix {
             _ => return Ok(self),
         };
         Ok(Self::Packed(Arc::new(packed)))
+    }
+
+    /// The same weight as int8 with a float32 scale for each output and 2048 inputs, in the order in which kernels read it:
+    /// a byte a value, and the fastest form there is. Weights are rounded by up to 1/254 of the largest of their run; as
+    /// beside blocks, inputs are rounded to int8 with a scale a row.
+    pub fn to_int8(&self) -> Result<Self> {
+        match self {
+            Self::Packed(packed) if packed.is_int8_runs() => Ok(self.clone()),
+            Self::Packed(packed) => Self::Dense(packed.to_f32()?).to_int8(),
+            _ if !self.is_on_cpu() => self.to_device(&Device::Cpu)?.to_int8(),
+            _ => Ok(Self::Packed(Arc::new(Packed::int8(self)?))),
+        }
+    }
+
+    fn is_on_cpu(&self) -> bool {
+        match self {
+            Self::Dense(values) | Self::Fp8 { values, .. } => values.device().is_cpu(),
+            Self::Quantized(blocks) => blocks.device().is_cpu(),
+            Self::Packed(_) => true,
+        }
     }
 
     /// The weight as float32, `[out, in]`: what the plain twin uses, and what tests compare with.

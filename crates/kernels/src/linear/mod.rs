@@ -210,6 +210,7 @@ mod tests {
 
     /// `w` in every form, packed and not.
     fn forms(w: &Tensor) -> Vec<Matrix> {
+        use GgmlDType::{Q3K, Q4_0, Q4K, Q5K, Q6K, Q8_0};
         let (out, width) = w.dims2().unwrap();
         let bytes: Vec<u8> =
             (0..out * width).map(|i| ((i * 37 % 0x7f) | ((i % 2) << 7)) as u8).collect();
@@ -222,13 +223,15 @@ mod tests {
                 scale: 0.01,
             },
         ];
-        for kind in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+        for kind in [Q8_0, Q4_0, Q4K, Q5K, Q6K, Q3K] {
             if width % kind.block_size() == 0 {
                 forms.push(Matrix::Quantized(Arc::new(QTensor::quantize(w, kind).unwrap())));
             }
         }
+        let int8: Vec<Matrix> = forms[..4].iter().map(|f| f.to_int8().unwrap()).collect();
         let packed: Vec<Matrix> = forms.iter().map(|f| f.clone().packed().unwrap()).collect();
         forms.extend(packed.into_iter().filter(|f| matches!(f, Matrix::Packed(_))));
+        forms.extend(int8);
         forms
     }
 
@@ -271,6 +274,7 @@ mod tests {
         let peak = x.iter().fold(0f32, |m, v| m.max(v.abs()));
         // Half a step of the inputs' quantisation, and half a step of weights that are put into int8 groups anew.
         let quantised = match kind {
+            Kind::Int8Runs => f64::from(peak) / 254.0 * weights * 1.01,
             Kind::Int8 => {
                 let step = f64::from(peak) / 254.0;
                 let again = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| {
@@ -315,6 +319,25 @@ mod tests {
                     let y = linear_at(level, &x, &form, None).unwrap();
                     let y: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
                     assert!(y.iter().all(|v| !v.is_finite()), "{form:?} on {level}: {y:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn int8_is_as_near_as_its_scale_says() {
+        let (out, width) = (37, 4500);
+        let w = tensor((out, width), 5);
+        let rows: Vec<Vec<f32>> = w.to_vec2().unwrap();
+        for form in [Matrix::Dense(w.clone()), Matrix::Dense(w).packed().unwrap()] {
+            let int8 = form.to_int8().unwrap();
+            assert!(int8.memory_bytes() < 64 * width * 101 / 100, "{}", int8.memory_bytes());
+            let got: Vec<Vec<f32>> = int8.to_f32().unwrap().to_vec2().unwrap();
+            for (got, row) in got.iter().zip(&rows) {
+                for (got, run) in got.chunks(2048).zip(row.chunks(2048)) {
+                    let peak = run.iter().fold(0f32, |m, v| m.max(v.abs()));
+                    let near = |(g, v): (&f32, &f32)| (g - v).abs() <= peak / 253.9;
+                    assert!(got.iter().zip(run).all(near));
                 }
             }
         }

@@ -11,10 +11,10 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::{FP8_E4M3FN, Matrix, Region, blocks};
-use crate::memory::zeros;
+use crate::memory::Units;
 use crate::product::multiply::Right;
 use crate::product::tile::RIGHT_GROUP;
-use crate::product::{GROUP, Kind, WIDE, pack};
+use crate::product::{GROUP, Kind, RUN, WIDE, pack};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
 
@@ -26,13 +26,13 @@ pub struct Packed {
     kind: Kind,
     out: usize,
     width: usize,
-    units: Units,
+    units: Place,
 }
 
 /// Where a weight's units are.
-pub(super) enum Units {
+pub(super) enum Place {
     /// In memory of their own.
-    Own(Vec<u32>),
+    Own(Units),
     /// In a region that begins at a whole unit and has as many as are needed.
     There(Arc<dyn Region>),
 }
@@ -91,16 +91,16 @@ impl Packed {
         put: impl Fn(usize, &mut [u32], usize) + Sync,
     ) -> Self {
         let size = kind.right_units(width);
-        let mut units: Vec<u32> = zeros(out.div_ceil(WIDE) * size);
+        let mut units = Units::zeros(out.div_ceil(WIDE) * size);
         units.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, panel)| {
             for row in i * WIDE..((i + 1) * WIDE).min(out) {
                 put(row, panel, row % WIDE);
             }
         });
-        Self::new(kind, (out, width), Units::Own(units))
+        Self::new(kind, (out, width), Place::Own(units))
     }
 
-    pub(super) fn new(kind: Kind, (out, width): (usize, usize), units: Units) -> Self {
+    pub(super) fn new(kind: Kind, (out, width): (usize, usize), units: Place) -> Self {
         Self { kind, out, width, units }
     }
 
@@ -112,14 +112,35 @@ impl Packed {
     /// All units.
     pub(super) fn units(&self) -> &[u32] {
         match &self.units {
-            Units::Own(units) => units,
-            Units::There(region) => bytemuck::cast_slice(region.bytes()),
+            Place::Own(units) => units,
+            Place::There(region) => bytemuck::cast_slice(region.bytes()),
         }
     }
 
     /// What the units are.
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// `weight`, which is not packed yet, as int8 in runs.
+    pub(super) fn int8(weight: &Matrix) -> Result<Self> {
+        let (out, width) = weight.shape()?;
+        let (kind, scale) = (Kind::Int8Runs, weight.scale());
+        let size = kind.right_units(width);
+        let mut units = Units::zeros(Self::units_of(kind, (out, width)));
+        units.par_chunks_mut(size.max(1)).enumerate().try_for_each(|(i, to)| {
+            let rows = i * WIDE..((i + 1) * WIDE).min(out);
+            let mut values = stored_rows(weight, rows.start * width, rows.len() * width)?;
+            values.iter_mut().for_each(|v| *v *= scale);
+            Level::best().run(PackPanels { kind, width, values: &values, to });
+            Ok::<_, candle_core::Error>(())
+        })?;
+        Ok(Self::new(kind, (out, width), Place::Own(units)))
+    }
+
+    /// Whether the values are int8 in runs.
+    pub(super) fn is_int8_runs(&self) -> bool {
+        self.kind == Kind::Int8Runs
     }
 
     /// `[out, in]`.
@@ -160,6 +181,12 @@ impl Packed {
                 let unit = group[WIDE / 2 + k % GROUP / 4 * WIDE + column];
                 f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale.to_f32()
             }
+            Kind::Int8Runs => {
+                let run = &panel[k / (4 * RUN) * (RUN + 1) * WIDE..];
+                let unit = run[WIDE + k % (4 * RUN) / 4 * WIDE + column];
+                let value = (unit.to_le_bytes()[k % 4] ^ 0x80) as i8;
+                f32::from(value) * f32::from_bits(run[column])
+            }
         }
     }
 }
@@ -194,7 +221,7 @@ impl Right for Weight<'_> {
         &'a self,
         level: Level,
         range: Range<usize>,
-        scratch: &'a mut Vec<u32>,
+        scratch: &'a mut Units,
     ) -> Result<&'a [u32]> {
         let kind = self.kind(level);
         if let Matrix::Packed(packed) = self.0 {
@@ -214,15 +241,15 @@ impl Right for Weight<'_> {
             let row_bytes = width / kind.block_size() * kind.type_size();
             let rows = range.start * WIDE..(range.end * WIDE).min(out);
             let rows = &data[rows.start * row_bytes..rows.end * row_bytes];
-            scratch.clear();
-            scratch.resize(range.len() * Kind::Int8.right_units(width), 0);
+            scratch.resize(0);
+            scratch.resize(range.len() * Kind::Int8.right_units(width));
             level.run(UnpackPanels { kind, row_bytes, rows, width, to: scratch });
             return Ok(scratch);
         }
         let rows = range.start * WIDE..(range.end * WIDE).min(out);
         let values = stored_rows(self.0, rows.start * width, rows.len() * width)?;
-        scratch.clear();
-        scratch.resize(range.len() * kind.right_units(width), 0);
+        scratch.resize(0);
+        scratch.resize(range.len() * kind.right_units(width));
         level.run(PackPanels { kind, width, values: &values, to: scratch });
         Ok(scratch)
     }
@@ -241,16 +268,10 @@ impl Work for UnpackPanels<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let panels = self.to.chunks_mut(Kind::Int8.right_units(self.width));
         for (rows, panel) in self.rows.chunks(WIDE * self.row_bytes).zip(panels) {
-            let (bytes, groups) = (self.kind.type_size(), self.kind.block_size() / GROUP);
-            // Block by block through all rows, so that what is written stays in the first cache.
-            for (i, to) in panel.chunks_exact_mut(groups * RIGHT_GROUP).enumerate() {
-                for (column, row) in rows.chunks_exact(self.row_bytes).enumerate() {
-                    blocks::unpack(self.kind, &row[i * bytes..][..bytes], column, to);
-                }
-            }
+            blocks::unpack(simd, self.kind, rows, self.row_bytes, panel);
         }
     }
 }
@@ -291,10 +312,10 @@ impl Work for PackPanels<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let panels = self.to.chunks_mut(self.kind.right_units(self.width).max(1));
         for (rows, panel) in self.values.chunks((WIDE * self.width).max(1)).zip(panels) {
-            pack::panel(self.kind, rows.chunks(self.width.max(1)), panel);
+            pack::panel(simd, self.kind, rows.chunks(self.width.max(1)), panel);
         }
     }
 }
@@ -303,7 +324,7 @@ impl Work for PackPanels<'_> {
 struct Widen<'a> {
     units: &'a [u32],
     width: usize,
-    to: &'a mut Vec<u32>,
+    to: &'a mut Units,
 }
 
 impl Work for Widen<'_> {
@@ -313,8 +334,7 @@ impl Work for Widen<'_> {
     fn run<S: Simd>(self, _: S) {
         let size = Kind::F32.right_units(self.width);
         let panels = self.units.chunks_exact(Kind::Bf16.right_units(self.width).max(1));
-        self.to.clear();
-        self.to.resize(panels.len() * size, 0);
+        self.to.resize(panels.len() * size);
         for (from, to) in panels.zip(self.to.chunks_mut(size.max(1))) {
             // An odd width leaves the last unit's upper half without a place.
             for (units, to) in from.chunks_exact(WIDE).zip(to.chunks_mut(2 * WIDE)) {

@@ -8,7 +8,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{CpuStorage, DType, Device, Result, Tensor};
 
 use super::Matrix;
-use super::packed::{Packed, Units};
+use super::packed::{Packed, Place};
 use crate::product::Kind;
 use crate::values::Values;
 
@@ -18,7 +18,7 @@ pub const PACKING: u32 = 1;
 
 /// Bytes that stay where they are, as those of a mapped file.
 pub trait Region: Send + Sync {
-    /// All of them. They begin at a multiple of 4 bytes in memory.
+    /// All of them. They begin at a multiple of 4 bytes in memory; at one of 64, vectors of weights load twice as fast.
     fn bytes(&self) -> &[u8];
 }
 
@@ -48,6 +48,7 @@ const FORMS: &[(&str, Form)] = &[
     ("packed f32", Form::Packed(Kind::F32)),
     ("packed bf16", Form::Packed(Kind::Bf16)),
     ("packed int8", Form::Packed(Kind::Int8)),
+    ("packed int8 runs", Form::Packed(Kind::Int8Runs)),
     ("f16", Form::F16),
     ("fp8", Form::Fp8),
     ("q4_0", Form::Blocks(GgmlDType::Q4_0)),
@@ -132,7 +133,7 @@ impl Packed {
     /// A weight whose units lie in `region`; `None` when they are not so many.
     fn in_region(kind: Kind, shape: (usize, usize), region: Arc<dyn Region>) -> Option<Self> {
         let units = bytemuck::try_cast_slice::<u8, u32>(region.bytes()).ok()?.len();
-        (units == Self::units_of(kind, shape)).then(|| Self::new(kind, shape, Units::There(region)))
+        (units == Self::units_of(kind, shape)).then(|| Self::new(kind, shape, Place::There(region)))
     }
 }
 
@@ -173,7 +174,8 @@ mod tests {
         let mut all = vec![narrow(DType::F32), narrow(DType::BF16), narrow(DType::F16)];
         all.push(Matrix::Fp8 { values, scale: 0.01 });
         all.extend([GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::Q4K, GgmlDType::Q4_0].map(blocks));
-        all.into_iter().map(|form| form.packed().unwrap()).collect()
+        let int8 = Matrix::Dense(dense.clone()).to_int8().unwrap();
+        all.into_iter().map(|form| form.packed().unwrap()).chain([int8]).collect()
     }
 
     #[test]
@@ -211,6 +213,7 @@ mod tests {
             ("packed f32", 8974383804843820640),
             ("packed bf16", 8070763580949044946),
             ("packed int8", 4919945762164064161),
+            ("packed int8 runs", 5607399965117259975),
         ];
         let known: Vec<_> = known.map(|(form, sum)| (form.to_string(), sum)).into();
         assert_eq!((PACKING, found), (1, known));

@@ -12,8 +12,21 @@ pub(crate) mod tile;
 /// Columns of a panel: two vectors of AVX-512, four of AVX2.
 pub(crate) const WIDE: usize = 32;
 
+/// The sums of one row for one panel, from the start of a line on.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Sums(pub(crate) [f32; WIDE]);
+
+impl Sums {
+    /// Nothing summed yet.
+    pub(crate) const ZERO: Self = Self([0.0; WIDE]);
+}
+
 /// int8 values that share a scale.
 pub(crate) const GROUP: usize = 32;
+
+/// Units of depth that products take at once: a tile's rows stay in the first cache.
+pub(crate) const RUN: usize = 512;
 
 /// The arithmetic of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +37,26 @@ pub(crate) enum Kind {
     Bf16,
     /// int8 in groups of [`GROUP`]: the left side has a scale a row, the right side one a group and column.
     Int8,
+    /// int8 in runs of [`RUN`] units: as [`Kind::Int8`], with a scale a run and column.
+    Int8Runs,
 }
 
 impl Kind {
+    /// Whether the left side is rounded to int8 with a scale a row.
+    pub(crate) fn is_int8(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int8Runs)
+    }
+
     /// Left units a row that `width` values take, whole blocks of them.
     pub(crate) fn left_units(self, width: usize) -> usize {
         match self {
             Self::F32 => width.next_multiple_of(tile::DEEP),
             Self::Bf16 => width.div_ceil(2).next_multiple_of(tile::DEEP),
             Self::Int8 => width.div_ceil(GROUP) * tile::LEFT_GROUP,
+            Self::Int8Runs => {
+                let units = width.div_ceil(4);
+                units.next_multiple_of(tile::DEEP) + units.div_ceil(RUN)
+            }
         }
     }
 
@@ -42,6 +66,10 @@ impl Kind {
             Self::F32 => width * WIDE,
             Self::Bf16 => width.div_ceil(2) * WIDE,
             Self::Int8 => width.div_ceil(GROUP) * tile::RIGHT_GROUP,
+            Self::Int8Runs => {
+                let units = width.div_ceil(4);
+                (units + units.div_ceil(RUN)) * WIDE
+            }
         }
     }
 }

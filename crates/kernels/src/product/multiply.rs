@@ -7,16 +7,14 @@ use rayon::prelude::*;
 
 use super::output::{Rectangle, rectangles};
 use super::pack::Rows;
-use super::tile::{DotBf16, DotF32, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8};
-use super::{Kind, WIDE, for_height};
+use super::tile::{DotBf16, DotF32, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8, tile_int8_run};
+use super::{Kind, RUN, Sums, WIDE, for_height};
+use crate::memory::Units;
 use crate::simd::{Level, Simd, Work};
 
-/// Panels that a task takes at once. With [`DEPTH`] they fill a quarter of a second cache of 1 MiB, and the left side
+/// Panels that a task takes at once. With [`RUN`] they fill a quarter of a second cache of 1 MiB, and the left side
 /// is read from further away once for all of them.
 const PANELS: usize = 4;
-
-/// Units of depth taken at once (int8: as many groups as make the same bytes): a tile's rows stay in the first cache.
-const DEPTH: usize = 512;
 
 /// Tasks for each thread, at least, where there is that much to do: threads that are held up elsewhere then cost little.
 const TASKS_A_THREAD: usize = 8;
@@ -31,7 +29,7 @@ pub(crate) trait Right: Sync {
         &'a self,
         level: Level,
         range: Range<usize>,
-        scratch: &'a mut Vec<u32>,
+        scratch: &'a mut Units,
     ) -> Result<&'a [u32]>;
 }
 
@@ -64,7 +62,7 @@ pub(crate) fn multiply(
     let tiles = left.rows.div_ceil(left.tallest());
     let span = tiles.div_ceil(wanted.min(tiles)) * left.tallest();
     rectangles(out, columns, (span, PANELS * WIDE)).with_max_len(1).try_for_each_init(
-        Vec::new,
+        Units::default,
         |scratch, out| {
             let panels = out.columns.start / WIDE..out.columns.end.div_ceil(WIDE);
             let right = right.panels(level, panels, scratch)?;
@@ -90,8 +88,9 @@ impl Work for Block<'_> {
         let (kind, width) = (self.left.kind, self.left.width);
         // Left units of a row and right units of a panel in the pieces of depth that both are cut into.
         let (left_piece, right_piece) = match kind {
-            Kind::Int8 => (DEPTH / 8 * LEFT_GROUP, DEPTH / 8 * RIGHT_GROUP),
-            _ => (DEPTH, DEPTH * WIDE),
+            Kind::Int8 => (RUN / 8 * LEFT_GROUP, RUN / 8 * RIGHT_GROUP),
+            Kind::Int8Runs => (RUN + 1, (RUN + 1) * WIDE),
+            _ => (RUN, RUN * WIDE),
         };
         let (left_units, right_units) = (kind.left_units(width), kind.right_units(width));
         for piece in 0..right_units.div_ceil(right_piece).max(1) {
@@ -103,15 +102,18 @@ impl Work for Block<'_> {
                     let right = &self.right[i * right_units..][right_range.clone()];
                     macro_rules! blocks {
                         ($rows:literal) => {{
-                            let mut sums = [[0f32; WIDE]; $rows];
+                            let mut sums = [Sums::ZERO; $rows];
                             tile_int8::<_, $rows>(simd, left, right, &mut sums);
                             self.put(&sums, first, column, piece == 0);
                         }};
                     }
                     macro_rules! values {
                         ($rows:literal) => {{
-                            let mut sums = [[0f32; WIDE]; $rows];
+                            let mut sums = [Sums::ZERO; $rows];
                             match kind {
+                                Kind::Int8Runs => {
+                                    tile_int8_run::<_, $rows>(simd, left, right, &mut sums)
+                                }
                                 Kind::Bf16 if S::BF16 => {
                                     tile::<_, DotBf16, $rows>(simd, left, right, &mut sums)
                                 }
@@ -133,10 +135,10 @@ impl Work for Block<'_> {
 impl Block<'_> {
     /// Adds a tile's sums to the output, or sets it, `afresh`.
     #[inline(always)]
-    fn put(&mut self, sums: &[[f32; WIDE]], first: usize, column: usize, afresh: bool) {
+    fn put(&mut self, sums: &[Sums], first: usize, column: usize, afresh: bool) {
         let columns = column..(column + WIDE).min(self.out.columns.end);
-        for (i, sums) in sums.iter().enumerate() {
-            let own = if self.left.kind == Kind::Int8 { self.left.scales[first + i] } else { 1.0 };
+        for (i, Sums(sums)) in sums.iter().enumerate() {
+            let own = if self.left.kind.is_int8() { self.left.scales[first + i] } else { 1.0 };
             let factor = own * self.finish.scale;
             let out = self.out.row(first + i, columns.clone());
             if !afresh {

@@ -4,8 +4,8 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::tile::{DEEP, LEFT_GROUP, RIGHT_GROUP};
-use super::{GROUP, Kind, WIDE, heights};
-use crate::memory::zeros;
+use super::{GROUP, Kind, RUN, WIDE, heights};
+use crate::memory::Units;
 use crate::rows::Source;
 use crate::simd::{Level, Simd, Work};
 
@@ -29,7 +29,7 @@ pub(crate) struct Rows {
     pub(crate) rows: usize,
     pub(crate) width: usize,
     /// Tiles of `tallest` rows but for the last ones, each block of depth by block.
-    units: Vec<u32>,
+    units: Units,
     /// What int8 rows are multiplied by.
     pub(crate) scales: Vec<f32>,
     /// The height of full tiles.
@@ -46,10 +46,10 @@ impl Rows {
     ) -> Self {
         let tallest = level.run(Tallest(kind));
         let depth = kind.left_units(width);
-        let mut units: Vec<u32> = zeros(rows * depth);
-        let mut scales = vec![0f32; if kind == Kind::Int8 { rows } else { 0 }];
+        let mut units = Units::zeros(rows * depth);
+        let mut scales = vec![0f32; if kind.is_int8() { rows } else { 0 }];
         let scale_chunks: Vec<&mut [f32]> = match kind {
-            Kind::Int8 => scales.chunks_mut(tallest).collect(),
+            _ if kind.is_int8() => scales.chunks_mut(tallest).collect(),
             _ => (0..rows.div_ceil(tallest)).map(|_| [].as_mut_slice()).collect(),
         };
         let chunks = units.par_chunks_mut((tallest * depth).max(1)).zip(scale_chunks);
@@ -136,8 +136,10 @@ impl Work for PackRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
         let Self { kind, row, i, height, tile } = self;
-        if kind == Kind::Int8 {
-            return pack_int8(row, (i, height), tile);
+        match kind {
+            Kind::Int8 => return pack_int8(row, (i, height), tile),
+            Kind::Int8Runs => return pack_int8_runs(row, (i, height), tile),
+            _ => {}
         }
         pack_row(simd, kind, row, (i, height), tile);
         1.0
@@ -201,6 +203,38 @@ fn pack_int8(row: &[f32], (i, height): (usize, usize), tile: &mut [u32]) -> f32 
     peak / 127.0
 }
 
+/// As [`pack_int8`], in runs.
+#[inline(always)]
+fn pack_int8_runs(row: &[f32], (i, height): (usize, usize), tile: &mut [u32]) -> f32 {
+    let peak = largest(row);
+    let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+    for (run, to) in row.chunks(4 * RUN).zip(tile.chunks_mut((RUN + 1) * height)) {
+        let (heads, blocks) = to.split_at_mut(height);
+        let mut sum = 0;
+        for (values, block) in run.chunks(4 * DEEP).zip(blocks.chunks_exact_mut(DEEP * height)) {
+            sum += quantise(values, inverse, 0, &mut block[i * DEEP..][..DEEP]);
+        }
+        heads[i] = (-128 * sum) as u32;
+    }
+    peak / 127.0
+}
+
+/// Up to 64 values times `inverse` as int8, each with the bits of `flip` turned over; the result is their sum.
+#[inline(always)]
+fn quantise(values: &[f32], inverse: f32, flip: u8, units: &mut [u32]) -> i32 {
+    let mut bytes = [0u8; 4 * DEEP];
+    let mut sum = 0;
+    for (value, byte) in values.iter().zip(&mut bytes) {
+        let q = nearest_i8(value * inverse);
+        sum += i32::from(q);
+        *byte = q as u8 ^ flip;
+    }
+    for (unit, four) in units.iter_mut().zip(bytes.chunks_exact(4)) {
+        *unit = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    }
+    sum
+}
+
 /// The nearest integer of a value between −128 and 127: a sum with 1.5 · 2²³ has it in its low bits.
 #[inline(always)]
 pub(crate) fn nearest_i8(value: f32) -> i8 {
@@ -226,22 +260,75 @@ fn largest(row: &[f32]) -> f32 {
 /// Packs up to [`WIDE`] columns of a product's right side, each given as a run of values, into one panel of `kind`.
 /// Columns that are missing are zero.
 #[inline(always)]
-pub(crate) fn panel<'a>(kind: Kind, columns: impl Iterator<Item = &'a [f32]>, panel: &mut [u32]) {
-    for (column, values) in columns.enumerate() {
-        match kind {
-            Kind::F32 => {
-                let units = panel[column..].iter_mut().step_by(WIDE);
-                units.zip(values).for_each(|(unit, value)| *unit = value.to_bits());
+pub(crate) fn panel<'a, S: Simd>(
+    simd: S,
+    kind: Kind,
+    columns: impl Iterator<Item = &'a [f32]>,
+    panel: &mut [u32],
+) {
+    let mut all: [&[f32]; WIDE] = [&[]; WIDE];
+    all.iter_mut().zip(columns).for_each(|(to, column)| *to = column);
+    if kind == Kind::Int8Runs {
+        return panel_of_runs(simd, &all, panel);
+    }
+    if kind == Kind::Int8 {
+        for (i, column) in all.iter().enumerate() {
+            for (group, to) in column.chunks(GROUP).zip(panel.chunks_exact_mut(RIGHT_GROUP)) {
+                quantise_group(group, i, to);
             }
-            Kind::Bf16 => {
-                let units = panel[column..].iter_mut().step_by(WIDE);
-                for (pair, unit) in values.chunks(2).zip(units) {
-                    *unit = bf16_pair(pair[0], pair.get(1).copied().unwrap_or(0.0));
+        }
+        return;
+    }
+    let values = if kind == Kind::Bf16 { 2 * DEEP } else { DEEP };
+    let mut rows = [[0u32; DEEP]; DEEP];
+    let mut turned = [0u32; DEEP * DEEP];
+    for (block, to) in panel.chunks_mut(DEEP * WIDE).enumerate() {
+        for (side, columns) in all.chunks_exact(DEEP).enumerate() {
+            for (row, column) in rows.iter_mut().zip(columns) {
+                let run = column.get(block * values..).unwrap_or_default();
+                let run = &run[..run.len().min(values)];
+                if run.len() < values {
+                    row.fill(0);
+                }
+                match kind {
+                    Kind::Bf16 => bf16_block(simd, run, row),
+                    _ => row.iter_mut().zip(run).for_each(|(u, v)| *u = v.to_bits()),
                 }
             }
-            Kind::Int8 => {
-                for (group, to) in values.chunks(GROUP).zip(panel.chunks_exact_mut(RIGHT_GROUP)) {
-                    quantise_group(group, column, to);
+            simd.transpose(&rows, &mut turned, DEEP);
+            let steps = to.chunks_exact_mut(WIDE).zip(turned.chunks_exact(DEEP));
+            steps.for_each(|(to, from)| to[side * DEEP..][..DEEP].copy_from_slice(from));
+        }
+    }
+}
+
+/// Runs of int8, each column of a run with a scale of its own.
+#[inline(always)]
+fn panel_of_runs<S: Simd>(simd: S, columns: &[&[f32]; WIDE], panel: &mut [u32]) {
+    let mut rows = [[0u32; DEEP]; DEEP];
+    let mut turned = [0u32; DEEP * DEEP];
+    for (i, to) in panel.chunks_mut((RUN + 1) * WIDE).enumerate() {
+        let run = |column: usize| {
+            let run = columns[column].get(i * 4 * RUN..).unwrap_or_default();
+            &run[..run.len().min(4 * RUN)]
+        };
+        let (scales, steps) = to.split_at_mut(WIDE);
+        let mut inverses = [0f32; WIDE];
+        for (c, (scale, inverse)) in scales.iter_mut().zip(&mut inverses).enumerate() {
+            let peak = largest(run(c));
+            *inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+            *scale = (peak / 127.0).to_bits();
+        }
+        for (block, steps) in steps.chunks_mut(DEEP * WIDE).enumerate() {
+            for side in [0, DEEP] {
+                for (c, row) in rows.iter_mut().enumerate() {
+                    let values = run(side + c).get(block * 4 * DEEP..).unwrap_or_default();
+                    let values = &values[..values.len().min(4 * DEEP)];
+                    quantise(values, inverses[side + c], 0x80, row);
+                }
+                simd.transpose(&rows, &mut turned, DEEP);
+                for (to, from) in steps.chunks_exact_mut(WIDE).zip(turned.chunks_exact(DEEP)) {
+                    to[side..][..DEEP].copy_from_slice(from);
                 }
             }
         }

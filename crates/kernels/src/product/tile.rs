@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::WIDE;
+use super::{Sums, WIDE};
 use crate::simd::{Simd, Work};
 
 /// Units of depth that are fetched ahead of their use; measured on Zen 5.
@@ -54,7 +54,7 @@ pub(crate) fn tile<S: Simd, D: Dot, const M: usize>(
     simd: S,
     left: &[u32],
     right: &[u32],
-    out: &mut [[f32; WIDE]; M],
+    out: &mut [Sums; M],
 ) {
     simd.call(Tile { left, right, out, dot: PhantomData::<D> });
 }
@@ -63,7 +63,7 @@ pub(crate) fn tile<S: Simd, D: Dot, const M: usize>(
 struct Tile<'a, D, const M: usize> {
     left: &'a [u32],
     right: &'a [u32],
-    out: &'a mut [[f32; WIDE]; M],
+    out: &'a mut [Sums; M],
     dot: PhantomData<D>,
 }
 
@@ -94,8 +94,8 @@ impl<D: Dot, const M: usize> Work for Tile<'_, D, M> {
                 }
             }
             for (sums, out) in sums.into_iter().zip(self.out.iter_mut()) {
-                simd.store(sums[0], &mut out[first..]);
-                simd.store(sums[1], &mut out[first + S::LANES..]);
+                simd.store(sums[0], &mut out.0[first..]);
+                simd.store(sums[1], &mut out.0[first + S::LANES..]);
             }
         }
     }
@@ -108,7 +108,7 @@ pub(crate) fn tile_int8<S: Simd, const M: usize>(
     simd: S,
     left: &[u32],
     right: &[u32],
-    out: &mut [[f32; WIDE]; M],
+    out: &mut [Sums; M],
 ) {
     simd.call(TileInt8 { left, right, out });
 }
@@ -117,7 +117,7 @@ pub(crate) fn tile_int8<S: Simd, const M: usize>(
 struct TileInt8<'a, const M: usize> {
     left: &'a [u32],
     right: &'a [u32],
-    out: &'a mut [[f32; WIDE]; M],
+    out: &'a mut [Sums; M],
 }
 
 impl<const M: usize> Work for TileInt8<'_, M> {
@@ -162,8 +162,71 @@ impl<const M: usize> Work for TileInt8<'_, M> {
                 }
             }
             for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
-                simd.store(sums[0], &mut out[first..]);
-                simd.store(sums[1], &mut out[first + S::LANES..]);
+                simd.store(sums[0], &mut out.0[first..]);
+                simd.store(sums[1], &mut out.0[first + S::LANES..]);
+            }
+        }
+    }
+}
+
+/// `out = left · right` over one run of int8, whose scales are applied; as [`tile_int8`] otherwise. Left: the rows' heads,
+/// then blocks as [`tile`] has them; right: the columns' float32 scales, then their units.
+#[inline(always)]
+pub(crate) fn tile_int8_run<S: Simd, const M: usize>(
+    simd: S,
+    left: &[u32],
+    right: &[u32],
+    out: &mut [Sums; M],
+) {
+    simd.call(TileInt8Run { left, right, out });
+}
+
+/// As [`Tile`].
+struct TileInt8Run<'a, const M: usize> {
+    left: &'a [u32],
+    right: &'a [u32],
+    out: &'a mut [Sums; M],
+}
+
+impl<const M: usize> Work for TileInt8Run<'_, M> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Some((heads, left)) = self.left.split_first_chunk::<M>() else {
+            return self.out.fill(Sums::ZERO); // nothing to sum
+        };
+        let (scales, right) = self.right.split_at(WIDE);
+        assert!(left.len() >= right.len().div_ceil(DEEP * WIDE) * DEEP * M);
+        for first in (0..WIDE).step_by(2 * S::LANES) {
+            let mut sums = [[simd.splat_unit(0); 2]; M];
+            for (sums, head) in sums.iter_mut().zip(heads) {
+                *sums = [simd.splat_unit(*head); 2];
+            }
+            let blocks = left.chunks_exact(DEEP * M);
+            for (left, right) in blocks.zip(right.chunks(DEEP * WIDE)) {
+                for (k, step) in right.chunks_exact(WIDE).enumerate() {
+                    let b = [
+                        simd.load_units(&step[first..]),
+                        simd.load_units(&step[first + S::LANES..]),
+                    ];
+                    let ahead = step.as_ptr().wrapping_add(AHEAD * WIDE + first);
+                    simd.prefetch(ahead);
+                    simd.prefetch(ahead.wrapping_add(WIDE / 2));
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: a block has `DEEP` units for each of `M` rows, and at most `DEEP` steps.
+                        let a = simd.splat_unit(unsafe { *left.get_unchecked(row * DEEP + k) });
+                        sums[0] = simd.dot_i8(sums[0], b[0], a);
+                        sums[1] = simd.dot_i8(sums[1], b[1], a);
+                    }
+                }
+            }
+            let zero = simd.splat(0.0);
+            for (i, at) in [first, first + S::LANES].into_iter().enumerate() {
+                let scale = simd.as_f32(simd.load_units(&scales[at..]));
+                for (sums, out) in sums.iter().zip(self.out.iter_mut()) {
+                    simd.store(simd.fma(simd.int_to_f32(sums[i]), scale, zero), &mut out.0[at..]);
+                }
             }
         }
     }

@@ -35,6 +35,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger of each lane; that of `b` where either is not a number.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `value · 2ⁿ`, where n stands in the lowest bits of `power`; both must be far from the ends of float32.
+    fn raise(self, value: Self::F, power: Self::F) -> Self::F;
     /// `a · b + c`
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
@@ -56,12 +60,21 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn bf16_units(self, _low: Self::F, _high: Self::F) -> Self::U {
         unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
     }
+    /// Rounded to float16, two a unit, to the first half as many units as lanes.
+    fn store_f16(self, value: Self::F, to: &mut [u32]);
     /// `sum + a₀ · b₀ + a₁ · b₁` over the two bfloat16 of a unit; only where [`Simd::BF16`].
     fn dot_bf16(self, _sum: Self::F, _a: Self::U, _b: Self::U) -> Self::F {
         unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
     }
     /// `sum + Σ a · b` over four bytes, `a` unsigned and `b` signed.
     fn dot_i8(self, sum: Self::U, a: Self::U, b: Self::U) -> Self::U;
+    /// `to[k · stride + i] = rows[i][k]`: rows of units to columns.
+    #[inline(always)]
+    fn transpose(self, rows: &[[u32; 16]; 16], to: &mut [u32], stride: usize) {
+        for (k, to) in to.chunks_mut(stride).take(16).enumerate() {
+            to.iter_mut().zip(rows).for_each(|(to, row)| *to = row[k]);
+        }
+    }
     /// Brings what `at` points to near; it may point anywhere.
     fn prefetch(self, at: *const u32);
 
@@ -184,6 +197,12 @@ mod tests {
                 .collect();
             assert_eq!(stored(simd.load_f16(&halves)), floats[..lanes]);
 
+            let mut stored_halves = [0u32; 8];
+            simd.store_f16(simd.load(&floats), &mut stored_halves);
+            assert_eq!(stored_halves[..lanes / 2], halves[..lanes / 2]);
+            simd.store_f16(simd.splat(0.1), &mut stored_halves);
+            assert_eq!(stored_halves[0], 0x2e66_2e66);
+
             let bits: Vec<u32> = floats.iter().map(|v| v.to_bits()).collect();
             let x = simd.as_f32(simd.load_units(&bits));
             assert_eq!(stored(x), floats[..lanes]);
@@ -202,6 +221,22 @@ mod tests {
             let mut units = [0u32; 16];
             simd.store_units(simd.as_units(x), &mut units);
             assert_eq!(units[..lanes], bits[..lanes]);
+
+            let larger = stored(simd.max(x, simd.splat(0.5)));
+            assert!(larger.iter().zip(&floats).all(|(l, v)| *l == v.max(0.5)));
+            assert!(stored(simd.max(x, simd.splat(f32::NAN))).iter().all(|v| v.is_nan()));
+            assert_eq!(stored(simd.max(simd.splat(f32::NAN), x)), floats[..lanes]);
+            let power = simd.splat(f32::from_bits(12_582_912f32.to_bits() - 3));
+            let eighths = stored(simd.raise(x, power));
+            assert!(eighths.iter().zip(&floats).all(|(e, v)| *v == 0.0 || *e == v / 8.0));
+            let rows: [[u32; 16]; 16] =
+                std::array::from_fn(|i| std::array::from_fn(|k| (100 * i + k) as u32));
+            let mut columns = vec![7u32; 15 * 20 + 16];
+            simd.transpose(&rows, &mut columns, 20);
+            for (at, value) in columns.iter().enumerate() {
+                let want = if at % 20 < 16 { 100 * (at % 20) + at / 20 } else { 7 };
+                assert_eq!(*value as usize, want, "at {at}");
+            }
             if S::BF16 {
                 let brain = |v: f32| bf16::from_f32(v).to_bits();
                 let pairs: Vec<u32> =

@@ -55,6 +55,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn raise(self, value: Self::F, power: Self::F) -> Self::F {
+        std::array::from_fn(|i| {
+            f32::from_bits(value[i].to_bits().wrapping_add(power[i].to_bits() << 23))
+        })
+    }
+
+    #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         std::array::from_fn(|i| fma(a[i], b[i], c[i]))
     }
@@ -92,6 +104,14 @@ impl Simd for Portable {
     #[inline(always)]
     fn load_f16(self, from: &[u32]) -> Self::F {
         std::array::from_fn(|i| f16::from_bits((from[i / 2] >> (16 * (i % 2))) as u16).to_f32())
+    }
+
+    #[inline(always)]
+    fn store_f16(self, value: Self::F, to: &mut [u32]) {
+        for (to, pair) in to[..LANES / 2].iter_mut().zip(value.as_chunks::<2>().0) {
+            let [low, high] = pair.map(|v| u32::from(f16::from_f32(v).to_bits()));
+            *to = low | high << 16;
+        }
     }
 
     #[inline(always)]

@@ -81,6 +81,20 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn raise(self, value: __m512, power: __m512) -> __m512 {
+            unsafe {
+                let exponents = _mm512_slli_epi32::<23>(_mm512_castps_si512(power));
+                let raised = _mm512_add_epi32(_mm512_castps_si512(value), exponents);
+                _mm512_castsi512_ps(raised)
+            }
+        }
+
+        #[inline(always)]
         fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
@@ -124,10 +138,64 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn store_f16(self, value: __m512, to: &mut [u32]) {
+            let to = &mut to[..8];
+            unsafe {
+                let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), halves)
+            }
+        }
+
+        #[inline(always)]
+        fn transpose(self, rows: &[[u32; 16]; 16], to: &mut [u32], stride: usize) {
+            assert!(to.len() >= 15 * stride + 16);
+            // SAFETY: as above; the last store ends inside `to`.
+            unsafe {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for (r, row) in r.iter_mut().zip(rows) {
+                    *r = _mm512_loadu_si512(row.as_ptr().cast());
+                }
+                for (k, column) in columns_of(r).into_iter().enumerate() {
+                    _mm512_storeu_si512(to.as_mut_ptr().add(k * stride).cast(), column);
+                }
+            }
+        }
+
+        #[inline(always)]
         fn prefetch(self, at: *const u32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     };
+}
+
+/// Rows of 16 units to columns: pairs of units, then of pairs, then of quarters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn columns_of(r: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = [_mm512_setzero_si512(); 16];
+    let mut b = a;
+    for i in (0..16).step_by(2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    // Of rows 4 i to 4 i + 3: columns j, 4 + j, 8 + j and 12 + j.
+    for i in (0..16).step_by(4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    for j in 0..4 {
+        let low = _mm512_shuffle_i32x4::<0x88>(b[j], b[4 + j]); // columns j, 8 + j of rows 0 to 7
+        let high = _mm512_shuffle_i32x4::<0x88>(b[8 + j], b[12 + j]);
+        a[j] = _mm512_shuffle_i32x4::<0x88>(low, high);
+        a[8 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+        let low = _mm512_shuffle_i32x4::<0xdd>(b[j], b[4 + j]);
+        let high = _mm512_shuffle_i32x4::<0xdd>(b[8 + j], b[12 + j]);
+        a[4 + j] = _mm512_shuffle_i32x4::<0x88>(low, high);
+        a[12 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+    }
+    a
 }
 
 impl Simd for Avx512Bf16 {
@@ -234,6 +302,20 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn raise(self, value: __m256, power: __m256) -> __m256 {
+        unsafe {
+            let exponents = _mm256_slli_epi32::<23>(_mm256_castps_si256(power));
+            let raised = _mm256_add_epi32(_mm256_castps_si256(value), exponents);
+            _mm256_castsi256_ps(raised)
+        }
+    }
+
+    #[inline(always)]
     fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
@@ -274,6 +356,15 @@ impl Simd for Avx2 {
     fn load_f16(self, from: &[u32]) -> __m256 {
         let from = &from[..4];
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, value: __m256, to: &mut [u32]) {
+        let to = &mut to[..4];
+        unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), halves)
+        }
     }
 
     #[inline(always)]
