@@ -33,7 +33,7 @@ fn refused(folder: &Path, args: &[&str]) -> String {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         output.status.code(),
-        Some(if message.contains("Usage:") { 2 } else { 1 }),
+        Some(if message.contains("try '--help'") { 2 } else { 1 }),
         "{args:?}: {message}"
     );
     assert!(!message.contains("panicked"), "{message}");
@@ -282,4 +282,39 @@ fn copy_folder(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).map(drop).unwrap()
         }
     }
+}
+
+#[test]
+fn acceleration_comes_near_the_picture_in_full_and_has_three_levels() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |level: &str| {
+        let name = format!("{level}.png");
+        let prompt = "a red house on the left, rolling hills, at noon";
+        let args = ["generate", prompt, "--seed", "7", "--acceleration", level, "-o", &name];
+        stdout(&run(folder.path(), &args));
+        image::open(folder.path().join(&name)).unwrap().to_rgb8().into_raw()
+    };
+    let (full, high) = (draw("none"), draw("high"));
+    let difference: u64 = full.iter().zip(&high).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    let mean = difference as f64 / full.len() as f64;
+    assert!(mean > 0.0, "nothing was predicted");
+    assert!(mean < 6.0, "the pictures differ by {mean} of 255");
+    let message = refused(folder.path(), &["generate", "x", "--acceleration", "fast"]);
+    assert!(message.contains("none, regular and high"), "{message}");
+}
+
+#[test]
+fn packed_weights_are_removed_by_their_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = folder.path().join("cache/zoetrope/packed");
+    fs::create_dir_all(&packed).unwrap();
+    let remove = |yes: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zoetrope"));
+        command.args(["models", "rm", "packed"]).args(yes);
+        command.env("XDG_CACHE_HOME", folder.path().join("cache"));
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    };
+    let asked = remove(&[]);
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("--yes"), "{asked:?}");
+    assert_eq!(stdout(&remove(&["--yes"])).trim(), "0 B freed");
 }
