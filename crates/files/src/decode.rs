@@ -227,9 +227,15 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
 fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Gif => {
-            let frames =
-                image::codecs::gif::GifDecoder::new(Cursor::new(bytes)).map(|d| d.into_frames());
-            frames.is_ok_and(|frames| frames.take(2).filter(Result::is_ok).count() > 1)
+            let Ok(mut decoder) = image::codecs::gif::GifDecoder::new(Cursor::new(bytes)) else {
+                return false;
+            };
+            // A later frame may claim any size; none that is larger than the picture is one.
+            let (width, height) = decoder.dimensions();
+            let mut limits = image::Limits::default();
+            limits.max_alloc = Some(32 * u64::from(width) * u64::from(height));
+            decoder.set_limits(limits).is_ok()
+                && decoder.into_frames().take(2).filter(Result::is_ok).count() > 1
         }
         ImageFormat::WebP => image::codecs::webp::WebPDecoder::new(Cursor::new(bytes))
             .is_ok_and(|d| d.has_animation()),
