@@ -15,6 +15,25 @@ async fn submit(room: &Room, headers: &[(&str, &str)], prompt: &str) -> String {
     answer.json()["request_id"].as_str().unwrap().into()
 }
 
+/// A request as it lies in the queue.
+fn new(input: String) -> zoetrope_jobs::New {
+    zoetrope_jobs::New {
+        endpoint: TURBO.into(),
+        owner: "local".into(),
+        priority: zoetrope_jobs::Priority::Normal,
+        keep_io: true,
+        input,
+        task: "{}".into(),
+        concurrency_max: 9,
+        retry: true,
+        start_within_ms: None,
+        webhook: None,
+        base: String::new(),
+        unit_price: None,
+        trace: None,
+    }
+}
+
 fn ids(page: &Value) -> Vec<&str> {
     let items = page["items"].as_array().unwrap();
     items.iter().map(|item| item["request_id"].as_str().unwrap()).collect()
@@ -43,22 +62,7 @@ async fn a_page_ends_before_it_fills_the_memory() {
     let mut sent = Vec::new();
     for _ in 0..5 {
         let input = json!({"prompt": long}).to_string();
-        let new = zoetrope_jobs::New {
-            endpoint: TURBO.into(),
-            owner: "local".into(),
-            priority: zoetrope_jobs::Priority::Normal,
-            keep_io: true,
-            input,
-            task: "{}".into(),
-            concurrency_max: 9,
-            retry: true,
-            start_within_ms: None,
-            webhook: None,
-            base: String::new(),
-            unit_price: None,
-            trace: None,
-        };
-        sent.push(room.queue.submit(new).await.unwrap());
+        sent.push(room.queue.submit(new(input)).await.unwrap());
     }
     sent.reverse();
     let first = room.get(&format!("{LIST}?expand=payloads")).await.json();
@@ -115,12 +119,16 @@ async fn what_was_asked_at_one_price_is_not_charged_at_another() {
     let room = Room::new().await;
     let id = submit(&room, &[], "a house").await;
     room.work().await;
-    let item = room.get(&format!("/platform/v1/models/requests/{id}")).await.json();
-    let (price, units) = (&item["unit_price"], item["billable_units"].as_f64().unwrap());
-    assert_eq!(price, &json!(0.005));
-    assert_eq!(item["cost"].as_f64().unwrap(), units * 0.005);
-    let kept = room.queue.standing(&id).await.unwrap().unwrap().unit_price;
-    assert_eq!(kept, Some(0.005), "it lies with the request");
+    // As if it had come when pictures cost more than today.
+    let dear = zoetrope_jobs::New { unit_price: Some(0.9), ..new(json!({}).to_string()) };
+    let dear = room.queue.submit(dear).await.unwrap();
+    room.work().await;
+    for (id, price) in [(id, 0.005), (dear, 0.9)] {
+        let item = room.get(&format!("/platform/v1/models/requests/{id}")).await.json();
+        assert_eq!(item["unit_price"], json!(price));
+        let units = item["billable_units"].as_f64().unwrap();
+        assert_eq!(item["cost"].as_f64().unwrap(), units * price);
+    }
 }
 
 #[tokio::test]
