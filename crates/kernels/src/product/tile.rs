@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use super::{Sums, WIDE};
 use crate::simd::{Simd, Work};
 
-/// Units of depth that are fetched ahead of their use; measured on Zen 5.
+/// Units of depth that are fetched ahead of their use.
 const AHEAD: usize = 16;
 
 /// Units of depth in a block of the left side, which holds them row after row: so rows are packed by whole vectors, and
@@ -20,6 +20,15 @@ pub(crate) const DEEP: usize = 16;
 pub(crate) const LEFT_GROUP: usize = 9;
 /// Right units a panel of one int8 group: 32 float16 scales, then 8 units a column.
 pub(crate) const RIGHT_GROUP: usize = WIDE / 2 + 8 * WIDE;
+
+/// The units of two vectors of columns from `first` on, at one step of a panel; those `AHEAD` steps later are fetched meanwhile.
+#[inline(always)]
+fn right_pair<S: Simd>(simd: S, step: &[u32], first: usize) -> [S::U; 2] {
+    let ahead = step.as_ptr().wrapping_add(AHEAD * WIDE + first);
+    simd.prefetch(ahead);
+    simd.prefetch(ahead.wrapping_add(WIDE / 2));
+    [simd.load_units(&step[first..]), simd.load_units(&step[first + S::LANES..])]
+}
 
 /// How two units are multiplied.
 pub(crate) trait Dot {
@@ -78,13 +87,7 @@ impl<D: Dot, const M: usize> Work for Tile<'_, D, M> {
             let blocks = self.left.chunks_exact(DEEP * M);
             for (left, right) in blocks.zip(self.right.chunks(DEEP * WIDE)) {
                 for (k, step) in right.chunks_exact(WIDE).enumerate() {
-                    let b = [
-                        simd.load_units(&step[first..]),
-                        simd.load_units(&step[first + S::LANES..]),
-                    ];
-                    let ahead = step.as_ptr().wrapping_add(AHEAD * WIDE + first);
-                    simd.prefetch(ahead);
-                    simd.prefetch(ahead.wrapping_add(WIDE / 2));
+                    let b = right_pair(simd, step, first);
                     for (row, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: a block has `DEEP` units for each of `M` rows, and at most `DEEP` steps.
                         let a = simd.splat_unit(unsafe { *left.get_unchecked(row * DEEP + k) });
@@ -138,13 +141,7 @@ impl<const M: usize> Work for TileInt8<'_, M> {
                     *ints = [simd.splat_unit(*head); 2];
                 }
                 for (k, step) in right.chunks_exact(WIDE).enumerate() {
-                    let b = [
-                        simd.load_units(&step[first..]),
-                        simd.load_units(&step[first + S::LANES..]),
-                    ];
-                    let ahead = step.as_ptr().wrapping_add(AHEAD * WIDE + first);
-                    simd.prefetch(ahead);
-                    simd.prefetch(ahead.wrapping_add(WIDE / 2));
+                    let b = right_pair(simd, step, first);
                     for (row, ints) in ints.iter_mut().enumerate() {
                         // SAFETY: a group has 8 units for each of `M` rows, and 8 steps.
                         let a = simd.splat_unit(unsafe { *left.get_unchecked(row * 8 + k) });
@@ -206,13 +203,7 @@ impl<const M: usize> Work for TileInt8Run<'_, M> {
             let blocks = left.chunks_exact(DEEP * M);
             for (left, right) in blocks.zip(right.chunks(DEEP * WIDE)) {
                 for (k, step) in right.chunks_exact(WIDE).enumerate() {
-                    let b = [
-                        simd.load_units(&step[first..]),
-                        simd.load_units(&step[first + S::LANES..]),
-                    ];
-                    let ahead = step.as_ptr().wrapping_add(AHEAD * WIDE + first);
-                    simd.prefetch(ahead);
-                    simd.prefetch(ahead.wrapping_add(WIDE / 2));
+                    let b = right_pair(simd, step, first);
                     for (row, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: a block has `DEEP` units for each of `M` rows, and at most `DEEP` steps.
                         let a = simd.splat_unit(unsafe { *left.get_unchecked(row * DEEP + k) });
