@@ -53,6 +53,9 @@ pub(crate) const BATCH: usize = 256;
 
 /// How long a count of what waits is believed: other nodes add to it, and workers take from it.
 const COUNT_FRESH: Duration = Duration::from_millis(500);
+/// So many times as long as counting took, it is believed in refusals too: who is refused again and again would otherwise have
+/// the writer count a long queue for each, while everybody else waits.
+const COUNT_SHARE: u32 = 10;
 
 /// What the writing task needs; it holds no sender, so that it ends with the last queue.
 pub(crate) struct Writer {
@@ -66,6 +69,7 @@ pub(crate) struct Writer {
 #[derive(Default)]
 struct Waiting {
     counted: Option<Instant>,
+    took: Duration,
     all: i64,
     by_owner: HashMap<String, i64>,
 }
@@ -131,22 +135,27 @@ impl Writer {
 
     /// Whether there is room for one more of `owner`. Nobody is refused by an old count.
     async fn admit(&mut self, owner: &str) -> Result<()> {
-        let fresh = self.waiting.counted.is_some_and(|at| at.elapsed() < COUNT_FRESH);
-        if fresh && self.waiting.add(owner, &self.settings.limits).is_ok() {
-            return Ok(());
+        if let Some(age) = self.waiting.counted.map(|at| at.elapsed())
+            && age < COUNT_FRESH
+        {
+            let added = self.waiting.add(owner, &self.settings.limits);
+            if added.is_ok() || age < COUNT_SHARE * self.waiting.took {
+                return added;
+            }
         }
         self.waiting = self.count().await?;
         self.waiting.add(owner, &self.settings.limits)
     }
 
     async fn count(&self) -> Result<Waiting> {
-        let mut waiting = Waiting { counted: Some(Instant::now()), ..Waiting::default() };
+        let begun = Instant::now();
+        let mut waiting = Waiting::default();
         for row in sqlx::query(sql::QUEUED_BY_OWNER).fetch_all(&self.pool).await? {
             let count: i64 = row.try_get(1)?;
             waiting.all += count;
             waiting.by_owner.insert(row.try_get(0)?, count);
         }
-        Ok(waiting)
+        Ok(Waiting { counted: Some(Instant::now()), took: begun.elapsed(), ..waiting })
     }
 
     async fn insert(&self, batch: &[Submission]) -> Result<()> {
