@@ -84,7 +84,7 @@ async fn dispatch(State(routers): State<Routers>, request: Request) -> Response 
     let (method, path) = (request.method().clone(), loggable(request.uri().path()));
     let span = tracing::info_span!(
         "http",
-        otel.name = %format!("{method} {path}"),
+        otel.name = %format!("{method} {}", alike(&path)),
         otel.kind = "server",
         http.request.method = %method,
         url.path = path,
@@ -118,6 +118,13 @@ fn loggable(path: &str) -> String {
         Some((at, _)) => format!("{}…", &path[..at]),
         None => path.into(),
     }
+}
+
+/// A path without what differs from one request to the next: the name of spans that are counted together.
+fn alike(path: &str) -> String {
+    let part =
+        |part: &str| if Uuid::try_parse(part).is_ok() { "{id}".into() } else { part.to_string() };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 /// Characters of a path that are logged; longer ones are nobody's honest request.

@@ -95,6 +95,9 @@ fn a_request_is_one_trace_from_its_sender_to_its_worker() {
     for stage in ["fetch", "draw", "store"] {
         assert_eq!(span(stage).1.parent_span_id, attempt.span_id, "{stage}");
     }
+    // Calls about other requests have the same name, so that a collector can count them together.
+    let status = "GET /queue/fal-ai/z-image/requests/{id}/status";
+    assert!(spans.iter().any(|(_, span)| span.name == status), "{spans:?}");
     // No prompt, and no file's name, leaves the house.
     assert!(!format!("{spans:?}").contains("a house"));
 }

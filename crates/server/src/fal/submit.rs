@@ -84,13 +84,13 @@ pub(crate) async fn submit(app: &App, sent: Sent<'_>) -> Result<String, Failure>
     if sent.inline {
         task.delivery = Delivery::Inline;
     }
-    let new = New { unit_price: app.price(sent.endpoint.id), ..new(&sent, &task)? };
+    let new = new(&sent, &task, app.price(sent.endpoint.id))?;
     let id = app.settings.queue.submit(new).await?;
     metrics::counter!("zoetrope_submissions_total", "endpoint" => sent.endpoint.id).increment(1);
     Ok(id)
 }
 
-fn new(sent: &Sent<'_>, task: &Generate) -> Result<New, Failure> {
+fn new(sent: &Sent<'_>, task: &Generate, unit_price: Option<f64>) -> Result<New, Failure> {
     let text = |name: &str| sent.headers.get(name).and_then(|value| value.to_str().ok());
     let yes = |name: &str| {
         text(name).is_some_and(|t| matches!(t.to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
@@ -126,7 +126,7 @@ fn new(sent: &Sent<'_>, task: &Generate) -> Result<New, Failure> {
         start_within_ms,
         webhook: sent.webhook.clone(),
         base: sent.base.into(),
-        unit_price: None,
+        unit_price,
         trace: zoetrope_trace::parent(&Span::current()),
     })
 }
