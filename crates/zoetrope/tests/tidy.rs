@@ -20,8 +20,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("jobs", &[]),
     ("trace", &[]),
     ("server", &["api", "files", "jobs", "trace"]),
-    ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace"]),
-    ("zoetrope", &["api", "checkpoint", "engine", "files", "jobs", "server", "trace", "worker"]),
+    ("trainer", &["api", "checkpoint", "engine", "files"]),
+    ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
+    (
+        "zoetrope",
+        &["api", "checkpoint", "engine", "files", "jobs", "server", "trace", "trainer", "worker"],
+    ),
 ];
 
 #[test]
