@@ -17,6 +17,7 @@ pub mod prompt;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;
+pub mod training;
 mod watch;
 
 pub use error::{Error, Result};

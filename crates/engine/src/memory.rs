@@ -118,7 +118,7 @@ fn whole_decode_bytes(pixels: usize) -> u64 {
 }
 
 /// Bytes that programs can still get.
-fn available_bytes() -> u64 {
+pub(crate) fn available_bytes() -> u64 {
     // A system that does not tell is taken at the caller's word.
     let Ok(mut system) = System::new() else { return u64::MAX };
     system.refresh_memory();
@@ -128,7 +128,8 @@ fn available_bytes() -> u64 {
     }
 }
 
-fn gigabytes(bytes: u64) -> String {
+/// `12.3 GB`.
+pub(crate) fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 

@@ -101,10 +101,7 @@ impl Parts {
     ) -> Result<&mut Transformer> {
         if !serves(&self.transformer, level) {
             let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-            let mut storage = memory::storage_for(&weights, self.options.storage, level);
-            if level == Acceleration::High {
-                storage = memory::eight_bits(&weights, storage);
-            }
+            let storage = self.transformer_storage(&weights, level);
             let network = match fitting(&mut self.transformer, storage) {
                 Some(network) => network,
                 None => {
@@ -115,6 +112,20 @@ impl Parts {
             self.transformer = Some(Held { network, level, storage });
         }
         Ok(&mut self.transformer.as_mut().expect("it was loaded just now").network)
+    }
+
+    fn transformer_storage(&self, weights: &Weights, level: Acceleration) -> Storage {
+        let storage = memory::storage_for(weights, self.options.storage, level);
+        match level {
+            Acceleration::High => memory::eight_bits(weights, storage),
+            _ => storage,
+        }
+    }
+
+    /// Bytes of the transformer's weights in memory.
+    pub(crate) fn transformer_bytes(&self, level: Acceleration) -> Result<u64> {
+        let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
+        Ok(weights.memory_bytes(self.transformer_storage(&weights, level)))
     }
 
     /// The autoencoder.
@@ -142,6 +153,11 @@ impl Parts {
     /// Frees the text encoder.
     pub(crate) fn release_text_encoder(&mut self) {
         self.text_encoder = None;
+    }
+
+    /// Frees the autoencoder.
+    pub(crate) fn release_vae(&mut self) {
+        self.vae = None;
     }
 
     /// Frees the transformer.

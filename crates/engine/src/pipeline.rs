@@ -207,6 +207,23 @@ impl Pipeline {
     ) -> Result<Generated> {
         self.check(request)?;
         let features = self.encode_prompts(request, interrupt, on)?;
+        if self.parts.options.keep == Keep::OneAtATime {
+            self.parts.release_text_encoder();
+        }
+        self.generate_from(request, &features, adapters, interrupt, on)
+    }
+
+    /// Makes the pictures of `request` from the features of its prompt and, with guidance, of its negative prompt, in
+    /// place of the texts.
+    pub fn generate_from(
+        &mut self,
+        request: &Request,
+        features: &[Tensor],
+        adapters: &[Applied],
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Generated> {
+        self.check(request)?;
         let (noise, start) = self.draw(request, interrupt, on)?;
         let device = self.parts.device().clone();
         if request.previews {
@@ -282,18 +299,19 @@ impl Pipeline {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
         let prompts = std::iter::once(request.prompt.clone()).chain(negative);
-        let tokens = prompts
-            .map(|p| self.tokenizer.encode(&p, request.tokens_max))
-            .collect::<Result<Vec<_>>>()?;
-        if let Some(tokens) = tokens.iter().map(|t| t.cut).find(|cut| *cut > 0) {
-            on(Event::PromptCut { tokens });
-        }
+        let tokens =
+            prompts.map(|p| self.tokens(&p, request.tokens_max, on)).collect::<Result<Vec<_>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
-        let features = tokens.iter().map(|t| encoder.forward(&t.ids, interrupt)).collect();
-        if self.parts.options.keep == Keep::OneAtATime {
-            self.parts.release_text_encoder();
+        tokens.iter().map(|ids| encoder.forward(ids, interrupt)).collect()
+    }
+
+    /// At most `most` tokens of `prompt`; whether it was cut is told.
+    pub(crate) fn tokens(&self, prompt: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer.encode(prompt, most)?;
+        if tokens.cut > 0 {
+            on(Event::PromptCut { tokens: tokens.cut });
         }
-        features
+        Ok(tokens.ids)
     }
 
     /// Draws in the reference's order: the posterior, then the noise of all pictures at once.

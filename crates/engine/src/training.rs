@@ -1,0 +1,141 @@
+//! What training takes from a model besides pictures: captions as features, pictures as latents, and the transformer itself.
+
+use candle_core::{Device, Tensor};
+use zoetrope_api::Acceleration;
+
+use crate::config::TransformerConfig;
+use crate::networks::Transformer;
+use crate::pipeline::{Listener, Pipeline};
+use crate::pixels::{self, Rgb};
+use crate::prompt::TOKENS_MAX;
+use crate::{Error, Interrupt, Result, memory};
+
+/// The level that training runs at: nothing is approximated but what the weights' form says.
+const LEVEL: Acceleration = Acceleration::Regular;
+
+/// A picture as the autoencoder understands it, in the transformer's scale: a normal distribution for each value.
+#[derive(Clone, Debug)]
+pub struct LatentMoments {
+    /// `[channels, height / 8, width / 8]`
+    pub mean: Tensor,
+    /// As `mean`.
+    pub deviation: Tensor,
+}
+
+impl Pipeline {
+    /// The features of `caption`, `[tokens, cap_feat_dim]`; a caption that is too long loses its end.
+    pub fn features(
+        &mut self,
+        caption: &str,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Tensor> {
+        let tokens = self.tokens(caption, TOKENS_MAX, on)?;
+        self.text_encoder(LEVEL, on)?.forward(&tokens, interrupt)
+    }
+
+    /// `image` in latents; both sides are multiples of 16.
+    pub fn latent_moments(
+        &mut self,
+        image: &Rgb,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<LatentMoments> {
+        let device = self.parts().device().clone();
+        let vae = self.parts().vae(on)?;
+        let posterior = vae.encode(&pixels::to_tensor(image, &device)?, interrupt)?;
+        // Scaling is affine, so that what it does to a unit of noise is its factor.
+        let mean = vae.scale(&posterior.mean)?;
+        let above = vae.scale(&posterior.sample(&posterior.mean.ones_like()?)?)?;
+        let deviation = (above - &mean)?;
+        Ok(LatentMoments { mean: mean.squeeze(0)?, deviation: deviation.squeeze(0)? })
+    }
+
+    /// The transformer, for training adapters on it.
+    pub fn transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
+        self.parts().transformer(LEVEL, on)
+    }
+
+    /// Frees what only inputs are prepared with.
+    pub fn release_encoders(&mut self) {
+        self.parts().release_text_encoder();
+        self.parts().release_vae();
+    }
+
+    /// Where the networks run.
+    pub fn device(&mut self) -> Device {
+        self.parts().device().clone()
+    }
+
+    /// What training takes at most.
+    pub fn training_memory(&mut self, plan: &TrainingPlan) -> Result<TrainingMemory> {
+        let weights = self.parts().transformer_bytes(LEVEL)?;
+        Ok(TrainingMemory::of(weights, plan, &self.parts().widths))
+    }
+}
+
+/// What decides how much memory training takes, besides the model.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingPlan {
+    /// Of a picture and its caption.
+    pub tokens: usize,
+    /// Pictures whose gradients are computed at the same time.
+    pub at_once: usize,
+    /// Whether the layers' inner values are computed again in place of being kept.
+    pub checkpointing: bool,
+    /// Values that are trained.
+    pub values: usize,
+    /// What is kept for each of them, its gradient included.
+    pub bytes_a_value: usize,
+}
+
+/// Bytes that training takes at most, by use.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingMemory {
+    /// The frozen transformer.
+    pub weights: u64,
+    /// The adapter, its gradients and the optimiser's averages.
+    pub adapter: u64,
+    /// What layers keep for their gradients.
+    pub activations: u64,
+}
+
+impl TrainingMemory {
+    /// A layer keeps about this many streams of the network's width for its gradients, and as many gradients pass.
+    const STREAMS: usize = 24;
+    /// And these of the feed-forward's width.
+    const WIDE_STREAMS: usize = 6;
+
+    fn of(weights: u64, plan: &TrainingPlan, widths: &TransformerConfig) -> Self {
+        let TrainingPlan { tokens, at_once, checkpointing, values, bytes_a_value } = *plan;
+        let stream = tokens * widths.dim;
+        let layer = Self::STREAMS * stream + Self::WIDE_STREAMS * tokens * widths.ffn_dim();
+        let refiners = 2 * widths.n_refiner_layers;
+        let kept = match checkpointing {
+            true => widths.n_layers * stream + (refiners + 1) * layer,
+            false => (widths.n_layers + refiners) * layer,
+        };
+        Self {
+            weights,
+            adapter: (values * bytes_a_value) as u64,
+            activations: (4 * kept * at_once) as u64,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.weights + self.adapter + self.activations
+    }
+
+    /// An error that names `remedies` when this is more than there is.
+    pub fn check(&self, device: &Device, remedies: &str) -> Result<()> {
+        let free = memory::available_bytes();
+        if !device.is_cpu() || self.total() <= free {
+            return Ok(());
+        }
+        let (needed, free) = (memory::gigabytes(self.total()), memory::gigabytes(free));
+        Err(Error::Memory(format!(
+            "training needs {needed} of memory and {free} are free; {remedies}"
+        )))
+    }
+}
