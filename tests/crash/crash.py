@@ -206,13 +206,15 @@ class Harness:
     def look(self, request_id: str, node: str):
         """Asks for a request; whoever has seen its end sees the same ever after."""
         base = f"{node}/queue/fal-ai/z-image/requests/{request_id}"
+        # Another client may see the end while this one's answer is on its way.
+        ended_before = request_id in self.ledger.ended
         try:
             status = self.http.get(f"{base}/status?logs=1")
             if status.status_code not in (200, 202):
                 self.ledger.broken.append(f"{request_id} is answered {status.status_code}: {status.text[:200]}")
                 return
             if status.json()["status"] != TERMINAL:
-                if request_id in self.ledger.ended:
+                if ended_before:
                     self.ledger.broken.append(f"{request_id} had ended, and is {status.json()['status']} again")
                 return
             result = self.http.get(base)
