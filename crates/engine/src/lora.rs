@@ -30,13 +30,23 @@ pub fn modules(transformer: &mut Transformer) -> BTreeMap<String, [usize; 2]> {
 
 /// Puts `adapters` on `transformer`, in place of those before.
 pub fn apply(transformer: &mut Transformer, adapters: &[Applied], device: &Device) -> Result<()> {
+    apply_with(transformer, adapters, |_| None, device)
+}
+
+/// The same, and beside them what `more` gives for a layer's name: a delta that is trained.
+pub fn apply_with(
+    transformer: &mut Transformer,
+    adapters: &[Applied],
+    more: impl Fn(&str) -> Option<Delta>,
+    device: &Device,
+) -> Result<()> {
     let mut failed = None;
     transformer.visit_linears(&mut |name, linear| {
         let of_layer =
             adapters.iter().filter_map(|a| Some((a.adapter.deltas.get(&name)?, a.scale)));
-        let deltas = of_layer.map(|(delta, scale)| Delta::new(delta, scale, device)).collect();
-        match deltas {
-            Ok(deltas) => linear.set_deltas(deltas),
+        let deltas = of_layer.map(|(delta, scale)| Delta::new(delta, scale, device));
+        match deltas.collect::<Result<Vec<_>>>() {
+            Ok(deltas) => linear.set_deltas(deltas.into_iter().chain(more(&name)).collect()),
             Err(error) => failed = Some(error),
         }
     });

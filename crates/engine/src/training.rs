@@ -1,14 +1,17 @@
 //! What training takes from a model besides pictures: captions as features, pictures as latents, and the transformer itself.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 use zoetrope_api::Acceleration;
+use zoetrope_checkpoint::{Blob, Role, Weights};
 
 use crate::config::TransformerConfig;
 use crate::networks::Transformer;
 use crate::pipeline::{Listener, Pipeline};
 use crate::pixels::{self, Rgb};
 use crate::prompt::TOKENS_MAX;
-use crate::{Error, Interrupt, Result, memory};
+use crate::{Error, Interrupt, Result, lora, memory};
 
 /// The level that training runs at: nothing is approximated but what the weights' form says.
 const LEVEL: Acceleration = Acceleration::Regular;
@@ -20,6 +23,15 @@ pub struct LatentMoments {
     pub mean: Tensor,
     /// As `mean`.
     pub deviation: Tensor,
+}
+
+/// Digests of a model's parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the parts' names")]
+pub struct Fingerprints {
+    pub text_encoder: String,
+    pub vae: String,
+    pub transformer: String,
 }
 
 impl Pipeline {
@@ -54,6 +66,27 @@ impl Pipeline {
     /// The transformer, for training adapters on it.
     pub fn transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
         self.parts().transformer(LEVEL, on)
+    }
+
+    /// What `features` depends on besides the caption, and `latent_moments` besides the picture: for caches.
+    pub fn fingerprints(&mut self) -> Result<Fingerprints> {
+        let layout = &self.parts().layout;
+        let of = |blobs: &[Blob], role| Ok::<_, Error>(Weights::open(blobs, role)?.fingerprint());
+        Ok(Fingerprints {
+            text_encoder: of(&layout.text_encoder, Role::TextEncoder)?,
+            vae: of(&layout.vae, Role::Vae)?,
+            transformer: of(&layout.transformer, Role::Transformer)?,
+        })
+    }
+
+    /// Every linear layer of the transformer with `[out, in]`.
+    pub fn modules(&mut self, on: &Listener) -> Result<BTreeMap<String, [usize; 2]>> {
+        Ok(lora::modules(self.transformer(on)?))
+    }
+
+    /// What the model was called by.
+    pub fn name(&mut self) -> &str {
+        &self.parts().layout.name
     }
 
     /// Frees what only inputs are prepared with.
