@@ -72,17 +72,28 @@ impl WeightFile {
     pub(crate) fn open(blob: &Blob) -> Result<Self> {
         let bytes = blob.map()?;
         let name = blob.name();
-        if bytes.all().starts_with(b"GGUF") {
-            return gguf(name, bytes);
-        }
-        if blob.ends_with("gguf") {
+        let is_gguf = bytes.all().starts_with(b"GGUF");
+        if blob.ends_with("gguf") && !is_gguf {
             return Err(Error::broken(
                 name,
                 "is named .gguf but is not a GGUF file: download it again",
             ));
         }
-        safetensors(name, bytes)
+        let file = if is_gguf { gguf(name, bytes)? } else { safetensors(name, bytes)? };
+        match file.entries.iter().find(|(_, entry)| !is_countable(&entry.shape)) {
+            None => Ok(file),
+            Some((tensor, Entry { shape, .. })) => {
+                let problem = format!("`{tensor}` {shape:?} has sides that no tensor can have");
+                Err(Error::broken(&file.name, problem))
+            }
+        }
     }
+}
+
+/// Whether sides can be multiplied in any order, also where one of them is 0 and hides how large the others are.
+fn is_countable(shape: &[usize]) -> bool {
+    let values = shape.iter().try_fold(1usize, |all, side| all.checked_mul((*side).max(1)));
+    values.is_some_and(|values| values.checked_mul(4).is_some())
 }
 
 fn safetensors(name: String, bytes: Bytes) -> Result<WeightFile> {
