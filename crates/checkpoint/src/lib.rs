@@ -14,7 +14,7 @@ mod packed;
 mod storage;
 mod weights;
 
-pub use adapter::{Adapter, Delta};
+pub use adapter::{Adapter, Delta, Naming};
 pub use blob::Blob;
 pub use error::{Error, Result};
 pub use layout::{Family, Layout};

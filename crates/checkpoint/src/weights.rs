@@ -286,6 +286,18 @@ impl Weights {
         self.all.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
+    /// All linear layers by their published names, with `[out, in]`.
+    pub fn linear_shapes(&self) -> BTreeMap<String, [usize; 2]> {
+        let shape = |(name, place): (&String, &Place)| {
+            let module = name.strip_suffix(".weight")?;
+            match self.all.entry(place).shape[..] {
+                [rows, columns] => Some((module.to_string(), [rows / place.of, columns])),
+                _ => None,
+            }
+        };
+        self.all.places.iter().filter_map(shape).collect()
+    }
+
     /// Tells these weights from others without reading gigabytes: a digest of every header, every size and of samples of the
     /// values. Where the files lie, and when they were written, does not matter.
     pub fn fingerprint(&self) -> String {

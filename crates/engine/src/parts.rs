@@ -122,6 +122,15 @@ impl Parts {
         }
     }
 
+    /// The form of the transformer's matrices.
+    pub(crate) fn transformer_form(&self, level: Acceleration) -> Result<Storage> {
+        let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
+        Ok(match self.transformer_storage(&weights, level) {
+            Storage::AsStored => weights.form(),
+            form => form,
+        })
+    }
+
     /// Bytes of the transformer's weights in memory.
     pub(crate) fn transformer_bytes(&self, level: Acceleration) -> Result<u64> {
         let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;

@@ -11,7 +11,7 @@ use crate::networks::Transformer;
 use crate::pipeline::{Listener, Pipeline};
 use crate::pixels::{self, Rgb};
 use crate::prompt::TOKENS_MAX;
-use crate::{Error, Interrupt, Result, lora, memory};
+use crate::{Error, Interrupt, Result, memory};
 
 /// The level that training runs at: nothing is approximated but what the weights' form says.
 const LEVEL: Acceleration = Acceleration::Regular;
@@ -32,6 +32,8 @@ pub struct Fingerprints {
     pub text_encoder: String,
     pub vae: String,
     pub transformer: String,
+    /// What the transformer's matrices are kept as.
+    pub form: String,
 }
 
 impl Pipeline {
@@ -70,18 +72,25 @@ impl Pipeline {
 
     /// What `features` depends on besides the caption, and `latent_moments` besides the picture: for caches.
     pub fn fingerprints(&mut self) -> Result<Fingerprints> {
-        let layout = &self.parts().layout;
+        let layout = self.parts().layout.clone();
         let of = |blobs: &[Blob], role| Ok::<_, Error>(Weights::open(blobs, role)?.fingerprint());
         Ok(Fingerprints {
             text_encoder: of(&layout.text_encoder, Role::TextEncoder)?,
             vae: of(&layout.vae, Role::Vae)?,
             transformer: of(&layout.transformer, Role::Transformer)?,
+            form: self.parts().transformer_form(LEVEL)?.to_string(),
         })
     }
 
-    /// Every linear layer of the transformer with `[out, in]`.
-    pub fn modules(&mut self, on: &Listener) -> Result<BTreeMap<String, [usize; 2]>> {
-        Ok(lora::modules(self.transformer(on)?))
+    /// Every linear layer of the transformer with `[out, in]`, from its files' headers.
+    pub fn linear_shapes(&mut self) -> Result<BTreeMap<String, [usize; 2]>> {
+        let blobs = &self.parts().layout.transformer;
+        Ok(Weights::open(blobs, Role::Transformer)?.linear_shapes())
+    }
+
+    /// Width of the transformer's stream.
+    pub fn width(&mut self) -> usize {
+        self.parts().widths.dim
     }
 
     /// What the model was called by.

@@ -66,17 +66,30 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Decoded> {
 
 /// Reads an image as a mask, as Pillow's `convert("L")` does: luma, whatever the transparency.
 pub fn read_mask(path: &Path, limits: &Limits) -> Result<Mask> {
-    let mask = |bytes: &[u8]| {
-        let (image, _) = open(bytes, limits)?;
-        let rgb = image.to_rgb8();
-        let luma = |p: &[u8]| {
-            (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000)
-                >> 16
-        };
-        let grey = rgb.as_raw().chunks_exact(3).map(|p| luma(p) as u8).collect();
-        Ok(Mask { width: rgb.width(), height: rgb.height(), grey })
+    named(path, |bytes| decode_mask(bytes, limits), limits)
+}
+
+/// The same of bytes.
+pub fn decode_mask(bytes: &[u8], limits: &Limits) -> Result<Mask> {
+    let (image, _) = open(bytes, limits)?;
+    let rgb = image.to_rgb8();
+    let luma = |p: &[u8]| {
+        (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000) >> 16
     };
-    named(path, mask, limits)
+    let grey = rgb.as_raw().chunks_exact(3).map(|p| luma(p) as u8).collect();
+    Ok(Mask { width: rgb.width(), height: rgb.height(), grey })
+}
+
+/// How opaque each pixel of an image is; `None` where all are fully.
+pub fn decode_alpha(bytes: &[u8], limits: &Limits) -> Result<Option<Mask>> {
+    let (image, _) = open(bytes, limits)?;
+    if !image.color().has_alpha() {
+        return Ok(None);
+    }
+    let rgba = image.to_rgba8();
+    let grey: Vec<u8> = rgba.pixels().map(|p| p.0[3]).collect();
+    let opaque = grey.iter().all(|alpha| *alpha == 255);
+    Ok((!opaque).then(|| Mask { width: rgba.width(), height: rgba.height(), grey }))
 }
 
 /// Decodes an image; its format is told from the content, never from a name.

@@ -11,7 +11,9 @@ mod resample;
 mod store;
 mod write;
 
-pub use decode::{Decoded, FORMATS, Limits, Note, decode, read, read_mask};
+pub use decode::{
+    Decoded, FORMATS, Limits, Note, decode, decode_alpha, decode_mask, read, read_mask,
+};
 pub use encode::{Format, encode};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};

@@ -41,6 +41,9 @@ pub enum Error {
     /// What a file of weights or an adapter says.
     #[error(transparent)]
     Checkpoint(#[from] zoetrope_checkpoint::Error),
+    /// What a file of the run says.
+    #[error(transparent)]
+    Files(#[from] zoetrope_files::Error),
     /// What the tensor library says.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

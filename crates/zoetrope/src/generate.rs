@@ -19,7 +19,7 @@ use zoetrope_files::{Format, Limits, Picture};
 
 use crate::environment::Environment;
 use crate::model::Defaults;
-use crate::{demo, device, model, packed, progress, terminal};
+use crate::{demo, device, model, packed, progress, signals, terminal};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     }
 
     let interrupt = Interrupt::default();
-    on_ctrl_c(&interrupt)?;
+    signals::on_ctrl_c(&interrupt)?;
     let (bar, on) = progress::listener();
     let begun = Instant::now();
     let applied = read_adapters(&mut pipeline, &adapters, args.acceleration, &on)?;
@@ -255,17 +255,6 @@ fn say_where_it_ends(prompt: &str) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn on_ctrl_c(interrupt: &Interrupt) -> anyhow::Result<()> {
-    let stop = interrupt.clone();
-    let handler = move || {
-        if stop.is_stopped() {
-            std::process::exit(130); // asked twice
-        }
-        stop.stop();
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
 }
 
 fn read_adapters(

@@ -19,6 +19,7 @@ mod requests;
 mod serve;
 mod signals;
 mod terminal;
+mod train;
 mod variables;
 mod worker;
 
@@ -41,6 +42,8 @@ struct Cli {
 enum Command {
     /// Make pictures from a prompt.
     Generate(Box<generate::Args>),
+    /// Make an adapter (LoRA) from a folder of pictures.
+    Train(Box<train::Args>),
     /// Answer programs written for fal, with a queue and the pictures of this machine.
     Serve(Box<serve::Args>),
     /// Draw what servers on the same database accept.
@@ -91,6 +94,7 @@ fn parse(arguments: Vec<OsString>, environment: &Environment) -> anyhow::Result<
 fn run(command: Command, environment: &Environment) -> anyhow::Result<ExitCode> {
     match command {
         Command::Generate(args) => generate::run(&args, environment)?,
+        Command::Train(args) => return train::run(&args, environment),
         Command::Serve(args) => serve::run(&args, environment)?,
         Command::Worker(args) => worker::run(&args, environment)?,
         Command::Env(args) => variables::print(&args, environment)?,

@@ -1,9 +1,10 @@
-//! What every long-running subcommand begins with: a runtime, TLS, metrics, and the signals that end it.
+//! What long-running subcommands begin with: a runtime, TLS, metrics, and the signals that end them.
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use zoetrope_engine::Interrupt;
 
 /// A runtime of as many threads as the processor has.
 pub(crate) fn runtime() -> anyhow::Result<Runtime> {
@@ -82,4 +83,16 @@ async fn asked() {
 #[cfg(not(unix))]
 async fn asked() {
     let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Ctrl-C stops the work at its next block; twice, at once.
+pub(crate) fn on_ctrl_c(interrupt: &Interrupt) -> anyhow::Result<()> {
+    let stop = interrupt.clone();
+    let handler = move || {
+        if stop.is_stopped() {
+            std::process::exit(130); // asked twice
+        }
+        stop.stop();
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
 }

@@ -1,6 +1,7 @@
 //! The transformer: S3-DiT, a single stream of image tokens and caption tokens (Z-Image, 2025).
 
 mod block;
+mod gradient;
 
 use std::ops::Range;
 
@@ -8,6 +9,7 @@ use candle_core::Tensor;
 use zoetrope_kernels::layer_norm;
 
 use self::block::{At, Block, Modulation, Sequence, join, load_blocks};
+pub use self::gradient::{Gradients, Point};
 use super::reuse::Past;
 use crate::config::TransformerConfig;
 use crate::layers::{Linear, Parameters, RmsNorm, RopeTable};
@@ -165,8 +167,7 @@ impl Transformer {
         let mut x = self.embed(batch, latents, &c, watch)?;
         let through = |mut x: Tensor, layers: Range<usize>| {
             for i in layers {
-                let at = At("layers", i, watch);
-                x = self.layers[i].forward(&x, Some(&c), &batch.whole, &at)?;
+                x = self.layer(i, &x, &c, batch, watch)?;
             }
             Ok::<_, crate::Error>(x)
         };
@@ -186,6 +187,18 @@ impl Transformer {
             }
         };
         self.finish(batch, &x, &c, watch)
+    }
+
+    /// Main layer `i`.
+    fn layer(
+        &self,
+        i: usize,
+        x: &Tensor,
+        c: &Tensor,
+        batch: &Batch,
+        watch: &dyn Watch,
+    ) -> Result<Tensor> {
+        self.layers[i].forward(x, Some(c), &batch.whole, &At("layers", i, watch))
     }
 
     /// The time's embedding, `[1, adaln]`.

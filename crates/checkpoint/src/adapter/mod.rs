@@ -1,9 +1,13 @@
 //! LoRA and LoKr files: every naming in use, reduced to the transformer's modules.
 
+mod write;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
+
+pub use write::Naming;
 
 use crate::blob::Blob;
 use crate::convert::Rows;
