@@ -1,10 +1,11 @@
 //! Named operations, each with a plain twin in tensor-library calls.
 //!
 //! Networks call these and nothing lower. On a device, or for a form of weights, that has no kernel of its own the
-//! plain twin runs; it is also the oracle of the tests and the path of gradients.
+//! plain twin runs; it is also the oracle of the tests. Where gradients are wanted, kernels compute them too.
 
 mod attention;
 mod conv;
+mod gradient;
 mod group_norm;
 mod linear;
 mod math;

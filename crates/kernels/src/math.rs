@@ -65,6 +65,12 @@ fn horner<S: Simd, const N: usize>(simd: S, x: S::F, coefficients: &[f32; N]) ->
     sum
 }
 
+/// `1 / (1 + e⁻ˣ)`
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp2(x * -std::f32::consts::LOG2_E))
+}
+
 /// `x / (1 + e⁻ˣ)`
 #[inline(always)]
 pub(crate) fn silu(x: f32) -> f32 {
@@ -79,6 +85,19 @@ pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let rest: f32 = chunks.remainder().iter().map(|v| f(*v)).sum();
     for chunk in chunks {
         lanes.iter_mut().zip(chunk).for_each(|(lane, v)| *lane += f(*v));
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// Σ `a · b`, in the same order.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; 32];
+    let (left, right) = (a.chunks_exact(32), b.chunks_exact(32));
+    let rest = left.remainder().iter().zip(right.remainder());
+    let rest: f32 = rest.map(|(a, b)| a * b).sum();
+    for (a, b) in left.zip(right) {
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b);
     }
     lanes.iter().sum::<f32>() + rest
 }

@@ -2,7 +2,8 @@
 
 use candle_core::{D, Result, Tensor};
 
-use crate::math::sum;
+use crate::gradient::{Path, join};
+use crate::math::{dot, sum};
 use crate::rows::{Source, collect};
 use crate::simd::{Level, Simd};
 use crate::values::Values;
@@ -18,11 +19,24 @@ pub struct RmsNorm {
 
 /// `x / √(mean(x²) + eps) · weight` over the last dimension of `x`, times `scale`, `[batch, 1, width]`, if there is one.
 pub fn rms_norm(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
-    if is_plain(&[Some(x), scale]) {
-        return rms_norm_plain(x, norm, scale);
+    let kernel = |x: &Tensor, scale: Option<&Tensor>| {
+        let inputs = NormInputs::new(x, norm, scale)?;
+        inputs.with(|source| collect(Level::best(), source, x.shape()))
+    };
+    match Path::of(&[Some(x), scale]) {
+        Path::Kernels => kernel(x, scale),
+        Path::Plain => rms_norm_plain(x, norm, scale),
+        Path::Gradients => {
+            let held = Held::new(x, norm, scale);
+            let y = kernel(&held.x, held.scale.as_ref())?;
+            match scale {
+                Some(scale) => {
+                    join(&[x, scale], &y, move |g| Ok(vec![held.of_x(g)?, held.of_scale(g)?]))
+                }
+                None => join(&[x], &y, move |g| Ok(vec![held.of_x(g)?])),
+            }
+        }
     }
-    let inputs = NormInputs::new(x, norm, scale)?;
-    inputs.with(|source| collect(Level::best(), source, x.shape()))
 }
 
 /// `x + gate · norm(y)`: how a block's result joins the stream. `gate`: `[batch, 1, width]`; absent it is 1.
@@ -30,18 +44,58 @@ pub fn add_gated(x: &Tensor, y: &Tensor, norm: &RmsNorm, gate: Option<&Tensor>) 
     if x.dims() != y.dims() {
         candle_core::bail!("{:?} cannot be added to {:?}", y.dims(), x.dims());
     }
-    if is_plain(&[Some(x), Some(y), gate]) {
-        return x + rms_norm_plain(y, norm, gate)?;
+    let kernel = |x: &Tensor, y: &Tensor, gate: Option<&Tensor>| {
+        let (x, inputs) = (x.contiguous()?, NormInputs::new(y, norm, gate)?);
+        let values = Values::of(&x);
+        let values = values.f32()?;
+        inputs.with(|normed| collect(Level::best(), &Added { values, normed }, x.shape()))
+    };
+    match Path::of(&[Some(x), Some(y), gate]) {
+        Path::Kernels => kernel(x, y, gate),
+        Path::Plain => x + rms_norm_plain(y, norm, gate)?,
+        Path::Gradients => {
+            let held = Held::new(y, norm, gate);
+            let result = kernel(&x.detach(), &held.x, held.scale.as_ref())?;
+            match gate {
+                Some(gate) => join(&[x, y, gate], &result, move |g| {
+                    Ok(vec![g.clone(), held.of_x(g)?, held.of_scale(g)?])
+                }),
+                None => join(&[x, y], &result, move |g| Ok(vec![g.clone(), held.of_x(g)?])),
+            }
+        }
     }
-    let (x, inputs) = (x.contiguous()?, NormInputs::new(y, norm, gate)?);
-    let values = Values::of(&x);
-    let values = values.f32()?;
-    inputs.with(|normed| collect(Level::best(), &Added { values, normed }, x.shape()))
 }
 
-/// Whether the plain twin must run: for gradients, and on other devices.
-pub(crate) fn is_plain(inputs: &[Option<&Tensor>]) -> bool {
-    inputs.iter().flatten().any(|x| x.track_op() || !x.device().is_cpu())
+/// What a norm's gradients are made of: its inputs without their graph.
+struct Held {
+    x: Tensor,
+    norm: RmsNorm,
+    scale: Option<Tensor>,
+}
+
+impl Held {
+    fn new(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Self {
+        Self { x: x.detach(), norm: norm.clone(), scale: scale.map(Tensor::detach) }
+    }
+
+    /// That of what is normed, where that of the result is `gradient`.
+    fn of_x(&self, gradient: &Tensor) -> Result<Tensor> {
+        let inputs = NormInputs::new(&self.x, &self.norm, self.scale.as_ref())?;
+        let values = Values::of(gradient);
+        let gradient = values.f32()?;
+        inputs.with(|normed| {
+            collect(Level::best(), &NormGradient { normed, gradient }, self.x.shape())
+        })
+    }
+
+    /// That of the scale, which all of a batch's rows share.
+    fn of_scale(&self, gradient: &Tensor) -> Result<Tensor> {
+        let each = (rms_norm(&self.x, &self.norm, None)? * gradient)?;
+        let scale = self.scale.as_ref().map_or(each.shape(), Tensor::shape);
+        each.reshape((scale.elem_count() / self.x.dim(D::Minus1)?, (), self.x.dim(D::Minus1)?))?
+            .sum(1)?
+            .reshape(scale)
+    }
 }
 
 /// The plain twin.
@@ -117,6 +171,37 @@ impl Source for Normed<'_> {
             to.iter_mut().zip(scale).for_each(|(to, s)| *to *= s);
         }
     }
+}
+
+/// Rows of a norm's gradient: with `u = gradient · weight · scale` and `r = 1 / √(mean(x²) + eps)`, `r · u − x · r³ · mean(x · u)`.
+struct NormGradient<'a> {
+    normed: &'a Normed<'a>,
+    gradient: &'a [f32],
+}
+
+impl Source for NormGradient<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
+        let (Normed { x, weight, scale, eps, shared }, width) = (self.normed, to.len());
+        let x = &x[index * width..][..width];
+        let gradient = &self.gradient[index * width..][..width];
+        to.iter_mut().zip(gradient.iter().zip(*weight)).for_each(|(u, (g, w))| *u = g * w);
+        if let Some(scale) = scale {
+            let scale = &scale[index / shared * width..][..width];
+            to.iter_mut().zip(scale).for_each(|(u, s)| *u *= s);
+        }
+        pull_back_row(x, *eps, to);
+    }
+}
+
+/// Makes of `u`, the gradient of a normed row of `x` with its weights multiplied in, that of `x`.
+#[inline(always)]
+pub(crate) fn pull_back_row(x: &[f32], eps: f64, u: &mut [f32]) {
+    let width = x.len() as f64;
+    let r = 1.0 / (f64::from(sum(x, |v| v * v)) / width + eps).sqrt();
+    let along = (f64::from(dot(x, u)) / width * r * r * r) as f32;
+    let r = r as f32;
+    u.iter_mut().zip(x).for_each(|(u, x)| *u = r * *u - along * x);
 }
 
 /// Rows added to normed ones.

@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::gradient::{Path, join};
 use crate::math::sum;
-use crate::norm::{RmsNorm, is_plain, rms_norm_plain};
+use crate::norm::{RmsNorm, pull_back_row, rms_norm_plain};
 use crate::rows::{Source, collect};
 use crate::simd::{Level, Simd};
 use crate::values::Values;
@@ -34,10 +35,47 @@ pub fn norm_and_rotate(
             x.dims()
         );
     }
-    if is_plain(&[Some(x), Some(cos)]) {
-        return plain(x, norm, (cos, sin), pairs);
+    let shape = (pairs, tokens, heads);
+    match Path::of(&[Some(x), Some(cos)]) {
+        Path::Kernels => at_level(Level::best(), x, norm, (cos, sin), shape),
+        Path::Plain => plain(x, norm, (cos, sin), pairs),
+        Path::Gradients => {
+            let y = at_level(Level::best(), &x.detach(), norm, (cos, sin), shape)?;
+            // Joined as it lies in memory.
+            let y = y.transpose(1, 2)?;
+            let (held, norm, angles) = (x.detach(), norm.clone(), (cos.clone(), sin.clone()));
+            let y = join(&[x], &y, move |g| Ok(vec![pull_back(&held, &norm, &angles, shape, g)?]))?;
+            y.transpose(1, 2)
+        }
     }
-    at_level(Level::best(), x, norm, (cos, sin), (pairs, tokens, heads))
+}
+
+/// The gradient of `x`, `[batch, tokens, heads, d]`, where that of the result is `gradient`, of the same shape: turned back, and then that of
+/// the norm.
+fn pull_back(
+    x: &Tensor,
+    norm: &RmsNorm,
+    (cos, sin): &(Tensor, Tensor),
+    (pairs, tokens, heads): (Pairs, usize, usize),
+    gradient: &Tensor,
+) -> Result<Tensor> {
+    let (x, weight) = (x.contiguous()?, norm.weight.contiguous()?);
+    let (cos, sin) = (cos.contiguous()?, sin.contiguous()?);
+    let (values, weight, gradient) = (Values::of(&x), Values::of(&weight), Values::of(gradient));
+    let (cos, sin) = (Values::of(&cos), Values::of(&sin));
+    let source = TurnedBack {
+        of: Rotated {
+            x: values.f32()?,
+            weight: weight.f32()?,
+            eps: norm.eps,
+            angles: (cos.f32()?, sin.f32()?),
+            pairs,
+            tokens,
+            heads,
+        },
+        gradient: gradient.f32()?,
+    };
+    collect(Level::best(), &source, x.shape())
 }
 
 fn at_level(
@@ -92,16 +130,26 @@ struct Rotated<'a> {
 impl Source for Rotated<'_> {
     #[inline(always)]
     fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
-        let (d, half) = (to.len(), to.len() / 2);
+        let d = to.len();
         let x = &self.x[index * d..][..d];
         let mean = f64::from(sum(x, |v| v * v)) / d as f64;
         let factor = (1.0 / (mean + self.eps).sqrt()) as f32;
         to.iter_mut().zip(x.iter().zip(self.weight)).for_each(|(to, (x, w))| *to = x * factor * w);
 
+        self.turn(index, 1.0, to);
+    }
+}
+
+impl Rotated<'_> {
+    /// Turns row `index` by its token's angles, forwards with 1 and back with −1.
+    #[inline(always)]
+    fn turn(&self, index: usize, direction: f32, to: &mut [f32]) {
+        let half = to.len() / 2;
         let token = index / self.heads % self.tokens;
         let cos = &self.angles.0[token * half..][..half];
         let sin = &self.angles.1[token * half..][..half];
         let turn = |a: &mut f32, b: &mut f32, (cos, sin): (&f32, &f32)| {
+            let sin = direction * sin;
             (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
         };
         let angles = cos.iter().zip(sin);
@@ -117,6 +165,23 @@ impl Source for Rotated<'_> {
                 a.iter_mut().zip(b).zip(angles).for_each(|((a, b), angle)| turn(a, b, angle));
             }
         }
+    }
+}
+
+/// Rows of the gradient of what was normed and turned.
+struct TurnedBack<'a> {
+    of: Rotated<'a>,
+    gradient: &'a [f32],
+}
+
+impl Source for TurnedBack<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
+        let row = index * to.len()..(index + 1) * to.len();
+        to.copy_from_slice(&self.gradient[row.clone()]);
+        self.of.turn(index, -1.0, to);
+        to.iter_mut().zip(self.of.weight).for_each(|(u, w)| *u *= w);
+        pull_back_row(&self.of.x[row], self.of.eps, to);
     }
 }
 

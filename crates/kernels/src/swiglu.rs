@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::math::silu;
-use crate::norm::is_plain;
+use crate::gradient::{Path, join};
+use crate::math::{sigmoid, silu};
 use crate::rows::{Source, collect};
 use crate::simd::{Level, Simd};
 use crate::values::Values;
@@ -13,10 +13,47 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         candle_core::bail!("swiglu: {:?} and {:?} differ", gate.dims(), up.dims());
     }
-    if is_plain(&[Some(gate), Some(up)]) {
-        return plain(gate, up);
+    let kernel = |gate: &Tensor, up: &Tensor| {
+        with_gated(gate, up, |source| collect(Level::best(), source, gate.shape()))
+    };
+    match Path::of(&[Some(gate), Some(up)]) {
+        Path::Kernels => kernel(gate, up),
+        Path::Plain => plain(gate, up),
+        Path::Gradients => {
+            let held = (gate.detach(), up.detach());
+            join(&[gate, up], &kernel(&held.0, &held.1)?, move |g| pull_back(&held, g))
+        }
     }
-    with_gated(gate, up, |source| collect(Level::best(), source, gate.shape()))
+}
+
+/// Gradients of `gate` and `up`: with `σ = 1 / (1 + e^−gate)`, those of the result times `up · σ · (1 + gate · (1 − σ))` and times
+/// `silu(gate)`.
+fn pull_back((gate, up): &(Tensor, Tensor), gradient: &Tensor) -> Result<Vec<Tensor>> {
+    let of_up = swiglu(gate, gradient)?;
+    let with = Values::of(gradient);
+    let gradient = with.f32()?;
+    let of_gate = with_gated(gate, up, |gated| {
+        collect(Level::best(), &OfGate { gated, gradient }, gate.shape())
+    })?;
+    Ok(vec![of_gate, of_up])
+}
+
+/// Rows of the gate's gradient.
+struct OfGate<'a> {
+    gated: &'a Gated<'a>,
+    gradient: &'a [f32],
+}
+
+impl Source for OfGate<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, index: usize, to: &mut [f32]) {
+        let row = index * to.len()..(index + 1) * to.len();
+        let values = self.gated.gate[row.clone()].iter().zip(&self.gated.up[row.clone()]);
+        for ((to, (gate, up)), g) in to.iter_mut().zip(values).zip(&self.gradient[row]) {
+            let share = sigmoid(*gate);
+            *to = g * up * share * (1.0 + gate * (1.0 - share));
+        }
+    }
 }
 
 /// The plain twin.

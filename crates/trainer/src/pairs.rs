@@ -102,16 +102,6 @@ impl Pairs {
         Ok(())
     }
 
-    /// Pairs of layers.
-    pub(crate) fn len(&self) -> usize {
-        self.pairs.len()
-    }
-
-    /// The layers' names, with the rank's two shapes: `[rank, in]` and `[out, rank]`.
-    pub(crate) fn modules(&self) -> impl Iterator<Item = (&str, &[usize], &[usize])> {
-        self.pairs.iter().map(|pair| (pair.module.as_str(), pair.down.dims(), pair.up.dims()))
-    }
-
     /// The tensors that are trained, `down` and `up` of each pair in turn.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.vars().map(Var::as_tensor)

@@ -1,10 +1,12 @@
 //! Scaled dot-product attention: `softmax(q · kᵀ / √d) · v`.
 
+mod gradient;
 mod tiled;
 
 use candle_core::{D, Result, Tensor};
 
 use crate::Precision;
+use crate::gradient::{Path, join};
 use crate::simd::Level;
 
 /// Which keys a query sees.
@@ -45,11 +47,21 @@ pub fn attention(
             v.dims()
         );
     }
-    let tracked = [q, k, v].into_iter().any(Tensor::track_op);
-    if tracked || !q.device().is_cpu() {
-        return plain(q, k, v, mask);
+    match Path::of(&[Some(q), Some(k), Some(v)]) {
+        Path::Kernels => tiled::attention(Level::best(), (q, k, v), mask, precision),
+        Path::Gradients if mask == Mask::None && heads == kv_heads => {
+            let held = [q.detach(), k.detach(), v.detach()];
+            let y =
+                tiled::attention(Level::best(), (&held[0], &held[1], &held[2]), mask, precision)?;
+            // Joined as it lies in memory.
+            let y = y.transpose(1, 2)?;
+            let result = y.clone();
+            let gradients = move |g: &Tensor| gradient::pull_back(&held, &result, g);
+            join(&[q, k, v], &y, gradients)?.transpose(1, 2)
+        }
+        // No network here is trained through these.
+        Path::Gradients | Path::Plain => plain(q, k, v, mask),
     }
-    tiled::attention(Level::best(), (q, k, v), mask, precision)
 }
 
 /// The plain twin, in one piece: the path of gradients and of other devices.
@@ -89,6 +101,7 @@ fn causal(first: usize, rows: usize, keys: usize, like: &Tensor) -> Result<Tenso
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
     use proptest::prelude::*;
 
     use super::*;
@@ -142,6 +155,25 @@ mod tests {
             &random((1, 1, 700, 16)),
             Mask::Causal,
         );
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_plain_twin() {
+        for (batch, heads, queries, keys, d) in
+            [(1, 2, 5, 7, 8), (2, 1, 200, 130, 20), (1, 3, 64, 64, 32)]
+        {
+            let var = |n| Var::from_tensor(&random((batch, heads, n, d))).unwrap();
+            let (q, k, v) = (var(queries), var(keys), var(keys));
+            let upstream = random((batch, heads, queries, d));
+            let gradients =
+                |y: Tensor| (y * &upstream).unwrap().sum_all().unwrap().backward().unwrap();
+            let got = gradients(attention(&q, &k, &v, Mask::None, Precision::F32).unwrap());
+            let want = gradients(plain(&q, &k, &v, Mask::None).unwrap());
+            for x in [&q, &k, &v] {
+                let off = worst(got.get(x).unwrap(), want.get(x).unwrap());
+                assert!(off < 5e-5, "{queries} queries, {keys} keys: {off}");
+            }
+        }
     }
 
     #[test]

@@ -168,6 +168,29 @@ impl Packed {
         Tensor::from_vec(values, (self.out, self.width), &Device::Cpu)
     }
 
+    /// The values of `row` at the inputs of `columns`.
+    pub(super) fn part_of_row(&self, row: usize, columns: Range<usize>, to: &mut [f32]) {
+        let panel = &self.units()[row / WIDE * self.kind.right_units(self.width)..];
+        let column = row % WIDE;
+        match self.kind {
+            Kind::F32 => {
+                let units = panel[columns.start * WIDE + column..].iter().step_by(WIDE);
+                to.iter_mut().zip(units).for_each(|(v, unit)| *v = f32::from_bits(*unit));
+            }
+            // A group has one scale, and panels begin at whole groups.
+            Kind::Int8 => {
+                let group = &panel[columns.start / GROUP * RIGHT_GROUP..][..RIGHT_GROUP];
+                let scale = f16::from_bits((group[column / 2] >> (16 * (column % 2))) as u16);
+                let scale = scale.to_f32();
+                for (k, v) in to.iter_mut().enumerate() {
+                    let unit = group[WIDE / 2 + k / 4 * WIDE + column];
+                    *v = f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale;
+                }
+            }
+            _ => to.iter_mut().zip(columns).for_each(|(v, k)| *v = self.value(panel, column, k)),
+        }
+    }
+
     fn value(&self, panel: &[u32], column: usize, k: usize) -> f32 {
         match self.kind {
             Kind::F32 => f32::from_bits(panel[k * WIDE + column]),
