@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use zoetrope_api::fal::{ENDPOINTS, PIXELS_MAX, parse};
-use zoetrope_api::task::{Generate, Size};
+use zoetrope_api::task::{Generate, Size, Task, Train};
 
 /// A body as JSON.
 pub fn json(data: &[u8]) {
@@ -21,7 +21,16 @@ pub fn msgpack(data: &[u8]) {
 fn check(body: &Value) {
     for endpoint in ENDPOINTS {
         match parse(endpoint, body) {
-            Ok(task) => within_limits(&task),
+            Ok(task) => {
+                match &task {
+                    Task::Generate(task) => pictures_within_limits(task),
+                    Task::Train(task) => training_within_limits(task),
+                }
+                let stored = serde_json::to_string(&task).expect("a task is plain data");
+                let read: Task =
+                    serde_json::from_str(&stored).expect("a worker reads what was accepted");
+                assert_eq!(read, task);
+            }
             Err(problems) => {
                 assert!(!problems.is_empty(), "refused without a reason");
                 for problem in problems {
@@ -33,7 +42,7 @@ fn check(body: &Value) {
     }
 }
 
-fn within_limits(task: &Generate) {
+fn pictures_within_limits(task: &Generate) {
     if let Size::Pixels { width, height } = task.size {
         let pixels = u64::from(width) * u64::from(height);
         assert!((1..=PIXELS_MAX).contains(&pixels), "{width}x{height}");
@@ -43,7 +52,9 @@ fn within_limits(task: &Generate) {
     assert!(task.loras.iter().all(|lora| (0.0..=4.0).contains(&lora.scale)), "{task:?}");
     let strengths = task.image.iter().map(|image| image.strength);
     assert!(strengths.into_iter().all(|strength| (0.0..=1.0).contains(&strength)), "{task:?}");
-    let stored = serde_json::to_string(task).expect("a task is plain data");
-    let read: Generate = serde_json::from_str(&stored).expect("a worker reads what was accepted");
-    assert_eq!(&read, task);
+}
+
+fn training_within_limits(task: &Train) {
+    assert!((100..=10_000).contains(&task.steps), "{task:?}");
+    assert!(task.learning_rate > 0.0 && task.learning_rate.is_finite(), "{task:?}");
 }

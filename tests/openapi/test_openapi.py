@@ -15,6 +15,10 @@ ENDPOINTS = [
     "fal-ai/z-image/turbo/image-to-image/lora",
     "fal-ai/z-image/base",
     "fal-ai/z-image/base/lora",
+    "fal-ai/z-image-trainer",
+    "fal-ai/z-image-turbo-trainer",
+    "fal-ai/z-image-turbo-trainer-v2",
+    "fal-ai/z-image-base-trainer",
 ]
 # Each is tried with the document's own examples, with the edges of every field, and with so many inputs by chance.
 EXAMPLES_MAX = 40
@@ -22,7 +26,7 @@ EXAMPLES_MAX = 40
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    # Nobody draws: what is looked at is how requests are taken and answered.
+    # Nobody draws or trains: what is looked at is how requests are taken and answered.
     folder = tmp_path_factory.mktemp("openapi")
     server = Server(folder, "--no-worker", tls=False, environment=places()).start()
     yield server

@@ -4,7 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::Acceleration;
 
-/// Pictures from a prompt: the work of one request, as it lies in the queue.
+/// The work of one request, as it lies in the queue.
+///
+/// Each kind's own fields tell it from the others, so that pictures are written as they were before there was anything else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Task {
+    /// Draw.
+    Generate(Box<Generate>),
+    /// Train.
+    Train(Train),
+}
+
+/// Pictures from a prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// Which of the family's models.
@@ -45,6 +57,53 @@ pub struct Generate {
     pub keep_seconds: Option<u64>,
 }
 
+/// An adapter from pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// Which of the family's models is adapted.
+    pub model: Model,
+    /// A zip of pictures with captions.
+    pub data: Place,
+    /// Updates of the adapter.
+    pub steps: u32,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// What is learned; left to the trainer where nobody said.
+    pub training_type: Option<TrainingType>,
+    /// The caption of pictures that have none.
+    pub default_caption: Option<String>,
+    /// How long stored results live; as long as the request where nobody said.
+    #[serde(default)]
+    pub keep_seconds: Option<u64>,
+}
+
+/// What an adapter learns from its pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingType {
+    /// What they show.
+    Content,
+    /// How they show it.
+    Style,
+    /// Both.
+    Balanced,
+}
+
+impl TrainingType {
+    /// Every type.
+    pub const NAMES: [&str; 3] = ["content", "style", "balanced"];
+
+    /// The type called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "content" => Some(Self::Content),
+            "style" => Some(Self::Style),
+            "balanced" => Some(Self::Balanced),
+            _ => None,
+        }
+    }
+}
+
 /// Which model a task runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +138,7 @@ pub struct Reference {
     pub strength: f64,
 }
 
-/// Where a picture is.
+/// Where a picture or an archive is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -143,4 +202,37 @@ pub enum Delivery {
     Stored,
     /// Into the answer itself as data URIs; nothing is kept.
     Inline,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_queued_before_there_were_trainings_is_still_read() {
+        let row = r#"{"model":"turbo","prompt":"a house","negative_prompt":"","size":{"pixels":{"width":64,"height":64}},"steps":8,
+            "seed":null,"count":1,"guidance_scale":0.0,"image":{"place":{"url":"https://a.example/b.png"},"strength":0.1},"loras":[],
+            "format":"png","delivery":"stored"}"#;
+        let task: Task = serde_json::from_str(row).unwrap();
+        let Task::Generate(generate) = &task else { panic!("{task:?}") };
+        assert_eq!((generate.prompt.as_str(), generate.steps), ("a house", 8));
+        // And by nodes that know nothing else.
+        let written = serde_json::to_string(&task).unwrap();
+        assert_eq!(&serde_json::from_str::<Generate>(&written).unwrap(), generate.as_ref());
+    }
+
+    #[test]
+    fn a_training_comes_back_from_the_queue_to_the_last_bit() {
+        let task = Task::Train(Train {
+            model: Model::Base,
+            data: Place::Input("image_data_url".into()),
+            steps: 100,
+            learning_rate: 0.1 + 0.2,
+            training_type: TrainingType::named("style"),
+            default_caption: None,
+            keep_seconds: Some(60),
+        });
+        let written = serde_json::to_string(&task).unwrap();
+        assert_eq!(serde_json::from_str::<Task>(&written).unwrap(), task);
+    }
 }

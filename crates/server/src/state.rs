@@ -33,7 +33,7 @@ pub struct Settings {
     pub upload_bytes_max: u64,
     /// Requests of a caller without a key that may run at once.
     pub concurrency_max: i64,
-    /// Dollars a megapixel by endpoint, where they are not fal's.
+    /// Dollars a unit by endpoint, where they are not fal's.
     pub prices: HashMap<String, f64>,
     /// Milliseconds since 1970.
     pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
@@ -76,10 +76,10 @@ impl App {
         })))
     }
 
-    /// Dollars a megapixel of the endpoint `id`.
+    /// Dollars a unit of the endpoint `id`.
     pub(crate) fn price(&self, id: &str) -> Option<f64> {
         let configured = self.settings.prices.get(id).copied();
-        configured.or_else(|| Some(Endpoint::find(id)?.price_per_megapixel))
+        configured.or_else(|| Some(Endpoint::find(id)?.price))
     }
 
     /// Whether the server is to stop.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
+use zoetrope_api::task::Task;
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
-use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Outcome, Queue};
+use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Queue};
 
 use crate::engine::Engine;
 use crate::error::JobError;
-use crate::generate::{self, Drawn};
+use crate::{generate, train};
 
 /// What a worker is given.
 pub struct Settings {
@@ -23,10 +24,12 @@ pub struct Settings {
     pub store: Store,
     /// The door to addresses that users chose.
     pub fetcher: Fetcher,
-    /// What makes the pictures.
+    /// What makes the pictures and adapters.
     pub engine: Engine,
     /// A folder for adapters that were fetched.
     pub cache: PathBuf,
+    /// A folder for trainings that are under way.
+    pub trainings: PathBuf,
     /// The folder whose files may be named as adapters.
     pub lora_folder: Option<PathBuf>,
     /// The hub's address without a slash at its end.
@@ -66,6 +69,21 @@ impl Settings {
     }
 }
 
+/// What became of a request that went well.
+pub(crate) struct Done {
+    pub(crate) end: End,
+    pub(crate) tally: Tally,
+}
+
+/// What was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tally {
+    /// So many, of so many megapixels together.
+    Pictures { count: usize, megapixels: f64 },
+    /// So many, of an adapter.
+    Updates(u64),
+}
+
 /// Takes requests from the queue, one after the other.
 pub struct Worker {
     room: Room,
@@ -75,6 +93,10 @@ pub struct Worker {
 const POLL: Duration = Duration::from_millis(500);
 /// How often a running request is asked whether it was cancelled: less than any step takes.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
+/// How long what is handed back may take to stop: a training writes where it is.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Between two looks for folders of trainings that have ended.
+const SWEEP: Duration = Duration::from_secs(60);
 
 impl Worker {
     /// A worker in `room`.
@@ -85,7 +107,14 @@ impl Worker {
     /// Works until `stop` holds true and what runs has ended or was handed back.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut work = self.room.queue.work();
+        let mut swept: Option<Instant> = None;
         while !*stop.borrow() {
+            if swept.is_none_or(|at| at.elapsed() > SWEEP) {
+                swept = Some(Instant::now());
+                if let Err(error) = train::sweep(&self.room).await {
+                    tracing::warn!(%error, "trainings that have ended could not be looked for");
+                }
+            }
             match self.room.queue.claim().await {
                 Ok(Some(lease)) => self.attempt(lease, stop.clone()).await,
                 Ok(None) => {
@@ -123,12 +152,12 @@ impl Worker {
         tracing::info!(request = %id, endpoint = %lease.request.endpoint, attempt = lease.request.attempts, "started");
         let waited = self.room.now_ms() - lease.request.created_ms;
         metrics::histogram!("zoetrope_wait_seconds").record(waited as f64 / 1000.0);
-        let (mut images, span) = (0, tracing::Span::current());
+        let (mut tally, span) = (None, tracing::Span::current());
         let attempt = match self.watched(&lease, stop).await {
-            Some(Ok(drawn)) => {
-                images = drawn.images;
+            Some(Ok(done)) => {
+                tally = Some(done.tally);
                 span.record("end", "completed");
-                Attempt::End(drawn.end)
+                Attempt::End(done.end)
             }
             Some(Err(error)) => {
                 let shown = zoetrope_files::redacted(&error.to_string());
@@ -145,7 +174,7 @@ impl Worker {
         for pause in [100, 400, 1600, 6400] {
             match lease.finish(attempt.clone()).await {
                 Ok(()) => {
-                    count(&attempt, images);
+                    tally.iter().for_each(|tally| tally.count());
                     return tracing::info!(request = %id, "ended");
                 }
                 Err(Error::LeaseLost(_)) => {
@@ -164,9 +193,9 @@ impl Worker {
         &self,
         lease: &Lease,
         mut stop: watch::Receiver<bool>,
-    ) -> Option<Result<Drawn, JobError>> {
+    ) -> Option<Result<Done, JobError>> {
         let interrupt = Interrupt::default();
-        let mut work = Box::pin(generate::run(lease, &self.room, &interrupt));
+        let mut work = Box::pin(run(lease, &self.room, &interrupt));
         let mut beat = interval(self.room.lease / 3);
         let mut look = interval(CANCEL_POLL);
         // After a stall one look is enough.
@@ -199,18 +228,39 @@ impl Worker {
                 () = patience => break Some(Err(JobError::Going)),
             }
         };
-        // The engine stops at its next block; nobody waits for it.
+        // The engine stops at its next block; nobody waits for it, unless the process would end before.
         interrupt.stop();
+        if let Some(Err(JobError::Going)) = ended {
+            let _ = timeout(SETTLE, work).await; // handed back, whatever it came to
+        }
         ended
     }
 }
 
-/// Counts what a request came to that was completed.
-fn count(attempt: &Attempt, images: usize) {
-    if let Attempt::End(End { outcome: Outcome::Completed, billable_units, .. }) = attempt {
-        metrics::counter!("zoetrope_images_total").increment(images as u64);
-        let kilopixels = billable_units.unwrap_or_default() * 1000.0;
-        metrics::counter!("zoetrope_kilopixels_total").increment(kilopixels as u64);
+/// Does what the request of `lease` asks for.
+async fn run(lease: &Lease, room: &Room, interrupt: &Interrupt) -> Result<Done, JobError> {
+    let task = serde_json::from_str(&lease.request.task).map_err(|e| {
+        JobError::Engine(format!("the queue holds a task that cannot be read: {e}"))
+    })?;
+    match task {
+        Task::Generate(task) => generate::run(&task, lease, room, interrupt).await,
+        Task::Train(task) => train::run(&task, lease, room, interrupt).await,
+    }
+}
+
+impl Tally {
+    /// Counts it, once its request is completed.
+    fn count(self) {
+        match self {
+            Self::Pictures { count, megapixels } => {
+                metrics::counter!("zoetrope_images_total").increment(count as u64);
+                let kilopixels = (megapixels * 1000.0) as u64;
+                metrics::counter!("zoetrope_kilopixels_total").increment(kilopixels);
+            }
+            Self::Updates(count) => {
+                metrics::counter!("zoetrope_training_steps_total").increment(count);
+            }
+        }
     }
 }
 
@@ -219,7 +269,7 @@ fn kind(error: &JobError) -> &'static str {
         JobError::Input(problem) => problem.kind,
         JobError::Cancelled => "cancelled",
         JobError::Going => "handed_back",
-        JobError::Engine(_) => "internal_server_error",
+        JobError::Engine(_) | JobError::Memory(_) => "internal_server_error",
         JobError::Passing(_) => "runner_connection_error",
     }
 }

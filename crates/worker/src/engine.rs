@@ -1,4 +1,4 @@
-//! The engine on a thread of its own: pictures are made one request at a time, with all of the processor.
+//! The engine on a thread of its own: one request at a time, with all of the processor.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use zoetrope_engine::{Interrupt, lora::Applied};
 use crate::adapters::Adapters;
 use crate::error::JobError;
 use crate::residency::Residency;
+use crate::train::{self, Trained, Training};
 
 /// Work for the engine.
 pub(crate) struct Work {
@@ -44,66 +45,118 @@ pub(crate) struct Made {
     pub(crate) took: Duration,
 }
 
-type Answer = oneshot::Sender<Result<Made, JobError>>;
+type Answer<T> = oneshot::Sender<Result<T, JobError>>;
 
-/// Makes pictures. Cheap to clone; all clones are one engine.
+/// What the engine's thread is asked for.
+enum Order {
+    Draw(Work, Answer<Made>),
+    Train(Box<Training>, Answer<Trained>),
+}
+
+/// Makes pictures and adapters, one at a time. Cheap to clone; all clones are one engine.
 #[derive(Clone)]
 pub struct Engine {
-    work: mpsc::Sender<(Work, Answer)>,
+    orders: mpsc::Sender<Order>,
+    /// Of Turbo and of the base model.
+    resolutions: (u32, u32),
 }
 
 impl Engine {
     /// The networks, on a thread that ends with the last clone.
     pub fn networks(residency: Residency) -> Self {
-        let mut room = Room { residency, adapters: Adapters::default() };
-        Self::thread(move |work| room.run(work))
+        let of = |model| residency.resolution_for(model);
+        let resolutions = (of(Model::Turbo), of(Model::Base));
+        let room = Room::Networks { residency: Box::new(residency), adapters: Adapters::default() };
+        Self { orders: thread(room), resolutions }
     }
 
     /// Sleeps for `step` each step and draws nothing: for measuring what surrounds the engine.
     pub fn asleep(step: Duration) -> Self {
-        Self::thread(move |work| sleep(work, step))
+        Self { orders: thread(Room::Asleep(step)), resolutions: (1024, 1024) }
     }
 
-    fn thread(mut run: impl FnMut(&Work) -> Result<Made, JobError> + Send + 'static) -> Self {
-        let (work, mut queue) = mpsc::channel::<(Work, Answer)>(1);
-        let main = move || {
-            while let Some((work, answer)) = queue.blocking_recv() {
-                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&work)));
-                let made = made.unwrap_or_else(|_| Err(JobError::Engine("panicked".into())));
-                let _ = answer.send(made); // whoever asked may have gone
-            }
-        };
-        std::thread::Builder::new().name("engine".into()).spawn(main).expect("a thread starts");
-        Self { work }
+    /// Pixels a side of a square of the area that adapters of `model` are trained at.
+    pub(crate) fn resolution_for(&self, model: Model) -> u32 {
+        match model {
+            Model::Turbo => self.resolutions.0,
+            Model::Base => self.resolutions.1,
+        }
     }
 
     pub(crate) async fn make(&self, work: Work) -> Result<Made, JobError> {
+        self.ask(|answer| Order::Draw(work, answer)).await
+    }
+
+    pub(crate) async fn train(&self, training: Training) -> Result<Trained, JobError> {
+        self.ask(|answer| Order::Train(Box::new(training), answer)).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, JobError> {
         let (answer, made) = oneshot::channel();
         let gone = || JobError::Engine("the engine's thread has ended".into());
-        self.work.send((work, answer)).await.map_err(|_| gone())?;
+        self.orders.send(order(answer)).await.map_err(|_| gone())?;
         made.await.map_err(|_| gone())?
     }
 }
 
-struct Room {
-    residency: Residency,
-    adapters: Adapters,
+fn thread(mut room: Room) -> mpsc::Sender<Order> {
+    let (orders, mut queue) = mpsc::channel::<Order>(1);
+    let main = move || {
+        while let Some(order) = queue.blocking_recv() {
+            match order {
+                Order::Draw(work, answer) => give(answer, || room.draw(&work)),
+                Order::Train(training, answer) => give(answer, || room.train(&training)),
+            }
+        }
+    };
+    std::thread::Builder::new().name("engine".into()).spawn(main).expect("a thread starts");
+    orders
+}
+
+fn give<T>(answer: Answer<T>, work: impl FnOnce() -> Result<T, JobError>) {
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let made = made.unwrap_or_else(|_| Err(JobError::Engine("panicked".into())));
+    let _ = answer.send(made); // whoever asked may have gone
+}
+
+/// What works on the thread.
+enum Room {
+    Networks { residency: Box<Residency>, adapters: Adapters },
+    Asleep(Duration),
 }
 
 impl Room {
-    fn run(&mut self, work: &Work) -> Result<Made, JobError> {
-        let on = listener(work.news.clone());
-        let pipeline = self.residency.pipeline(work.model)?;
-        let level = work.request.acceleration;
-        let mut applied = Vec::new();
-        for (index, (path, scale)) in work.loras.iter().enumerate() {
-            let adapter = self.adapters.read((work.model, pipeline), level, path, index, &on)?;
-            applied.push(Applied { adapter, scale: *scale });
+    fn draw(&mut self, work: &Work) -> Result<Made, JobError> {
+        match self {
+            Self::Networks { residency, adapters } => draw(residency, adapters, work),
+            Self::Asleep(step) => sleep(work, *step),
         }
-        let begun = Instant::now();
-        let generated = pipeline.generate(&work.request, &applied, &work.interrupt, &on)?;
-        Ok(Made { pictures: generated.pictures, took: begun.elapsed() })
     }
+
+    fn train(&mut self, training: &Training) -> Result<Trained, JobError> {
+        training.interrupt.check()?;
+        match self {
+            Self::Networks { residency, adapters } => {
+                *adapters = Adapters::default();
+                train::on_engine(&mut residency.for_training(training.model)?, training)
+            }
+            Self::Asleep(_) => Err(JobError::Engine("who sleeps learns nothing".into())),
+        }
+    }
+}
+
+fn draw(residency: &mut Residency, adapters: &mut Adapters, work: &Work) -> Result<Made, JobError> {
+    let on = listener(work.news.clone());
+    let pipeline = residency.pipeline(work.model)?;
+    let level = work.request.acceleration;
+    let mut applied = Vec::new();
+    for (index, (path, scale)) in work.loras.iter().enumerate() {
+        let adapter = adapters.read((work.model, pipeline), level, path, index, &on)?;
+        applied.push(Applied { adapter, scale: *scale });
+    }
+    let begun = Instant::now();
+    let generated = pipeline.generate(&work.request, &applied, &work.interrupt, &on)?;
+    Ok(Made { pictures: generated.pictures, took: begun.elapsed() })
 }
 
 fn listener(news: mpsc::UnboundedSender<News>) -> Listener {

@@ -16,6 +16,9 @@ pub(crate) enum JobError {
     /// The worker is going, and somebody else may have it.
     #[error("handed back")]
     Going,
+    /// This machine has not enough memory for any request of this kind.
+    #[error("not enough memory: {0}")]
+    Memory(String),
     /// The engine failed; what it said stays in the log.
     #[error("{0}")]
     Engine(String),
@@ -41,6 +44,11 @@ impl JobError {
                 "Request was cancelled",
             )),
             Self::Going => Attempt::HandedBack,
+            Self::Memory(message) => {
+                let message = format!("This server has not enough memory for it: {message}");
+                let problem = Problem::new(&[], "internal_server_error", message);
+                Attempt::End(model_error(500, &problem))
+            }
             Self::Engine(_) => {
                 let problem = Problem::new(
                     &[],
@@ -104,6 +112,27 @@ impl From<zoetrope_engine::Error> for JobError {
                 let message = format!("There is not enough memory for this: {message}");
                 Self::field(&[json!("image_size")], "value_error", message)
             }
+            other => Self::Engine(other.to_string()),
+        }
+    }
+}
+
+impl From<zoetrope_trainer::Error> for JobError {
+    fn from(error: zoetrope_trainer::Error) -> Self {
+        use zoetrope_engine::Error as Engine;
+        use zoetrope_trainer::Error as E;
+        let field = |name: &str, message| Self::field(&[json!(name)], "value_error", message);
+        match error {
+            E::Field(invalid) => {
+                field(invalid.field, format!("`{}` {}", invalid.field, invalid.problem))
+            }
+            E::NotANumber { step } => field(
+                "learning_rate",
+                format!("The loss of step {step} is not a number; send a lower learning rate"),
+            ),
+            E::Engine(Engine::Interrupted) => Self::Cancelled,
+            // No field of a training changes what it needs.
+            E::Engine(Engine::Memory(message)) => Self::Memory(message),
             other => Self::Engine(other.to_string()),
         }
     }

@@ -1,10 +1,7 @@
 //! A request to stored pictures: fetch, run, store.
 
-use std::time::{Duration, Instant};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
@@ -15,38 +12,32 @@ use zoetrope_engine::Interrupt;
 use zoetrope_engine::pipeline::{Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
-use zoetrope_files::{Name, Picture};
-use zoetrope_jobs::{End, FileRow, Lease, Outcome, Preview};
+use zoetrope_files::Picture;
+use zoetrope_jobs::{End, Lease, Outcome, Preview};
 
-use crate::attempt::{Room, Safety};
+use crate::attempt::{Done, Room, Safety, Tally};
 use crate::engine::{Made, News, Work};
 use crate::error::JobError;
 use crate::inputs::{self, Inputs};
-
-/// What became of a request that went well.
-pub(crate) struct Drawn {
-    pub(crate) end: End,
-    pub(crate) images: usize,
-}
+use crate::outputs::keep;
+use crate::stage::{record, timed};
 
 /// Runs what `lease` holds.
 pub(crate) async fn run(
+    task: &Generate,
     lease: &Lease,
     room: &Room,
     interrupt: &Interrupt,
-) -> Result<Drawn, JobError> {
-    let task: Generate = serde_json::from_str(&lease.request.task).map_err(|e| {
-        JobError::Engine(format!("the queue holds a task that cannot be read: {e}"))
-    })?;
-    check_safety(&task, room.safety)?;
+) -> Result<Done, JobError> {
+    check_safety(task, room.safety)?;
     if task.image.is_some() || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
     }
-    let fetch = inputs::fetch(&task, &lease.request, room).instrument(info_span!("fetch"));
+    let fetch = inputs::fetch(task, &lease.request, room).instrument(info_span!("fetch"));
     let Inputs { picture, loras } = timed("fetch", fetch).await?;
-    let (width, height) = pixels(&task, picture.as_ref());
+    let (width, height) = pixels(task, picture.as_ref());
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let request = request(&task, picture, (width, height), seed)?;
+    let request = request(task, picture, (width, height), seed)?;
     let (news, heard) = mpsc::unbounded_channel();
     let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
@@ -55,7 +46,7 @@ pub(crate) async fn run(
     let made = made?;
     let inference = made.took;
     record("draw", inference);
-    let store = store(&task, made, (width, height), lease, room);
+    let store = store(task, made, (width, height), lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
@@ -76,19 +67,7 @@ pub(crate) async fn run(
         inference_ms: Some(inference.as_millis() as i64),
         billable_units: Some(megapixels),
     };
-    Ok(Drawn { end, images: count })
-}
-
-/// What `work` comes to; how long it took is counted.
-async fn timed<T>(stage: &'static str, work: impl Future<Output = T>) -> T {
-    let begun = Instant::now();
-    let out = work.await;
-    record(stage, begun.elapsed());
-    out
-}
-
-fn record(stage: &'static str, took: Duration) {
-    metrics::histogram!("zoetrope_stage_seconds", "stage" => stage).record(took.as_secs_f64());
+    Ok(Done { end, tally: Tally::Pictures { count, megapixels } })
 }
 
 /// Refuses what asks for a look that nobody here takes.
@@ -183,7 +162,7 @@ async fn report(lease: &Lease, mut heard: mpsc::UnboundedReceiver<News>) {
                 let line = format!("The prompt is too long: its last {tokens} tokens are cut off");
                 lease.log("WARN", &line).await
             }
-            News::Preview { done, of, picture } => match preview(picture) {
+            News::Preview { done, of, picture } => match data_uri(&picture_of(picture)) {
                 Some(picture) => {
                     let (step, of) = (done as i64, of as i64);
                     lease.preview(&Preview { step, of, picture }).await
@@ -197,10 +176,14 @@ async fn report(lease: &Lease, mut heard: mpsc::UnboundedReceiver<News>) {
     }
 }
 
-/// A preview as a data URI.
-fn preview(rgb: Rgb) -> Option<String> {
-    let picture = Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes };
-    let bytes = zoetrope_files::encode(&picture, zoetrope_files::Format::Jpeg, None).ok()?;
+/// The engine's pixels as a picture.
+pub(crate) fn picture_of(rgb: Rgb) -> Picture {
+    Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes }
+}
+
+/// `picture` as a data URI of a JPEG.
+pub(crate) fn data_uri(picture: &Picture) -> Option<String> {
+    let bytes = zoetrope_files::encode(picture, zoetrope_files::Format::Jpeg, None).ok()?;
     Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
 }
 
@@ -234,7 +217,7 @@ async fn store(
             Delivery::Inline => {
                 format!("data:{};base64,{}", task.format.content_type(), STANDARD.encode(bytes))
             }
-            Delivery::Stored => keep(task, &file_name, bytes, lease, room).await?,
+            Delivery::Stored => keep(&file_name, bytes, task.keep_seconds, lease, room).await?,
         };
         images.push(json!({
             "url": url,
@@ -246,30 +229,6 @@ async fn store(
         }));
     }
     Ok(images)
-}
-
-/// Stores one file, its row first: bytes without a row would never be found again.
-async fn keep(
-    task: &Generate,
-    file_name: &str,
-    bytes: Vec<u8>,
-    lease: &Lease,
-    room: &Room,
-) -> Result<String, JobError> {
-    let name = Name::new(file_name);
-    let created_ms = room.now_ms();
-    let row = FileRow {
-        name: name.as_str().into(),
-        owner: lease.request.owner.clone(),
-        request: Some(lease.request.id.clone()),
-        size: bytes.len() as i64,
-        created_ms,
-        expires_ms: task.keep_seconds.map(|seconds| created_ms + 1000 * seconds as i64),
-    };
-    room.queue.insert_file(&row).await?;
-    let stored = room.store.put(&name, Bytes::from(bytes)).await;
-    stored.map_err(|e| JobError::Passing(e.to_string()))?;
-    Ok(format!("{}/files/{}", lease.request.base, name.as_str()))
 }
 
 #[cfg(test)]

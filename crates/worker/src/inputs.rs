@@ -1,9 +1,11 @@
 //! What a request refers to: addresses become a decoded image and files of adapters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use zoetrope_api::fal::Problem;
 use zoetrope_api::task::{Generate, Place};
 use zoetrope_files::fetch::{FetchError, Limit, data_uri};
@@ -22,6 +24,9 @@ pub(crate) struct Inputs {
 
 /// fal's own limit for an image.
 const IMAGE: Limit = Limit { bytes_max: 50 << 20, timeout_ms: 30_000 };
+
+/// Far more than any set of pictures that an adapter learns from.
+const ARCHIVE: Limit = Limit { bytes_max: 2 << 30, timeout_ms: 1_800_000 };
 
 /// Fetches everything that the `task` of `request` refers to.
 pub(crate) async fn fetch(
@@ -44,7 +49,7 @@ pub(crate) async fn fetch(
 async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture, JobError> {
     let path = [json!("image_url")];
     let bytes = match place {
-        Place::Input(field) => sent(request, field).map_err(|e| refused(&path, e))?,
+        Place::Input(field) => sent(request, field, IMAGE).map_err(|e| refused(&path, e))?,
         Place::Url(url) => match own_file(url, &request.base, room, &path).await? {
             Some(name) => {
                 let read = room.store.read(&name, IMAGE.bytes_max).await;
@@ -65,11 +70,66 @@ async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture,
     }
 }
 
+/// Fetches the zip of the input's field `name` into `file`, which then holds all of it.
+pub(crate) async fn archive(
+    place: &Place,
+    name: &str,
+    request: &Request,
+    room: &Room,
+    file: &Path,
+) -> Result<(), JobError> {
+    let path = [json!(name)];
+    match place {
+        Place::Input(field) => {
+            let bytes = sent(request, field, ARCHIVE).map_err(|e| refused(&path, e))?;
+            let file = file.to_path_buf();
+            let write = move || zoetrope_files::write(&file, &bytes);
+            let written = tokio::task::spawn_blocking(write).await;
+            let written = written.map_err(|e| JobError::Passing(e.to_string()))?;
+            written.map_err(|e| JobError::Passing(e.to_string()))
+        }
+        Place::Url(url) => match own_file(url, &request.base, room, &path).await? {
+            Some(name) => copy_stored(&name, file, ARCHIVE.bytes_max, &path, room).await,
+            None => {
+                let fetched = room.fetcher.download(url, ARCHIVE, file).await;
+                fetched.map(drop).map_err(|e| refused(&path, e))
+            }
+        },
+    }
+}
+
+/// Copies a file of the store to `file`, which then holds all of it. Piece by piece: gigabytes fit no memory's plan.
+pub(crate) async fn copy_stored(
+    name: &Name,
+    file: &Path,
+    bytes_max: u64,
+    path: &[Value],
+    room: &Room,
+) -> Result<(), JobError> {
+    let found = room.store.get(name, None).await.map_err(|e| unread(path, e))?;
+    let found = found.ok_or_else(|| gone(path))?;
+    if found.size > bytes_max {
+        return Err(unread(path, StoreError::TooLarge { bytes_max }));
+    }
+    // A worker has one request at a time, so that its process names the part.
+    let part = file.with_extension(format!("{}.part", std::process::id()));
+    let copy = async {
+        let mut out = tokio::fs::File::create(&part).await?;
+        let mut parts = found.stream;
+        while let Some(bytes) = parts.try_next().await? {
+            out.write_all(&bytes).await?;
+        }
+        out.sync_all().await?;
+        tokio::fs::rename(&part, file).await
+    };
+    copy.await.map_err(|e| JobError::Passing(format!("a file of the store: {e}")))
+}
+
 /// The bytes of the data URI in the input's `field`.
-fn sent(request: &Request, field: &str) -> Result<Bytes, FetchError> {
+fn sent(request: &Request, field: &str, limit: Limit) -> Result<Bytes, FetchError> {
     let input: Value = serde_json::from_str(&request.input).unwrap_or_default();
     let text = input[field].as_str().unwrap_or_default();
-    Ok(data_uri(text, IMAGE.bytes_max)?.bytes)
+    Ok(data_uri(text, limit.bytes_max)?.bytes)
 }
 
 /// What is wrong with an image, by fal's types.
@@ -92,12 +152,12 @@ fn unreadable(path: &[Value], error: &zoetrope_files::Error) -> Problem {
     }
 }
 
-pub(crate) fn gone(path: &[Value]) -> JobError {
+fn gone(path: &[Value]) -> JobError {
     let message = "There is no such file on this server (any more); upload it again";
     JobError::field(path, "file_download_error", message)
 }
 
-pub(crate) fn unread(path: &[Value], error: StoreError) -> JobError {
+fn unread(path: &[Value], error: StoreError) -> JobError {
     match error {
         StoreError::TooLarge { bytes_max } => {
             let message =

@@ -1,7 +1,7 @@
 //! The bridge: claims a request, fetches what it needs, runs the engine, stores what came of it.
 //!
 //! The only room that sees both towers: the queue and the files on one side, the engine on the other. [`Worker::run`] is the
-//! loop; [`generate`] is what one request goes through; [`residency`] decides which weights stay in memory.
+//! loop; [`generate`] and [`train`] are what one request goes through; [`residency`] decides which weights stay in memory.
 
 mod adapters;
 mod attempt;
@@ -10,8 +10,12 @@ mod error;
 mod generate;
 mod inputs;
 mod loras;
+mod outputs;
 mod residency;
+mod stage;
+mod train;
+mod training_news;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;
-pub use residency::{Models, Residency};
+pub use residency::{Models, Residency, Served};

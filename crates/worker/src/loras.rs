@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 use zoetrope_api::task::Lora;
+use zoetrope_files::Name;
 use zoetrope_files::fetch::Limit;
-use zoetrope_files::{Name, StoreError};
 
 use crate::attempt::Room;
 use crate::error::JobError;
-use crate::inputs::{gone, own_file, refused, unread};
+use crate::inputs::{copy_stored, own_file, refused};
 
 /// Larger than any LoRA of a 6B model; a whole checkpoint is not one.
 const LORA: Limit = Limit { bytes_max: 2 << 30, timeout_ms: 600_000 };
@@ -66,33 +64,11 @@ async fn stored(name: &Name, path: &[Value], room: &Room) -> Result<PathBuf, Job
     if was_used(&file) {
         return Ok(file);
     }
-    let found = room.store.get(name, None).await.map_err(|e| unread(path, e))?;
-    let found = found.ok_or_else(|| gone(path))?;
-    let bytes_max = LORA.bytes_max;
-    if found.size > bytes_max {
-        return Err(unread(path, StoreError::TooLarge { bytes_max }));
-    }
-    // Piece by piece: two gigabytes fit no memory's plan.
-    let part = part_of(&file);
-    let copy = async {
-        let mut out = tokio::fs::File::create(&part).await?;
-        let mut parts = found.stream;
-        while let Some(bytes) = parts.try_next().await? {
-            out.write_all(&bytes).await?;
-        }
-        out.sync_all().await?;
-        tokio::fs::rename(&part, &file).await
-    };
-    copy.await.map_err(in_cache)?;
+    copy_stored(name, &file, LORA.bytes_max, path, room).await?;
     let folder = room.cache.clone();
     let pruned = tokio::task::spawn_blocking(move || prune(&folder, CACHE_BYTES_MAX)).await;
     pruned.map_err(|e| JobError::Passing(e.to_string()))?.map_err(in_cache)?;
     Ok(file)
-}
-
-/// Where what will be `file` is written; a worker has one request at a time.
-fn part_of(file: &Path) -> PathBuf {
-    file.with_extension(format!("{}.part", std::process::id()))
 }
 
 fn in_cache(error: std::io::Error) -> JobError {

@@ -10,13 +10,22 @@ use zoetrope_engine::pipeline::{Keep, Options, Pipeline};
 #[derive(Clone, Debug)]
 pub struct Models {
     /// For endpoints of Turbo.
-    pub turbo: Layout,
+    pub turbo: Served,
     /// For endpoints of the base model.
-    pub base: Layout,
+    pub base: Served,
+}
+
+/// A model that is served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Where its parts are.
+    pub layout: Layout,
+    /// Pixels a side of a square of the area that adapters are trained at.
+    pub resolution: u32,
 }
 
 impl Models {
-    fn of(&self, model: Model) -> &Layout {
+    pub(crate) fn of(&self, model: Model) -> &Served {
         match model {
             Model::Turbo => &self.turbo,
             Model::Base => &self.base,
@@ -42,7 +51,7 @@ impl Residency {
 
     /// The pipeline of `model`, opened if need be; `Err` says what is wrong with its files.
     pub(crate) fn pipeline(&mut self, model: Model) -> zoetrope_engine::Result<&mut Pipeline> {
-        let layout = self.models.of(model);
+        let layout = &self.models.of(model).layout;
         let name: Arc<str> = layout.name.as_str().into();
         let found = self.open.iter().position(|(open, ..)| *open == name);
         let entry = match found {
@@ -58,6 +67,21 @@ impl Residency {
         };
         self.open.push(entry);
         Ok(&mut self.open.last_mut().expect("it was pushed just now").2)
+    }
+
+    /// A pipeline of `model` on its own, which keeps all its networks: training needs the memory of everything else, and leaves
+    /// nothing that a picture could be drawn with.
+    pub(crate) fn for_training(&mut self, model: Model) -> zoetrope_engine::Result<Pipeline> {
+        for (name, ..) in self.open.drain(..) {
+            tracing::info!(model = %name, "freed to make room for a training");
+        }
+        let options = Options { keep: Keep::All, ..self.options.clone() };
+        Pipeline::open(self.models.of(model).layout.clone(), options)
+    }
+
+    /// Pixels a side of a square of the area that adapters of `model` are trained at.
+    pub(crate) fn resolution_for(&self, model: Model) -> u32 {
+        self.models.of(model).resolution
     }
 
     fn make_room(&mut self, bytes: u64) {

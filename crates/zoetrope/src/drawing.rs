@@ -11,7 +11,7 @@ use zoetrope_engine::pipeline::{Keep, Options};
 use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
 use zoetrope_jobs::{Limits, Queue};
-use zoetrope_worker::{Engine, Models, Residency, Safety, Settings, Worker};
+use zoetrope_worker::{Engine, Models, Residency, Safety, Served, Settings, Worker};
 
 use crate::environment::Environment;
 use crate::model::{self, Wanted};
@@ -125,14 +125,18 @@ impl Args {
         environment: &Environment,
         (queue, store): (Queue, Store),
     ) -> anyhow::Result<Worker> {
-        let cache = place.folder(environment)?.join("loras");
-        std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        let folder = |name: &str| {
+            let folder = place.folder(environment)?.join(name);
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            anyhow::Ok(folder)
+        };
         Ok(Worker::new(Settings {
             queue,
             store,
             fetcher: self.fetcher(environment)?,
             engine: self.engine(environment)?,
-            cache,
+            cache: folder("loras")?,
+            trainings: folder("trainings")?,
             lora_folder: self.lora_dir.clone(),
             hub: environment.hub.endpoint.clone(),
             safety: self.safety(),
@@ -162,7 +166,9 @@ impl Args {
         let options = self.check(environment)?;
         let located = |model: &str| {
             let (text_encoder, vae) = (self.text_encoder.as_deref(), self.vae.as_deref());
-            model::locate(Wanted { model, text_encoder, vae }, environment)
+            let layout = model::locate(Wanted { model, text_encoder, vae }, environment)?;
+            let resolution = if model == demo::NAME { demo::Demo::load()?.width } else { 1024 };
+            anyhow::Ok(Served { layout, resolution })
         };
         let turbo = located(&self.model)?;
         let base = match self.base_model.as_deref().filter(|base| *base != self.model) {

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// Days after which requests and their files are forgotten.
     #[arg(long, env = "ZOETROPE_KEEP_DAYS", value_name = "DAYS", default_value_t = 30.0)]
     keep_days: f64,
-    /// Dollars a megapixel of an endpoint, for the history [default: fal's]; a table in the file.
+    /// Dollars a unit of an endpoint, a megapixel or 1000 steps of a training, for the history [default: fal's]; a table in the file.
     #[arg(long, value_name = "ENDPOINT=DOLLARS", value_parser = price)]
     pub(crate) prices: Vec<(String, f64)>,
     #[command(flatten)]

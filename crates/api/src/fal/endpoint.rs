@@ -15,12 +15,31 @@ pub struct Endpoint {
     pub summary: &'static str,
     /// Which model runs.
     pub model: Model,
-    /// Whether it starts from an image.
-    pub image: bool,
-    /// Whether it takes adapters.
-    pub loras: bool,
-    /// What fal asks for a megapixel, in dollars.
-    pub price_per_megapixel: f64,
+    /// What it makes.
+    pub makes: Makes,
+    /// What fal asks for a unit, in dollars.
+    pub price: f64,
+}
+
+/// What an endpoint makes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Makes {
+    /// Pictures from a prompt.
+    Pictures {
+        /// Whether it starts from an image.
+        image: bool,
+        /// Whether it takes adapters.
+        loras: bool,
+    },
+    /// An adapter from pictures.
+    Adapter {
+        /// Updates, where nobody says how many.
+        steps: u32,
+        /// The learning rate, where nobody says which.
+        learning_rate: f64,
+        /// Whether it asks what shall be learned.
+        types: bool,
+    },
 }
 
 impl Endpoint {
@@ -37,9 +56,41 @@ impl Endpoint {
 
     /// fal's category.
     pub fn category(&self) -> &'static str {
-        if self.image { "image-to-image" } else { "text-to-image" }
+        match self.makes {
+            Makes::Pictures { image: true, .. } => "image-to-image",
+            Makes::Pictures { image: false, .. } => "text-to-image",
+            Makes::Adapter { .. } => "training",
+        }
+    }
+
+    /// What it is charged by.
+    pub fn unit(&self) -> &'static str {
+        match self.makes {
+            Makes::Pictures { .. } => "megapixels",
+            Makes::Adapter { .. } => "1000 steps",
+        }
+    }
+
+    /// Whether it starts from an image.
+    pub fn takes_image(&self) -> bool {
+        matches!(self.makes, Makes::Pictures { image: true, .. })
+    }
+
+    /// Whether it takes adapters.
+    pub fn takes_loras(&self) -> bool {
+        matches!(self.makes, Makes::Pictures { loras: true, .. })
+    }
+
+    /// Whether it trains.
+    pub fn trains(&self) -> bool {
+        matches!(self.makes, Makes::Adapter { .. })
     }
 }
+
+/// What a trained adapter's file is called: the name that diffusers looks for.
+pub const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
+/// What the file about its training is called.
+pub const CONFIG_FILE: &str = "config.json";
 
 /// Owner and alias of an endpoint's id.
 pub fn application(id: &str) -> &str {
@@ -55,9 +106,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo",
         summary: "Text to image with Z-Image-Turbo, a 6B model, in 8 steps.",
         model: Model::Turbo,
-        image: false,
-        loras: false,
-        price_per_megapixel: 0.005,
+        makes: Makes::Pictures { image: false, loras: false },
+        price: 0.005,
     },
     Endpoint {
         id: "fal-ai/z-image/turbo/lora",
@@ -65,9 +115,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with LoRA",
         summary: "Text to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        image: false,
-        loras: true,
-        price_per_megapixel: 0.0085,
+        makes: Makes::Pictures { image: false, loras: true },
+        price: 0.0085,
     },
     Endpoint {
         id: "fal-ai/z-image/turbo/image-to-image",
@@ -75,9 +124,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image",
         summary: "Image to image with Z-Image-Turbo.",
         model: Model::Turbo,
-        image: true,
-        loras: false,
-        price_per_megapixel: 0.005,
+        makes: Makes::Pictures { image: true, loras: false },
+        price: 0.005,
     },
     Endpoint {
         id: "fal-ai/z-image/turbo/image-to-image/lora",
@@ -85,9 +133,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image with LoRA",
         summary: "Image to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        image: true,
-        loras: true,
-        price_per_megapixel: 0.0085,
+        makes: Makes::Pictures { image: true, loras: true },
+        price: 0.0085,
     },
     Endpoint {
         id: "fal-ai/z-image/base",
@@ -95,9 +142,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base",
         summary: "Text to image with Z-Image's base model, with guidance and a negative prompt.",
         model: Model::Base,
-        image: false,
-        loras: false,
-        price_per_megapixel: 0.01,
+        makes: Makes::Pictures { image: false, loras: false },
+        price: 0.01,
     },
     Endpoint {
         id: "fal-ai/z-image/base/lora",
@@ -105,8 +151,43 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base with LoRA",
         summary: "Text to image with Z-Image's base model and up to 3 LoRA files.",
         model: Model::Base,
-        image: false,
-        loras: true,
-        price_per_megapixel: 0.01,
+        makes: Makes::Pictures { image: false, loras: true },
+        price: 0.01,
+    },
+    Endpoint {
+        id: "fal-ai/z-image-trainer",
+        name: "ZImageTrainer",
+        title: "Z-Image Trainer",
+        summary: "A LoRA for Z-Image-Turbo from a zip of pictures: their content, their style, or both.",
+        model: Model::Turbo,
+        makes: Makes::Adapter { steps: 1000, learning_rate: 1e-4, types: true },
+        price: 2.26,
+    },
+    Endpoint {
+        id: "fal-ai/z-image-turbo-trainer",
+        name: "ZImageTurboTrainer",
+        title: "Z-Image Turbo Trainer",
+        summary: "A LoRA for Z-Image-Turbo from a zip of pictures.",
+        model: Model::Turbo,
+        makes: Makes::Adapter { steps: 2000, learning_rate: 5e-4, types: false },
+        price: 0.85,
+    },
+    Endpoint {
+        id: "fal-ai/z-image-turbo-trainer-v2",
+        name: "ZImageTurboTrainerV2",
+        title: "Z-Image Turbo Trainer V2",
+        summary: "A LoRA for Z-Image-Turbo from a zip of pictures.",
+        model: Model::Turbo,
+        makes: Makes::Adapter { steps: 2000, learning_rate: 5e-4, types: false },
+        price: 0.85,
+    },
+    Endpoint {
+        id: "fal-ai/z-image-base-trainer",
+        name: "ZImageBaseTrainer",
+        title: "Z-Image Base Trainer",
+        summary: "A LoRA for Z-Image's base model from a zip of pictures.",
+        model: Model::Base,
+        makes: Makes::Adapter { steps: 2000, learning_rate: 5e-4, types: false },
+        price: 0.85,
     },
 ];

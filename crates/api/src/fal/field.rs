@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Makes};
 use crate::Acceleration;
-use crate::task::Model;
+use crate::task::{Model, TrainingType};
 
 /// A field of an endpoint's input.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub enum Kind {
     Text,
     /// An address or a data URI of an image.
     ImageUrl,
+    /// An address or a data URI of a zip.
+    ZipUrl,
     /// A whole number. `documented` is the range that is published, `accepted` the one that is enforced.
     Integer {
         /// Least and most that are published.
@@ -43,6 +45,11 @@ pub enum Kind {
     Number {
         /// The least.
         min: f64,
+        /// The most.
+        max: f64,
+    },
+    /// A number above 0.
+    Positive {
         /// The most.
         max: f64,
     },
@@ -66,6 +73,10 @@ pub enum Kind {
 pub const LORAS_MAX: usize = 3;
 /// Scales of an adapter.
 pub const LORA_SCALE: (f64, f64) = (0.0, 4.0);
+/// Updates of a training: fal's range.
+pub const TRAINING_STEPS: (i64, i64) = (100, 10_000);
+/// The highest learning rate: far above any that learns, and what the trainer takes.
+pub const LEARNING_RATE_MAX: f64 = 10.0;
 
 fn field(name: &'static str, kind: Kind, default: Value, description: &'static str) -> Field {
     Field { name, kind, default: Some(default), required: false, description, example: None }
@@ -80,10 +91,62 @@ fn required(
     Field { name, kind, default: None, required: true, description, example: Some(json!(example)) }
 }
 
+/// A field that may be left out and then is nothing.
+fn optional(name: &'static str, kind: Kind, example: Value, description: &'static str) -> Field {
+    Field { name, kind, default: None, required: false, description, example: Some(example) }
+}
+
 /// The fields of `endpoint`, in the order of fal's pages.
 pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
-    let base = endpoint.model == Model::Base;
-    let size = if endpoint.image { "auto" } else { "landscape_4_3" };
+    match endpoint.makes {
+        Makes::Pictures { image, loras } => of_pictures(endpoint.model, image, loras),
+        Makes::Adapter { steps, learning_rate, types } => of_training(steps, learning_rate, types),
+    }
+}
+
+/// Fields of a training.
+fn of_training(steps: u32, learning_rate: f64, types: bool) -> Vec<Field> {
+    let mut out = vec![
+        required(
+            "image_data_url",
+            Kind::ZipUrl,
+            "https://example.com/pictures.zip",
+            "A zip of pictures, ten or more: an address or a data URI. The caption of 001.jpg is in 001.txt beside it; a picture without one gets default_caption.",
+        ),
+        field(
+            "steps",
+            Kind::Integer { documented: TRAINING_STEPS, accepted: TRAINING_STEPS },
+            json!(steps),
+            "The number of steps to train for.",
+        ),
+        field(
+            "learning_rate",
+            Kind::Positive { max: LEARNING_RATE_MAX },
+            json!(learning_rate),
+            "The learning rate.",
+        ),
+    ];
+    if types {
+        out.push(field(
+            "training_type",
+            Kind::Choice(&TrainingType::NAMES),
+            json!("balanced"),
+            "What to learn: content is what the pictures show, style how they show it, balanced both.",
+        ));
+    }
+    out.push(optional(
+        "default_caption",
+        Kind::Text,
+        json!("an ink drawing with one red accent"),
+        "The caption of pictures that have none of their own; without it they are an error.",
+    ));
+    out
+}
+
+/// Fields of a request for pictures.
+fn of_pictures(model: Model, image: bool, loras: bool) -> Vec<Field> {
+    let base = model == Model::Base;
+    let size = if image { "auto" } else { "landscape_4_3" };
     let steps = match base {
         true => Kind::Integer { documented: (1, 50), accepted: (1, 50) },
         // fal's own pages disagree, 1 to 8 or 1 to 30.
@@ -95,7 +158,7 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
         "A red fox sleeping under an old pine tree, soft morning light",
         "The prompt to generate an image from.",
     )];
-    if endpoint.image {
+    if image {
         let example = "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-input.png";
         out.push(required(
             "image_url",
@@ -106,7 +169,7 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     }
     out.push(field(
         "image_size",
-        Kind::ImageSize { auto: endpoint.image },
+        Kind::ImageSize { auto: image },
         json!(size),
         "The size of the generated image.",
     ));
@@ -116,17 +179,12 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
         json!(if base { 28 } else { 8 }),
         "The number of inference steps to perform.",
     ));
-    out.push(Field {
-        required: false,
-        default: None,
-        example: Some(json!(42)),
-        ..required(
-            "seed",
-            Kind::Seed,
-            "",
-            "The same seed and the same prompt given to the same version of the model output the same image every time.",
-        )
-    });
+    out.push(optional(
+        "seed",
+        Kind::Seed,
+        json!(42),
+        "The same seed and the same prompt given to the same version of the model output the same image every time.",
+    ));
     out.push(field(
         "sync_mode",
         Kind::Flag,
@@ -170,7 +228,7 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
             "If true, the prompt is expanded by a language model first.",
         ));
     }
-    if endpoint.image {
+    if image {
         let strength = Kind::Number { min: 0.0, max: 1.0 };
         out.push(field(
             "strength",
@@ -179,7 +237,7 @@ pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
             "How far the result may leave the image: 0 keeps it, 1 ignores it.",
         ));
     }
-    if endpoint.loras {
+    if loras {
         out.push(field(
             "loras",
             Kind::Loras { max: LORAS_MAX },

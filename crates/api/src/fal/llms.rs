@@ -4,20 +4,25 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{CONFIG_FILE, LORA_FILE};
+use super::endpoint::{Endpoint, Makes};
 use super::field::{Field, Kind, LORA_SCALE, fields};
 use super::parse::size_names;
 
 /// The page of `endpoint`; `run` and `queue` are where this server answers, `pages` where its web pages are.
 pub fn llms_txt(endpoint: &Endpoint, run: &str, pages: &str) -> String {
     let Endpoint { id, title, summary, .. } = endpoint;
+    let (kind, unit, output, answer) = match endpoint.makes {
+        Makes::Pictures { .. } => ("inference", "megapixel", PICTURES, pictures()),
+        Makes::Adapter { .. } => ("training", "1000 steps", ADAPTER, adapter()),
+    };
     let mut page = format!(
         "# {title}\n\n> {summary}\n\n## Overview\n\n- **Endpoint**: `{run}/{id}`\n- **Model ID**: `{id}`\n\
-         - **Category**: {}\n- **Kind**: inference\n- **Price at fal**: ${} per megapixel\n\n## API Information\n\n\
+         - **Category**: {}\n- **Kind**: {kind}\n- **Price at fal**: ${} per {unit}\n\n## API Information\n\n\
          This model can be used via our HTTP API or more conveniently via the client libraries.\n\n### Input Schema\n\n\
          The API accepts the following input parameters:\n\n",
         endpoint.category(),
-        endpoint.price_per_megapixel
+        endpoint.price
     );
     let fields = fields(endpoint);
     fields.iter().for_each(|field| describe(&mut page, field));
@@ -34,8 +39,8 @@ pub fn llms_txt(endpoint: &Endpoint, run: &str, pages: &str) -> String {
         pretty(&least),
         pretty(&example(false))
     );
-    page.push_str(OUTPUT);
-    let _ = write!(page, "**Example Response**:\n\n```json\n{}\n```\n\n", pretty(&answer()));
+    page.push_str(output);
+    let _ = write!(page, "**Example Response**:\n\n```json\n{}\n```\n\n", pretty(&answer));
     usage(&mut page, id, run, &least);
     let _ = write!(
         page,
@@ -47,12 +52,13 @@ pub fn llms_txt(endpoint: &Endpoint, run: &str, pages: &str) -> String {
 
 fn describe(page: &mut String, field: &Field) {
     let (kind, limits) = match &field.kind {
-        Kind::Text | Kind::ImageUrl => ("string".into(), String::new()),
+        Kind::Text | Kind::ImageUrl | Kind::ZipUrl => ("string".into(), String::new()),
         Kind::Integer { documented: (least, most), .. } => {
             ("integer".into(), format!("  - Range: `{least}` to `{most}`\n"))
         }
         Kind::Seed => ("integer".into(), String::new()),
         Kind::Number { min, max } => ("float".into(), format!("  - Range: `{min}` to `{max}`\n")),
+        Kind::Positive { max } => ("float".into(), format!("  - Range: above `0`, to `{max}`\n")),
         Kind::Flag => ("boolean".into(), String::new()),
         Kind::Choice(options) => (format!("{}Enum", field.name), options_of(options)),
         Kind::ImageSize { auto } => ("ImageSize | Enum".into(), options_of(&size_names(*auto))),
@@ -86,7 +92,7 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("JSON can be written")
 }
 
-const OUTPUT: &str = "### Output Schema
+const PICTURES: &str = "### Output Schema
 
 The API returns the following output format:
 
@@ -102,10 +108,31 @@ The API returns the following output format:
 
 ";
 
-fn answer() -> Value {
+fn pictures() -> Value {
     json!({"images": [{"url": "https://v3.fal.media/files/b/…/image.png", "content_type": "image/png", "file_name": "image.png",
         "file_size": 1_048_576, "width": 1024, "height": 768}],
         "timings": {"inference": 1.5}, "seed": 42, "has_nsfw_concepts": [false], "prompt": "…"})
+}
+
+const ADAPTER: &str = "### Output Schema
+
+The API returns the following output format:
+
+- **`diffusers_lora_file`** (`File`, _required_): The trained LoRA; its `url` can be the `path` of a LoRA.
+
+- **`config_file`** (`File`, _required_): What it was trained with.
+
+";
+
+fn adapter() -> Value {
+    let file = |name: &str, content_type: &str, bytes: u64| {
+        json!({"url": format!("https://v3.fal.media/files/b/…/{name}"), "content_type": content_type,
+            "file_name": name, "file_size": bytes})
+    };
+    json!({
+        "diffusers_lora_file": file(LORA_FILE, "application/octet-stream", 92_000_000),
+        "config_file": file(CONFIG_FILE, "application/json", 700),
+    })
 }
 
 fn usage(page: &mut String, id: &str, run: &str, input: &Value) {
@@ -139,5 +166,9 @@ mod tests {
         assert!(page.contains("- **`num_inference_steps`** (`integer`, _optional_):"));
         assert!(page.contains("  - Default: `8`\n  - Range: `1` to `8`\n"));
         assert!(page.contains("curl --request POST"));
+        let trainer = Endpoint::find("fal-ai/z-image-trainer").unwrap();
+        let page = llms_txt(trainer, "http://localhost:7860", "http://localhost:7860");
+        assert!(page.contains("- **Kind**: training\n- **Price at fal**: $2.26 per 1000 steps\n"));
+        assert!(page.contains("**`diffusers_lora_file`**") && !page.contains("**`images`**"));
     }
 }

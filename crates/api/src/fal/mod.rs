@@ -7,6 +7,6 @@ pub mod parse;
 pub mod problem;
 pub mod schema;
 
-pub use endpoint::{ENDPOINTS, Endpoint, application};
+pub use endpoint::{CONFIG_FILE, ENDPOINTS, Endpoint, LORA_FILE, Makes, application};
 pub use parse::{PIXELS_MAX, parse};
 pub use problem::{Problem, detail};

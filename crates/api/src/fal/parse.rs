@@ -2,10 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Makes};
 use super::field::{Field, Kind, LORA_SCALE, fields};
 use super::problem::Problem;
-use crate::task::{Delivery, Format, Generate, Lora, Place, Reference, Size, is_data_uri};
+use crate::task::{
+    Delivery, Format, Generate, Lora, Place, Reference, Size, Task, Train, TrainingType,
+    is_data_uri,
+};
 use crate::{ImageSize, NAMED_SIZES};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
@@ -18,14 +21,17 @@ const SIDE_DEFAULT: u32 = 512;
 pub const PROMPT_BYTES_MAX: usize = 100_000;
 
 /// The task that `body`, sent to `endpoint`, asks for.
-pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Generate, Vec<Problem>> {
+pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
     let Value::Object(body) = body else {
         let msg = "Input should be a valid dictionary or object to extract fields from";
         return Err(vec![Problem::new(&[], "model_attributes_type", msg).input(body)]);
     };
     let fields = fields(endpoint);
     let mut read = Reader { body, fields: &fields, problems: Vec::new() };
-    let task = read.generate(endpoint);
+    let task = match endpoint.makes {
+        Makes::Pictures { .. } => Task::Generate(Box::new(read.generate(endpoint))),
+        Makes::Adapter { .. } => Task::Train(read.train(endpoint)),
+    };
     match read.problems.is_empty() {
         true => Ok(task),
         false => Err(read.problems),
@@ -41,7 +47,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn generate(&mut self, endpoint: &Endpoint) -> Generate {
         let prompt = self.prompt("prompt");
-        let image = endpoint.image.then(|| Reference {
+        let image = endpoint.takes_image().then(|| Reference {
             place: self.place("image_url"),
             strength: self.number("strength").unwrap_or(0.6),
         });
@@ -79,6 +85,19 @@ impl Reader<'_> {
             delivery: if inline { Delivery::Inline } else { Delivery::Stored },
             safety_checker,
             previews: false,
+            keep_seconds: None,
+        }
+    }
+
+    fn train(&mut self, endpoint: &Endpoint) -> Train {
+        Train {
+            model: endpoint.model,
+            data: self.place("image_data_url"),
+            steps: self.integer("steps").unwrap_or(1000) as u32,
+            learning_rate: self.positive("learning_rate").unwrap_or(1e-4),
+            training_type: TrainingType::named(&self.choice("training_type")),
+            // Forms send what was left empty as an empty text.
+            default_caption: Some(self.prompt("default_caption")).filter(|c| !c.trim().is_empty()),
             keep_seconds: None,
         }
     }
@@ -183,6 +202,18 @@ impl Reader<'_> {
         let (value, kind) = self.value(name)?;
         let Kind::Number { min, max } = kind else { return None };
         self.float(&[json!(name)], &value, min, max)
+    }
+
+    fn positive(&mut self, name: &'static str) -> Option<f64> {
+        let (value, kind) = self.value(name)?;
+        let Kind::Positive { max } = kind else { return None };
+        let path = [json!(name)];
+        let number = self.float(&path, &value, f64::MIN, max)?;
+        let above = (number > 0.0).then_some(number).ok_or_else(|| {
+            let msg = "Input should be greater than 0";
+            Problem::new(&path, "greater_than", msg).with("gt", 0).input(&value)
+        });
+        self.keep(above)
     }
 
     fn float(&mut self, path: &[Value], value: &Value, least: f64, most: f64) -> Option<f64> {
@@ -351,12 +382,28 @@ mod tests {
     use crate::task::Model;
 
     fn endpoint(path: &str) -> &'static Endpoint {
-        Endpoint::find(&format!("fal-ai/z-image/{path}")).unwrap()
+        let id = path.strip_prefix("../").map_or(format!("z-image/{path}"), String::from);
+        Endpoint::find(&format!("fal-ai/{id}")).unwrap()
+    }
+
+    fn pictures(path: &str, body: Value) -> Generate {
+        match parse(endpoint(path), &body).unwrap() {
+            Task::Generate(task) => *task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn training(path: &str, body: Value) -> Train {
+        let endpoint = Endpoint::find(&format!("fal-ai/{path}")).unwrap();
+        match parse(endpoint, &body).unwrap() {
+            Task::Train(task) => task,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_prompt_alone_gets_every_default() {
-        let task = parse(endpoint("turbo"), &json!({"prompt": "a fox", "unknown": 1})).unwrap();
+        let task = pictures("turbo", json!({"prompt": "a fox", "unknown": 1}));
         assert_eq!(
             task,
             Generate {
@@ -378,14 +425,14 @@ mod tests {
                 keep_seconds: None,
             }
         );
-        let base = parse(endpoint("base"), &json!({"prompt": ""})).unwrap();
+        let base = pictures("base", json!({"prompt": ""}));
         assert_eq!((base.steps, base.guidance_scale), (28, 4.0));
         let image = json!({"prompt": "x", "image_url": "data:image/png;base64,", "seed": -1});
-        let image = parse(endpoint("turbo/image-to-image"), &image).unwrap();
+        let image = pictures("turbo/image-to-image", image);
         assert_eq!((image.size, image.seed), (Size::Auto, Some(u64::MAX)));
         assert_eq!(image.image.unwrap().place, Place::Input("image_url".into()));
         let image = json!({"prompt": "x", "image_url": "https://a.example/b.png"});
-        let image = parse(endpoint("turbo/image-to-image"), &image).unwrap().image.unwrap();
+        let image = pictures("turbo/image-to-image", image).image.unwrap();
         assert_eq!(image.place, Place::Url("https://a.example/b.png".into()));
     }
 
@@ -393,10 +440,44 @@ mod tests {
     fn values_are_read_as_pydantic_reads_them() {
         let body = json!({"prompt": "x", "num_inference_steps": "4", "num_images": 2.0, "sync_mode": "yes",
             "image_size": {"width": 100}, "seed": null, "output_format": "webp", "acceleration": "high"});
-        let task = parse(endpoint("turbo"), &body).unwrap();
+        let task = pictures("turbo", body);
         assert_eq!(task.acceleration, Acceleration::High);
         assert_eq!((task.steps, task.count, task.delivery), (4, 2, Delivery::Inline));
         assert_eq!(task.size, Size::Pixels { width: 100, height: 512 });
+    }
+
+    #[test]
+    fn a_zip_alone_gets_every_default_of_its_trainer() {
+        let place = Place::Url("https://a.example/b.zip".into());
+        let body = json!({"image_data_url": "https://a.example/b.zip"});
+        let train = |path: &str| training(path, body.clone());
+        assert_eq!(
+            train("z-image-trainer"),
+            Train {
+                model: Model::Turbo,
+                data: place.clone(),
+                steps: 1000,
+                learning_rate: 1e-4,
+                training_type: Some(TrainingType::Balanced),
+                default_caption: None,
+                keep_seconds: None,
+            }
+        );
+        for (path, model) in [
+            ("z-image-turbo-trainer", Model::Turbo),
+            ("z-image-turbo-trainer-v2", Model::Turbo),
+            ("z-image-base-trainer", Model::Base),
+        ] {
+            let task = train(path);
+            assert_eq!((task.model, task.steps, task.learning_rate), (model, 2000, 5e-4));
+            assert_eq!((task.training_type, &task.data), (None, &place));
+        }
+        let body = json!({"image_data_url": "data:application/zip;base64,", "steps": "100", "learning_rate": 1,
+            "training_type": "style", "default_caption": " "});
+        let task = training("z-image-trainer", body);
+        assert_eq!(task.data, Place::Input("image_data_url".into()));
+        assert_eq!((task.steps, task.learning_rate), (100, 1.0));
+        assert_eq!((task.training_type, task.default_caption), (Some(TrainingType::Style), None));
     }
 
     #[test]
@@ -451,6 +532,26 @@ mod tests {
                 json!({"prompt": "x", "guidance_scale": "much"}),
                 vec!["guidance_scale float_parsing"],
             ),
+            (
+                "../z-image-trainer",
+                json!({"steps": 99, "learning_rate": 0, "training_type": "all", "default_caption": 1}),
+                vec![
+                    "image_data_url missing",
+                    "steps greater_than_equal",
+                    "learning_rate greater_than",
+                    "training_type literal_error",
+                    "default_caption string_type",
+                ],
+            ),
+            (
+                "../z-image-base-trainer",
+                json!({"image_data_url": 7, "steps": 10_001, "learning_rate": "nan"}),
+                vec![
+                    "image_data_url string_type",
+                    "steps less_than_equal",
+                    "learning_rate finite_number",
+                ],
+            ),
         ];
         for (path, body, want) in cases {
             let problems = parse(endpoint(path), &body).unwrap_err();
@@ -487,7 +588,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_that_is_sent_panics(name in "prompt|image_size|seed|loras|num_images|strength", text in ".{0,40}", number in proptest::num::f64::ANY) {
+        fn nothing_that_is_sent_panics(name in "prompt|image_size|seed|loras|num_images|strength|image_data_url|learning_rate|training_type", text in ".{0,40}", number in proptest::num::f64::ANY) {
             for value in [json!(text), json!(number), json!([text]), json!({"width": number, "path": text}), json!(null)] {
                 for endpoint in ENDPOINTS {
                     let _ = parse(endpoint, &json!({ &name: value }));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Makes};
 use super::field::{Field, Kind, LORA_SCALE, fields};
 use super::parse::{SIDE_MAX, size_names};
 
@@ -14,10 +14,15 @@ pub fn openapi(endpoint: &Endpoint, server: &str, pages: &str) -> Value {
     schemas.insert("QueueStatus".into(), queue_status());
     schemas.insert(input.clone(), input_schema(endpoint));
     schemas.insert(output.clone(), output_schema(endpoint));
-    schemas.insert("ImageSize".into(), image_size());
-    schemas.insert("ImageFile".into(), image_file());
-    if endpoint.loras {
-        schemas.insert("LoRAInput".into(), lora());
+    match endpoint.makes {
+        Makes::Pictures { loras, .. } => {
+            schemas.insert("ImageSize".into(), image_size());
+            schemas.insert("ImageFile".into(), image_file());
+            if loras {
+                schemas.insert("LoRAInput".into(), lora());
+            }
+        }
+        Makes::Adapter { .. } => _ = schemas.insert("File".into(), file()),
     }
     let request_id = json!({"name": "request_id", "in": "path", "required": true,
         "schema": {"type": "string", "description": "Request ID"}});
@@ -82,6 +87,7 @@ fn title(name: &str) -> String {
     let word = |word: &str| match word {
         "url" => "URL".to_string(),
         "loras" => "LoRAs".to_string(),
+        "lora" => "LoRA".to_string(),
         _ => word[..1].to_ascii_uppercase() + &word[1..],
     };
     name.split('_').map(word).collect::<Vec<_>>().join(" ")
@@ -102,11 +108,16 @@ fn property(field: &Field) -> Value {
     let mut schema = match &field.kind {
         Kind::Text => json!({"type": "string"}),
         Kind::ImageUrl => json!({"type": "string", "ui": {"field": "image"}}),
+        Kind::ZipUrl => json!({"type": "string", "ui": {"field": "file"}}),
         Kind::Integer { documented: (least, most), .. } => {
             json!({"type": "integer", "minimum": least, "maximum": most})
         }
         Kind::Seed => json!({"type": "integer"}),
         Kind::Number { min, max } => json!({"type": "number", "minimum": min, "maximum": max}),
+        // As OpenAPI 3.0 has it; JSON Schema's own is a number.
+        Kind::Positive { max } => {
+            json!({"type": "number", "minimum": 0, "exclusiveMinimum": true, "maximum": max})
+        }
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Choice(options) => json!({"type": "string", "enum": options}),
         Kind::ImageSize { auto } => {
@@ -128,6 +139,28 @@ fn property(field: &Field) -> Value {
 }
 
 fn output_schema(endpoint: &Endpoint) -> Value {
+    match endpoint.makes {
+        Makes::Pictures { .. } => pictures(endpoint),
+        Makes::Adapter { .. } => adapter(endpoint),
+    }
+}
+
+fn adapter(endpoint: &Endpoint) -> Value {
+    let order = ["diffusers_lora_file", "config_file"];
+    let of = |name: &str, description: &str| json!({"title": title(name), "allOf": [reference("File")], "description": description});
+    json!({
+        "title": format!("{}Output", endpoint.name),
+        "type": "object",
+        "required": order,
+        "x-fal-order-properties": order,
+        "properties": {
+            "diffusers_lora_file": of("diffusers_lora_file", "The trained LoRA."),
+            "config_file": of("config_file", "What it was trained with."),
+        },
+    })
+}
+
+fn pictures(endpoint: &Endpoint) -> Value {
     let order = ["images", "timings", "seed", "has_nsfw_concepts", "prompt"];
     json!({
         "title": format!("{}Output", endpoint.name),
@@ -157,18 +190,29 @@ fn image_size() -> Value {
         "properties": {"width": side("width", "width"), "height": side("height", "height")}})
 }
 
-fn image_file() -> Value {
+fn file() -> Value {
     let optional = |kind: &str, name: &str, description: &str| json!({"title": title(name), "type": kind, "nullable": true, "description": description});
-    let order = ["url", "content_type", "file_name", "file_size", "width", "height"];
-    json!({"title": "ImageFile", "type": "object", "required": ["url"], "x-fal-order-properties": order,
+    let order = ["url", "content_type", "file_name", "file_size"];
+    json!({"title": "File", "type": "object", "required": ["url"], "x-fal-order-properties": order,
     "properties": {
         "url": {"title": "URL", "type": "string", "description": "Where the file can be downloaded."},
         "content_type": optional("string", "content_type", "The file's media type."),
         "file_name": optional("string", "file_name", "The file's name."),
         "file_size": optional("integer", "file_size", "The file's size in bytes."),
-        "width": optional("integer", "width", "The image's width in pixels."),
-        "height": optional("integer", "height", "The image's height in pixels."),
     }})
+}
+
+/// A file, and its pixels.
+fn image_file() -> Value {
+    let mut schema = file();
+    schema["title"] = json!("ImageFile");
+    for (name, description) in
+        [("width", "The image's width in pixels."), ("height", "The image's height in pixels.")]
+    {
+        schema["properties"][name] = json!({"title": title(name), "type": "integer", "nullable": true, "description": description});
+        schema["x-fal-order-properties"].as_array_mut().expect("a list").push(json!(name));
+    }
+    schema
 }
 
 fn lora() -> Value {
@@ -222,7 +266,7 @@ mod tests {
                 openapi(endpoint, "http://localhost:7860/queue", "http://localhost:7860");
             let mut found = Vec::new();
             references(&document, &mut found);
-            assert!(found.len() > 5);
+            assert!(found.len() >= 5);
             for reference in found {
                 let pointer = reference.trim_start_matches('#');
                 assert!(document.pointer(pointer).is_some(), "{reference}");
@@ -242,5 +286,27 @@ mod tests {
         assert_eq!(schema["properties"]["image_size"]["default"], json!("landscape_4_3"));
         let order = schema["x-fal-order-properties"].as_array().unwrap();
         assert_eq!(order.len(), schema["properties"].as_object().unwrap().len());
+    }
+
+    #[test]
+    fn a_trainer_takes_a_zip_and_answers_with_two_files() {
+        let endpoint = Endpoint::find("fal-ai/z-image-trainer").unwrap();
+        let schema = input_schema(endpoint);
+        let order =
+            ["image_data_url", "steps", "learning_rate", "training_type", "default_caption"];
+        assert_eq!(schema["x-fal-order-properties"], json!(order));
+        assert_eq!(schema["required"], json!(["image_data_url"]));
+        let steps = &schema["properties"]["steps"];
+        assert_eq!((&steps["minimum"], &steps["maximum"]), (&json!(100), &json!(10_000)));
+        let document = openapi(endpoint, "http://localhost:7860/queue", "http://localhost:7860");
+        assert_eq!(document["info"]["x-fal-metadata"]["category"], "training");
+        let schemas = &document["components"]["schemas"];
+        let output = &schemas["ZImageTrainerOutput"]["properties"];
+        for file in ["diffusers_lora_file", "config_file"] {
+            assert_eq!(output[file]["allOf"][0]["$ref"], "#/components/schemas/File");
+        }
+        assert_eq!(schemas["File"]["required"], json!(["url"]));
+        let sibling = input_schema(Endpoint::find("fal-ai/z-image-base-trainer").unwrap());
+        assert!(sibling["properties"].get("training_type").is_none());
     }
 }

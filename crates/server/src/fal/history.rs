@@ -89,7 +89,7 @@ fn moment(text: &str) -> Option<i64> {
     parsed.ok().map(|time| (time.unix_timestamp_nanos() / 1_000_000) as i64)
 }
 
-/// What is charged for a megapixel: fal's prices, unless the configuration has others.
+/// What is charged for a unit: fal's prices, unless the configuration has others.
 async fn pricing(
     State(app): State<App>,
     extract::Asked(asked): extract::Asked<Asked>,
@@ -103,7 +103,7 @@ async fn pricing(
         .collect();
     let chosen = ENDPOINTS.iter().filter(|e| wanted.is_empty() || wanted.contains(&e.id));
     let prices: Vec<Value> = chosen
-        .map(|e| json!({"endpoint_id": e.id, "unit_price": app.price(e.id), "unit": "megapixels", "currency": "USD"}))
+        .map(|e| json!({"endpoint_id": e.id, "unit_price": app.price(e.id), "unit": e.unit(), "currency": "USD"}))
         .collect();
     Json(json!({"prices": prices, "next_cursor": null, "has_more": false}))
 }

@@ -49,6 +49,13 @@ async fn called(
     let purpose = Purpose::Application(application(endpoint.id));
     let caller = caller(&app, &parts.headers, asked.fal_jwt_token.as_deref(), purpose).await;
     if way == "realtime" {
+        if endpoint.trains() {
+            let detail = format!(
+                "Path /realtime not found: {} trains for minutes or hours; submit to the queue",
+                endpoint.id
+            );
+            return Err(Failure::new(StatusCode::NOT_FOUND, detail));
+        }
         let upgrade = upgrade(&mut parts).await?;
         let (token, headers) = (asked.fal_jwt_token, parts.headers);
         let most = asked.max_buffering;

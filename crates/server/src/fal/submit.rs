@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 use tracing::Span;
 use zoetrope_api::fal::{Endpoint, Problem, parse};
-use zoetrope_api::task::{Delivery, Generate};
+use zoetrope_api::task::{Delivery, Task};
 use zoetrope_jobs::{New, Priority};
 
 use crate::answer::Failure;
@@ -79,10 +79,16 @@ pub(crate) struct Sent<'a> {
 pub(crate) async fn submit(app: &App, sent: Sent<'_>) -> Result<String, Failure> {
     let mut task =
         parse(sent.endpoint, &sent.input).map_err(|problems| Failure::problems(&problems))?;
-    task.previews = sent.previews;
-    task.keep_seconds = lifecycle::seconds(sent.headers)?;
-    if sent.inline {
-        task.delivery = Delivery::Inline;
+    let keep_seconds = lifecycle::seconds(sent.headers)?;
+    match &mut task {
+        Task::Generate(task) => {
+            task.previews = sent.previews;
+            task.keep_seconds = keep_seconds;
+            if sent.inline {
+                task.delivery = Delivery::Inline;
+            }
+        }
+        Task::Train(task) => task.keep_seconds = keep_seconds,
     }
     let new = new(&sent, &task, app.price(sent.endpoint.id))?;
     let id = app.settings.queue.submit(new).await?;
@@ -90,7 +96,7 @@ pub(crate) async fn submit(app: &App, sent: Sent<'_>) -> Result<String, Failure>
     Ok(id)
 }
 
-fn new(sent: &Sent<'_>, task: &Generate, unit_price: Option<f64>) -> Result<New, Failure> {
+fn new(sent: &Sent<'_>, task: &Task, unit_price: Option<f64>) -> Result<New, Failure> {
     let text = |name: &str| sent.headers.get(name).and_then(|value| value.to_str().ok());
     let yes = |name: &str| {
         text(name).is_some_and(|t| matches!(t.to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
@@ -113,12 +119,13 @@ fn new(sent: &Sent<'_>, task: &Generate, unit_price: Option<f64>) -> Result<New,
         },
         None => None,
     };
+    // Pictures in the answer itself are not kept in the history.
+    let inline = matches!(task, Task::Generate(task) if task.delivery == Delivery::Inline);
     Ok(New {
         endpoint: sent.endpoint.id.into(),
         owner: sent.caller.owner.clone(),
         priority,
-        // Pictures in the answer itself are not kept in the history.
-        keep_io: stored && task.delivery == Delivery::Stored,
+        keep_io: stored && !inline,
         input: sent.input.to_string(),
         task: serde_json::to_string(task).expect("a task is plain data"),
         concurrency_max: sent.caller.concurrency_max,
