@@ -4,25 +4,26 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use half::bf16;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Adapter, Delta};
 use crate::{Error, Result};
 
-/// How an adapter's tensors are called.
+/// How an adapter's tensors are called. diffusers loads all three, and so does [`Adapter::read`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// PEFT's, as diffusers saves them: `transformer.layers.0.attention.to_q.lora_A.weight`.
+    /// PEFT's, as diffusers saves them: `transformer.layers.0.attention.to_q.lora_A.weight`. ComfyUI takes them too.
     ///
     /// These names have no place for alpha, which diffusers keeps in the file's metadata and most others do not look for. So the scale is
     /// multiplied into `lora_B`, and everybody's default of 1 is right.
     #[default]
     Diffusers,
-    /// `diffusion_model.layers.0.attention.to_q.lora_A.weight` with an `alpha`. ComfyUI's own model has one matrix for queries, keys and values, and
-    /// takes adapters of its three parts by their published names.
+    /// `diffusion_model.layers.0.attention.to_q.lora_A.weight` with an `alpha`, as ai-toolkit writes them. ComfyUI's own model has one matrix for
+    /// queries, keys and values, and takes adapters of its three parts by their published names.
     ComfyUi,
-    /// kohya's: `lora_unet_layers_0_attention_to_q.lora_down.weight` with an `alpha`.
+    /// kohya's and musubi-tuner's: `lora_unet_layers_0_attention_to_q.lora_down.weight` with an `alpha`. ComfyUI looks for its own fused matrices
+    /// under such names: of a file like this it takes the feed-forward layers alone.
     Kohya,
 }
 
@@ -54,8 +55,16 @@ impl Naming {
     }
 }
 
-/// A tensor of the file: its type's name, its shape and its bytes.
-type Stored = (&'static str, Vec<usize>, Vec<u8>);
+/// A tensor of the file.
+#[derive(serde::Serialize)]
+struct Stored {
+    dtype: &'static str,
+    shape: Vec<usize>,
+    /// Where its bytes are, from the end of the header on.
+    data_offsets: [usize; 2],
+    #[serde(skip)]
+    bytes: Vec<u8>,
+}
 
 impl Adapter {
     /// The file of a LoRA, in safetensors: `named` as it is called, its values as `dtype`, float32 or bfloat16. `about` is what it says about itself beside its
@@ -66,23 +75,24 @@ impl Adapter {
         dtype: DType,
         about: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>> {
-        let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
-        let (mut rank, mut alpha) = (0, 0.0);
+        let mut tensors = BTreeMap::new();
+        let mut ranks = BTreeMap::new();
+        let mut alphas = Vec::new();
         for (module, delta) in &self.deltas {
             let Delta::LowRank { down, up, scale } = delta else {
-                return Err(Error::broken(
-                    &self.name,
-                    format!(
-                        "changes `{module}` by no low-rank product: it cannot be written as a LoRA"
-                    ),
-                ));
+                let problem = format!(
+                    "changes `{module}` by no low-rank product: it cannot be written as a LoRA"
+                );
+                return Err(Error::broken(&self.name, problem));
             };
-            rank = down.dim(0)?;
-            alpha = *scale * rank as f32;
+            let rank = down.dim(0)?;
+            ranks.insert(module.as_str(), rank);
+            let alpha = *scale * rank as f32;
+            alphas.push(alpha);
             let (down_key, up_key, alpha_key) = named.keys(module);
             let up = match alpha_key {
                 Some(key) => {
-                    tensors.insert(key, ("F32", Vec::new(), alpha.to_le_bytes().to_vec()));
+                    tensors.insert(key, Stored::new("F32", &[], alpha.to_le_bytes().to_vec()));
                     up.clone()
                 }
                 None => (up * f64::from(*scale))?,
@@ -93,23 +103,44 @@ impl Adapter {
         let mut metadata = about.clone();
         metadata.insert("format".into(), "pt".into());
         metadata.insert("ss_network_module".into(), "networks.lora".into());
-        metadata.insert("ss_network_dim".into(), rank.to_string());
-        metadata.insert("ss_network_alpha".into(), alpha.to_string());
+        metadata.insert("ss_network_dim".into(), common(ranks.values()));
+        metadata.insert("ss_network_alpha".into(), common(alphas.iter()));
         if named == Naming::Diffusers {
-            // PEFT's configuration of what is written: the scale is in the values.
-            let modules: Vec<&String> = self.deltas.keys().collect();
-            let config = json!({
-                "transformer.r": rank,
-                "transformer.lora_alpha": rank,
-                "transformer.lora_dropout": 0.0,
-                "transformer.bias": "none",
-                "transformer.target_modules": modules,
-                "transformer.use_rslora": false,
-                "transformer.use_dora": false,
-            });
-            metadata.insert("lora_adapter_metadata".into(), config.to_string());
+            metadata.insert("lora_adapter_metadata".into(), peft_config(&ranks));
         }
-        Ok(safetensors_bytes(&tensors, metadata))
+        Ok(safetensors_bytes(tensors, metadata))
+    }
+}
+
+/// What all `numbers` are; kohya's word where they differ.
+fn common<T: PartialEq + ToString>(mut numbers: impl Iterator<Item = T>) -> String {
+    match numbers.next() {
+        Some(first) if numbers.all(|number| number == first) => first.to_string(),
+        _ => "Dynamic".into(),
+    }
+}
+
+/// PEFT's configuration of layers of these ranks, as diffusers keeps it in a file. The scales are in the values, so every alpha is the rank.
+fn peft_config(ranks: &BTreeMap<&str, usize>) -> String {
+    let rank = ranks.values().copied().max().unwrap_or_default();
+    let others: BTreeMap<_, _> = ranks.iter().filter(|(_, r)| **r != rank).collect();
+    json!({
+        "transformer.r": rank,
+        "transformer.lora_alpha": rank,
+        "transformer.rank_pattern": others,
+        "transformer.alpha_pattern": others,
+        "transformer.lora_dropout": 0.0,
+        "transformer.bias": "none",
+        "transformer.target_modules": ranks.keys().collect::<Vec<_>>(),
+        "transformer.use_rslora": false,
+        "transformer.use_dora": false,
+    })
+    .to_string()
+}
+
+impl Stored {
+    fn new(dtype: &'static str, shape: &[usize], bytes: Vec<u8>) -> Self {
+        Self { dtype, shape: shape.to_vec(), data_offsets: [0; 2], bytes }
     }
 }
 
@@ -119,34 +150,36 @@ fn stored(tensor: &Tensor, dtype: DType) -> Result<Stored> {
         DType::F32 => ("F32", values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         _ => ("BF16", values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
     };
-    Ok((name, tensor.dims().to_vec(), bytes))
+    Ok(Stored::new(name, tensor.dims(), bytes))
 }
 
 /// A safetensors file. The library writes its metadata in an order of chance, and the same adapter shall be the same file.
 fn safetensors_bytes(
-    tensors: &BTreeMap<String, Stored>,
+    mut tensors: BTreeMap<String, Stored>,
     mut metadata: BTreeMap<String, String>,
 ) -> Vec<u8> {
-    let mut digest = Sha256::new();
-    let mut header = serde_json::Map::new();
-    let mut start = 0;
-    for (name, (dtype, shape, bytes)) in tensors {
-        let end = start + bytes.len();
-        header.insert(
-            name.clone(),
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]}),
-        );
-        digest.update(bytes);
-        start = end;
+    // As the library: those of 4 bytes first, so that all begin at a multiple of their own size.
+    let mut order: Vec<&mut Stored> = tensors.values_mut().collect();
+    order.sort_by_key(|tensor| tensor.dtype != "F32");
+    let mut values = Vec::new();
+    for tensor in order {
+        let start = values.len();
+        values.append(&mut tensor.bytes);
+        tensor.data_offsets = [start, values.len()];
     }
-    let hash: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = Sha256::digest(&values).iter().map(|byte| format!("{byte:02x}")).collect();
     metadata.insert("sshs_model_hash".into(), hash);
-    header.insert("__metadata__".into(), json!(metadata));
-    let mut text = Value::Object(header).to_string().into_bytes();
+    let header = Header { metadata, tensors };
+    let mut text = serde_json::to_vec(&header).expect("names, numbers and texts are JSON");
     // Values begin at a multiple of 8.
     text.resize(text.len().next_multiple_of(8), b' ');
-    let mut file = (text.len() as u64).to_le_bytes().to_vec();
-    file.extend(text);
-    tensors.values().for_each(|(_, _, bytes)| file.extend(bytes));
-    file
+    [(text.len() as u64).to_le_bytes().to_vec(), text, values].concat()
+}
+
+#[derive(serde::Serialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    tensors: BTreeMap<String, Stored>,
 }

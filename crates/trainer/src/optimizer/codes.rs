@@ -63,12 +63,16 @@ impl Codes {
         codes.iter().map(|code| self.table[usize::from(*code)] * self.scales[i]).collect()
     }
 
-    /// Puts `values` in the place of block `i`.
+    /// Puts `values` in the place of block `i`. Where none is negative, those above 0 stay above it: Adam divides by their root, and would throw
+    /// a value whose gradients are a thousandth of its block's as soon as one of them is smaller still.
     pub(super) fn set_block(&mut self, i: usize, values: &[f32]) {
         let largest = values.iter().fold(0f32, |most, v| most.max(v.abs()));
         let up = if largest > 0.0 { 1.0 / largest } else { 0.0 };
         let codes = &mut self.codes[i * Self::BLOCK..][..values.len()];
-        codes.iter_mut().zip(values).for_each(|(code, v)| *code = nearest(self.table, v * up));
+        for (code, v) in codes.iter_mut().zip(values) {
+            let least = u8::from(self.table[0] == 0.0 && *v > 0.0);
+            *code = nearest(self.table, v * up).max(least);
+        }
         self.scales[i] = largest;
     }
 
@@ -103,12 +107,36 @@ mod tests {
 
     #[test]
     fn both_tables_have_a_value_for_every_code() {
-        for (table, least) in [(&*SIGNED, -0.9929687), (&*UNSIGNED, 0.0)] {
+        for (table, least) in [(&*SIGNED, -0.992_968_75), (&*UNSIGNED, 0.0)] {
             assert_eq!(table.len(), 256);
             assert!(table.windows(2).all(|w| w[0] < w[1]));
             assert_eq!((table[0], table[255]), (least, 1.0));
             assert!(table.contains(&0.0));
         }
+    }
+
+    #[test]
+    fn both_tables_are_bitsandbytes() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded/adamw8bit.safetensors");
+        let bytes = std::fs::read(file).unwrap();
+        let recorded = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (name, table) in [("signed", &*SIGNED), ("unsigned", &*UNSIGNED)] {
+            let wanted = recorded.tensor(name).unwrap();
+            let wanted = wanted.data().chunks_exact(4);
+            let wanted = wanted.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            for (code, (got, want)) in table.iter().zip(wanted).enumerate() {
+                assert!((got - want).abs() <= 2e-7 * want.abs(), "{name} {code}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_divided_by_does_not_become_nothing() {
+        let mut codes = Codes::unsigned(256);
+        codes.set_block(0, &[1.0, 1e-12, 0.0]);
+        let values = codes.block(0);
+        assert!(values[1] > 0.0 && values[1] < 1e-6, "{}", values[1]);
+        assert_eq!((values[0], values[2]), (1.0, 0.0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Prodigy (Mishchenko & Defazio, 2023), algorithm 4 with decoupled decay: Adam whose rate is an estimate of how far the start is from
 //! the best point, which grows with what the gradients say.
+//!
+//! The choices are the authors': a first estimate of 1e-6, no limit to its growth, no correction of the averages' bias.
 
 use std::collections::BTreeMap;
 
@@ -70,11 +72,13 @@ impl Prodigy {
             self.distance = d.max(self.numerator / size);
         }
         let eps = (self.distance * EPS) as f32;
-        let (keep, rate) = ((1.0 - self.weight_decay * rate_now) as f32, rate_now as f32);
+        let (decay, rate) = ((self.weight_decay * rate_now) as f32, rate_now as f32);
         for (values, kept) in parameters.iter_mut().zip(&self.tensors) {
             let averages = kept.first.iter().zip(&kept.second);
             for (value, (m, v)) in values.iter_mut().zip(averages) {
-                *value = *value * keep - rate * (m / (v.sqrt() + eps));
+                // Not by a factor, which is rounded to 1 or to 1 − 6e-8 while the distance is small.
+                *value -= decay * *value;
+                *value -= rate * m / (v.sqrt() + eps);
             }
         }
     }
