@@ -63,7 +63,7 @@ fn bytes(path: PathBuf) -> Vec<u8> {
 fn a_run_that_is_killed_again_and_again_ends_as_one_that_is_not() {
     const KILLS: usize = 20;
     let folder = place();
-    let options = ["--steps", "60", "--ema", "0.9", "--dropout", "0.1", "--preserve", "0.1"];
+    let options = ["--steps", "30", "--ema", "0.9", "--dropout", "0.1", "--preserve", "0.1"];
     let whole = train(folder.path(), &[&options[..], &["--output", "whole.safetensors"]].concat());
     assert!(whole.status.success(), "{}", said(&whole));
     let begun = Instant::now();
@@ -86,7 +86,7 @@ fn a_run_that_is_killed_again_and_again_ends_as_one_that_is_not() {
             break run.wait_with_output().unwrap();
         }
         // Enough to begin, and mostly too little to end.
-        let share = 0.1 + 0.4 * f64::from(words()) / f64::from(u32::MAX);
+        let share = 0.15 + 0.25 * f64::from(words()) / f64::from(u32::MAX);
         std::thread::sleep(Duration::from_secs_f64(each.as_secs_f64() * share));
         run.kill().unwrap();
         run.wait().unwrap();
@@ -136,7 +136,7 @@ fn adapters_in_all_namings_draw_the_same_picture() {
         bytes(folder.path().join("out.png"))
     };
     // alpha is not the rank, so that a naming that lost it would be seen.
-    let options = ["--steps", "6", "--learning-rate", "0.05", "--alpha", "12", "--work", "work"];
+    let options = ["--steps", "6", "--learning-rate", "0.02", "--alpha", "12", "--work", "work"];
     let pictures = ["diffusers", "comfyui", "kohya"].map(|naming| {
         let file = format!("{naming}.safetensors");
         let more = ["--naming", naming, "--output", &file, "--sample", "a red house"];
@@ -145,12 +145,16 @@ fn adapters_in_all_namings_draw_the_same_picture() {
         draw(Some(&file))
     });
     let decoded = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8().into_raw();
-    let most = |a: &[u8], b: &[u8]| {
-        decoded(a).iter().zip(&decoded(b)).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    let off = |a: &[u8], b: &[u8]| {
+        let each = decoded(a).into_iter().zip(decoded(b)).map(|(a, b)| f64::from(a.abs_diff(b)));
+        each.sum::<f64>() / decoded(a).len() as f64
     };
-    // Scales that are multiplied in are rounded to bfloat16 once more.
-    assert!(most(&pictures[0], &pictures[1]) <= 4 && most(&pictures[1], &pictures[2]) == 0);
-    assert!(most(&pictures[0], &draw(None)) > 16, "the adapter changes nothing");
+    let changed = off(&pictures[0], &draw(None));
+    assert!(changed > 4.0, "the adapter changes nothing: {changed} levels");
+    assert_eq!(pictures[1], pictures[2]);
+    // A scale that is multiplied in is rounded to bfloat16 with the values.
+    let rounded = off(&pictures[0], &pictures[1]);
+    assert!(rounded < changed / 10.0, "{rounded} levels of {changed}");
     let page = String::from_utf8(bytes(folder.path().join("work/report.html"))).unwrap();
     assert!(page.contains("samples/step-0000006-1.png") && page.contains("<polyline"));
     assert!(folder.path().join("work/samples/step-0000000-1.png").is_file());
@@ -201,7 +205,7 @@ fn bad_input_is_refused_with_its_name() {
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     std::fs::write(folder.path().join("no.zip"), b"PK nothing").unwrap();
     for (arguments, wanted) in [
-        (&["train", "pictures", "--rank", "0"][..], "rank must be in 1..=1024, but is 0"),
+        (&["train", "pictures", "--rank", "0"][..], "`rank` must be in 1..=1024, but is 0"),
         (&["train", "pictures", "--learning-rate", "NaN"], "learning_rate"),
         (&["train", "pictures", "--targets", "everything"], "`everything`"),
         (&["train", "pictures", "--timesteps", "noon"], "logit-normal"),
