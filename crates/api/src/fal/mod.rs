@@ -5,6 +5,7 @@ pub mod field;
 pub mod llms;
 pub mod parse;
 pub mod problem;
+mod read;
 pub mod schema;
 
 pub use endpoint::{CONFIG_FILE, ENDPOINTS, Endpoint, LORA_FILE, Makes, application};
