@@ -1,5 +1,7 @@
 //! Gradients of adapters against PyTorch's, as `tests/fixtures/gradients/record.py` recorded them.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::{BTreeMap, HashMap};

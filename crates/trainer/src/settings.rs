@@ -234,7 +234,8 @@ mod tests {
             settings.check().unwrap_err().to_string()
         };
         assert!(Settings::default().check().is_ok());
-        let cases: [(fn(&mut Settings), &str); 6] = [
+        type Change = fn(&mut Settings);
+        let cases: [(Change, &str); 6] = [
             (|s| s.lora.rank = 0, "rank"),
             (|s| s.learning_rate = f64::NAN, "learning_rate"),
             (|s| s.learning_rate = 0.0, "learning_rate"),

@@ -1,5 +1,7 @@
 //! The optimisers against the published ones, as `recorded/record.py` recorded them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use safetensors::SafeTensors;

@@ -1,5 +1,7 @@
 //! Ten updates of a whole adapter, gradients and AdamW together, against PyTorch's: `tests/fixtures/gradients/record.py` recorded them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

@@ -49,7 +49,7 @@ type Answer<T> = oneshot::Sender<Result<T, JobError>>;
 
 /// What the engine's thread is asked for.
 enum Order {
-    Draw(Work, Answer<Made>),
+    Draw(Box<Work>, Answer<Made>),
     Train(Box<Training>, Answer<Trained>),
 }
 
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     pub(crate) async fn make(&self, work: Work) -> Result<Made, JobError> {
-        self.ask(|answer| Order::Draw(work, answer)).await
+        self.ask(|answer| Order::Draw(Box::new(work), answer)).await
     }
 
     pub(crate) async fn train(&self, training: Training) -> Result<Trained, JobError> {

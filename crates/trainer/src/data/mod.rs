@@ -176,9 +176,10 @@ impl Files {
         let (mut pictures, mut others) = (BTreeMap::new(), BTreeSet::new());
         for name in source.names() {
             let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-            match ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
-                true => pictures.insert(name.to_string(), None).map_or((), |_| ()),
-                false => others.insert(name.to_string()).then_some(()).unwrap_or_default(),
+            if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+                pictures.insert(name.to_string(), None);
+            } else {
+                others.insert(name.to_string());
             }
         }
         let names: Vec<String> = pictures.keys().cloned().collect();
