@@ -187,10 +187,10 @@ fn curve(losses: &[(usize, f64)]) -> String {
     };
     let every = losses.len().div_ceil(2000);
     let raw: String = losses.iter().step_by(every).copied().map(point).collect();
-    let mut mean = losses[0].1;
+    let (mut sum, mut weight) = (0.0, 0.0);
     let smoothed = losses.iter().map(|(step, loss)| {
-        mean += (loss - mean) * 0.05;
-        (*step, mean)
+        (sum, weight) = (0.95 * sum + loss, 0.95 * weight + 1.0);
+        (*step, sum / weight)
     });
     let smoothed: String = smoothed.step_by(every).map(point).collect();
     format!(

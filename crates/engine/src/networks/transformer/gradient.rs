@@ -97,3 +97,71 @@ impl Transformer {
 fn pull_back(y: &Tensor, gradient: &Tensor) -> Result<GradStore> {
     Ok((y * gradient)?.sum_all()?.backward()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    use candle_core::Device;
+    use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
+
+    use super::*;
+    use crate::config;
+    use crate::layers::{Delta, Parameters};
+    use crate::{Unwatched, lora};
+
+    /// ‖got − want‖ / ‖want‖
+    fn relative(got: &Tensor, want: &Tensor) -> f32 {
+        let size = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        (size(&(got - want).unwrap()) / size(want)).sqrt()
+    }
+
+    /// As `tests/fixtures/gradients/record.py` recorded it.
+    #[test]
+    fn one_layer_has_pytorch_s_gradients() {
+        for name in ["slim", "turbo"] {
+            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+            let recorded = fixtures.join(format!("gradients/{name}.safetensors"));
+            let recorded: HashMap<String, Tensor> =
+                candle_core::safetensors::load(recorded, &Device::Cpu).unwrap();
+            let layout = Layout::locate(&fixtures.join(name).join("model"), None, None).unwrap();
+            let blob = layout.transformer_config.unwrap();
+            let config = config::parse(&blob.name(), &blob.read().unwrap()).unwrap();
+            let weights = Weights::open(&layout.transformer, Role::Transformer).unwrap();
+            let parameters = Parameters::new(weights.with_storage(Storage::F32), &Device::Cpu);
+            let mut transformer = Transformer::load(&parameters, &config).unwrap();
+
+            let var = |key: &str| Var::from_tensor(&recorded[&format!("adapter.{key}")]).unwrap();
+            let of_block = |key: &&String| key.starts_with("block.gradient.layers.0.");
+            let keys: Vec<&str> = recorded
+                .keys()
+                .filter(of_block)
+                .filter_map(|key| key.strip_prefix("block.gradient."))
+                .collect();
+            assert_eq!(keys.len(), 2 * 8, "{name}: {keys:?}");
+            let vars: HashMap<&str, Var> = keys.iter().map(|key| (*key, var(key))).collect();
+            let delta = |module: &str| {
+                let part = |part| Some(vars.get(&*format!("{module}.{part}"))?.as_tensor().clone());
+                Some(Delta::LowRank { down: part("down")?, up: part("up")?, scale: 2.0 })
+            };
+            lora::apply_with(&mut transformer, &[], delta, &Device::Cpu).unwrap();
+
+            let t: Vec<f32> = recorded["t"].to_vec1().unwrap();
+            let c = transformer.time(f64::from(t[0])).unwrap();
+            let caption = transformer.caption(&recorded["features"], &Unwatched).unwrap();
+            let (_, height, width) = recorded["latents"].dims3().unwrap();
+            let batch = transformer.batch([(&caption, (height, width))]).unwrap();
+            let x = Var::from_tensor(&recorded["block.x"]).unwrap();
+            let y = transformer.layer(0, &x, &c, &batch, &Unwatched).unwrap();
+            let gradients = pull_back(&y, &recorded["block.upstream"]).unwrap();
+            let off = relative(gradients.get(&x).unwrap(), &recorded["block.gradient.x"]);
+            assert!(off < 1e-4, "{name}, x: {off:.1e}");
+            for (key, var) in &vars {
+                let want = &recorded[&format!("block.gradient.{key}")];
+                let off = relative(gradients.get(var).unwrap(), want);
+                assert!(off < 1e-4, "{name}, {key}: {off:.1e}");
+            }
+        }
+    }
+}
