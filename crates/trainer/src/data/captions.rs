@@ -1,25 +1,27 @@
 //! Captions: a text file beside each picture, or rows of a table.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::Skipped;
+use super::files::{folder_of, stem_of};
 use super::source::Source;
-use super::{Skipped, stem_of};
-use crate::{Error, Result};
 
 /// All captions of a folder or zip.
 #[derive(Default)]
 pub(super) struct Captions {
-    /// By the picture's name.
+    /// By the picture's name, out of tables.
     rows: BTreeMap<String, String>,
-    /// The text file of a picture.
-    files: BTreeMap<String, String>,
-    texts: BTreeMap<String, String>,
-    /// Files that are no text.
-    pub(super) unreadable: Vec<Skipped>,
-    pub(super) notes: Vec<String>,
+    /// What is in text files, or the file that cannot be read, by their names without the ending.
+    texts: BTreeMap<String, Result<String, String>>,
+    /// Tables, rows and text files that cannot be used.
+    pub(super) problems: Vec<Skipped>,
 }
+
+/// The tables that are looked for; where several have a picture, the first counts.
+const TABLES: [&str; 3] = ["metadata.jsonl", "metadata.csv", "captions.csv"];
 
 /// Names of a table's columns or fields, in the order in which they are looked for.
 const FILE: [&str; 5] = ["file_name", "filename", "file", "image", "path"];
@@ -31,89 +33,107 @@ impl Captions {
         source: &Source,
         pictures: &BTreeMap<String, Option<String>>,
         others: &mut BTreeSet<String>,
-        strict: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         let mut captions = Self::default();
         for table in tables(others) {
             others.remove(&table);
-            captions.table(source, &table, pictures, strict)?;
+            if let Err(problem) = captions.table(source, &table, pictures) {
+                captions.problems.push(Skipped { name: table, problem });
+            }
         }
         for picture in pictures.keys() {
-            let file = format!("{}.txt", stem_of(picture));
-            if !others.contains(&file) && !captions.texts.contains_key(&file) {
+            let stem = stem_of(picture);
+            let name = format!("{stem}.txt");
+            if !others.remove(&name) {
                 continue;
             }
-            others.remove(&file);
-            captions.files.insert(picture.clone(), file.clone());
-            match text(source, &file) {
-                Ok(text) => drop(captions.texts.insert(file, text.trim().into())),
-                Err(problem) => captions.unreadable.push(Skipped { name: file, problem }),
-            }
+            let text = text(source, &name).map_err(|problem| {
+                captions.problems.push(Skipped { name: name.clone(), problem });
+                name
+            });
+            captions.texts.insert(stem.into(), text.map(|text| text.trim().into()));
         }
-        Ok(captions)
+        captions
     }
 
-    /// The caption of a picture, if it has one.
-    pub(super) fn of(&self, picture: &str) -> Option<&str> {
-        let text = self.files.get(picture).and_then(|file| self.texts.get(file));
-        text.or_else(|| self.rows.get(picture)).map(String::as_str)
+    /// The caption of a picture, which is `default` where it has none of its own.
+    pub(super) fn of<'a>(
+        &'a self,
+        picture: &str,
+        default: Option<&'a str>,
+    ) -> Result<&'a str, String> {
+        match self.texts.get(stem_of(picture)) {
+            Some(Ok(text)) => Ok(text),
+            Some(Err(name)) => Err(format!("its caption {name} cannot be read")),
+            None => self.rows.get(picture).map(String::as_str).or(default).ok_or_else(|| {
+                "has no caption: write one into a .txt file of the same name beside it, or give a default caption"
+                    .into()
+            }),
+        }
     }
 
-    /// The text file of a picture.
-    pub(super) fn file_of(&self, picture: &str) -> Option<&str> {
-        self.files.get(picture).map(String::as_str)
-    }
-
-    /// Takes the rows of a table; each names a picture of its folder.
+    /// Takes the rows of a table, which name pictures by their paths from its folder.
     fn table(
         &mut self,
         source: &Source,
         table: &str,
         pictures: &BTreeMap<String, Option<String>>,
-        strict: bool,
-    ) -> Result<()> {
-        let wrong = |problem: String| Error::data(table, problem);
-        let text = text(source, table).map_err(wrong)?;
-        let rows = if table.ends_with("csv") { csv_rows(&text) } else { json_rows(&text) };
-        let folder =
-            table.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-        for (line, row) in rows.map_err(wrong)? {
-            let (file, caption) = row.map_err(|problem| wrong(format!("line {line} {problem}")))?;
-            let name = format!("{folder}{}", file.replace('\\', "/").trim_start_matches("./"));
+    ) -> Result<(), String> {
+        let text = text(source, table)?;
+        let rows = if table.ends_with("csv") { csv_rows(&text)? } else { json_rows(&text) };
+        let folder = folder_of(table);
+        let mut wrong = |line: usize, problem: String| {
+            let problem = format!("line {line} {problem}");
+            self.problems.push(Skipped { name: table.into(), problem });
+        };
+        for (line, row) in rows {
+            let (file, caption) = match row {
+                Ok(row) => row,
+                Err(problem) => {
+                    wrong(line, problem);
+                    continue;
+                }
+            };
+            let file = file.replace('\\', "/");
+            let file = file.trim_start_matches("./");
+            let name = if folder.is_empty() { file.into() } else { format!("{folder}/{file}") };
             if pictures.contains_key(&name) {
-                self.rows.insert(name, caption);
-            } else if strict {
-                return Err(wrong(format!("line {line} names `{file}`, which is not there")));
+                self.rows.entry(name).or_insert(caption);
             } else {
-                self.notes.push(format!("{table}: line {line} names `{file}`, which is not there"));
+                wrong(line, format!("names `{file}`, which is no picture that is there"));
             }
         }
         Ok(())
     }
 }
 
+/// Those of deeper folders first, which are nearer to their pictures.
 fn tables(others: &BTreeSet<String>) -> Vec<String> {
-    let is_table = |name: &&String| {
+    let rank = |name: &str| {
         let file = name.rsplit('/').next().unwrap_or_default();
-        ["metadata.jsonl", "captions.csv", "metadata.csv"].contains(&file)
+        let rank = TABLES.iter().position(|table| *table == file)?;
+        Some((Reverse(name.matches('/').count()), rank))
     };
-    others.iter().filter(is_table).cloned().collect()
+    let mut tables: Vec<_> =
+        others.iter().filter_map(|name| Some((rank(name)?, name.clone()))).collect();
+    tables.sort();
+    tables.into_iter().map(|(_, name)| name).collect()
 }
 
 /// A file's text without a byte order mark.
 fn text(source: &Source, name: &str) -> Result<String, String> {
     let bytes = source.read(name)?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).to_vec();
-    String::from_utf8(bytes).map_err(|e| {
+    let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         format!("is not UTF-8 from byte {at} on; save it as UTF-8")
-    })
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(Into::into).unwrap_or(text))
 }
 
 /// A picture's file and caption, or what is wrong with the row.
 type Row = Result<(String, String), String>;
 
-fn json_rows(text: &str) -> Result<Vec<(usize, Row)>, String> {
+fn json_rows(text: &str) -> Vec<(usize, Row)> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let row = |line: &str| {
         let value: Value = serde_json::from_str(line).map_err(|e| format!("is no JSON: {e}"))?;
@@ -126,7 +146,7 @@ fn json_rows(text: &str) -> Result<Vec<(usize, Row)>, String> {
             field(&TEXT).ok_or_else(|| missing(&TEXT))?,
         ))
     };
-    Ok(lines.map(|(i, line)| (i + 1, row(line))).collect())
+    lines.map(|(i, line)| (i + 1, row(line))).collect()
 }
 
 fn csv_rows(text: &str) -> Result<Vec<(usize, Row)>, String> {

@@ -3,9 +3,11 @@
 mod buckets;
 mod cache;
 mod captions;
+mod files;
+mod fit;
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zoetrope_api::ImageSize;
 use zoetrope_engine::pixels::Rgb;
-use zoetrope_files::{Limits, Mask};
+use zoetrope_files::Limits;
 
 pub use buckets::{RATIO_MAX, bucket};
 pub use cache::Cache;
@@ -21,6 +23,7 @@ pub use source::{ENTRIES_MAX, ENTRY_BYTES_MAX, TOTAL_BYTES_MAX};
 
 use crate::{Error, Result};
 use captions::Captions;
+use files::{Files, folder_of, repeats};
 use source::Source;
 
 /// How pictures are read.
@@ -85,8 +88,9 @@ pub struct Loaded {
 impl Dataset {
     /// Reads a folder or a zip, and every picture in it once, to see that it can be used.
     ///
-    /// A picture's caption is `name.txt` beside it; else its row in `metadata.jsonl` or `captions.csv` of its folder; else the default. A folder
-    /// called `10_name` is shown ten times. Masks are `name.mask.png`, `name_mask.png` or `masks/name.png`, or the picture's own transparency.
+    /// A picture's caption is `name.txt` beside it; else its row in a `metadata.jsonl`, `metadata.csv` or `captions.csv`, the first of these in the
+    /// nearest folder; else the default. A folder called `10_name` is shown ten times. Masks are `name.mask.png`, `name_mask.png` or
+    /// `masks/name.png` of the picture's ratio; else the picture's own transparency.
     pub fn open(place: &Path, settings: &Settings) -> Result<Self> {
         let mut dataset = Self { examples: Vec::new(), skipped: Vec::new(), notes: Vec::new() };
         dataset.add(place, settings, false)?;
@@ -98,39 +102,28 @@ impl Dataset {
 
     fn add(&mut self, place: &Path, settings: &Settings, prior: bool) -> Result<()> {
         let source = Arc::new(Source::open(place)?);
-        let before = self.examples.len();
+        let (examples, skipped) = (self.examples.len(), self.skipped.len());
         let mut files = Files::of(&source);
-        let captions =
-            Captions::read(&source, &files.pictures, &mut files.others, settings.strict)?;
-        self.notes.extend(captions.notes.iter().cloned());
-        self.skip(captions.unreadable.iter().cloned(), settings)?;
-        let unreadable: BTreeSet<&str> =
-            captions.unreadable.iter().map(|s| s.name.as_str()).collect();
+        let captions = Captions::read(&source, &files.pictures, &mut files.others);
+        for problem in &captions.problems {
+            self.skip(problem.clone(), settings)?;
+        }
         for (name, mask) in &files.pictures {
-            if captions.file_of(name).is_some_and(|file| unreadable.contains(file)) {
-                self.skip(
-                    [Skipped { name: name.clone(), problem: "its caption cannot be read".into() }],
-                    settings,
-                )?;
-                continue;
-            }
-            let caption = captions.of(name).or(settings.default_caption.as_deref());
-            match example(&source, name, mask.as_deref(), caption, settings, prior) {
+            let caption = captions.of(name, settings.default_caption.as_deref());
+            let example = caption.and_then(|caption| {
+                example(&source, name, mask.as_deref(), (caption, prior), settings)
+            });
+            match example {
                 Ok((example, notes)) => {
                     self.notes.extend(notes.into_iter().map(|note| format!("{name}: {note}")));
                     self.examples.push(example);
                 }
-                Err(problem) => self.skip([Skipped { name: name.clone(), problem }], settings)?,
+                Err(problem) => self.skip(Skipped { name: name.clone(), problem }, settings)?,
             }
         }
-        self.notes.extend(
-            files
-                .others
-                .iter()
-                .map(|name| format!("{name} is no picture and no caption of one; it is not used")),
-        );
-        if self.examples.len() == before {
-            let what = match self.skipped.first() {
+        self.note(&files);
+        if self.examples.len() == examples {
+            let what = match self.skipped.get(skipped) {
                 Some(first) => format!(
                     "holds no picture that can be used; the first problem: {}: {}",
                     first.name, first.problem
@@ -142,101 +135,36 @@ impl Dataset {
         Ok(())
     }
 
-    fn skip(
-        &mut self,
-        skipped: impl IntoIterator<Item = Skipped>,
-        settings: &Settings,
-    ) -> Result<()> {
-        for skipped in skipped {
-            if settings.strict {
-                return Err(Error::data(skipped.name, skipped.problem));
-            }
-            self.skipped.push(skipped);
+    /// Tells what is not used, and which folders are shown more than once.
+    fn note(&mut self, files: &Files) {
+        let folders: BTreeSet<&str> = files.pictures.keys().map(|name| folder_of(name)).collect();
+        for folder in folders.into_iter().filter(|folder| repeats(folder) > 1) {
+            let times = repeats(folder);
+            self.notes.push(format!("{folder}/ is shown {times} times, as its name says"));
         }
+        let unused = |name| format!("{name} is the mask of no picture; it is not used");
+        self.notes.extend(files.alone.iter().map(unused));
+        let unused = |name| format!("{name} is no picture and no caption of one; it is not used");
+        self.notes.extend(files.others.iter().map(unused));
+    }
+
+    fn skip(&mut self, skipped: Skipped, settings: &Settings) -> Result<()> {
+        if settings.strict {
+            return Err(Error::data(skipped.name, skipped.problem));
+        }
+        self.skipped.push(skipped);
         Ok(())
     }
 }
 
-/// What a folder or zip holds.
-struct Files {
-    /// With their masks' names.
-    pictures: BTreeMap<String, Option<String>>,
-    /// Text, and what nobody asked for.
-    others: BTreeSet<String>,
-}
-
-/// Endings of what is read as a picture.
-const ENDINGS: [&str; 16] = [
-    "png", "jpg", "jpeg", "jfif", "webp", "gif", "bmp", "tif", "tiff", "tga", "pnm", "ppm", "pgm",
-    "pbm", "qoi", "avif",
-];
-
-impl Files {
-    fn of(source: &Source) -> Self {
-        let (mut pictures, mut others) = (BTreeMap::new(), BTreeSet::new());
-        for name in source.names() {
-            let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-            if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
-                pictures.insert(name.to_string(), None);
-            } else {
-                others.insert(name.to_string());
-            }
-        }
-        let names: Vec<String> = pictures.keys().cloned().collect();
-        for mask in &names {
-            let Some(stem) = masked_stem(mask) else { continue };
-            let of = names
-                .iter()
-                .find(|name| *name != mask && stem_of(name) == stem && masked_stem(name).is_none());
-            if let Some(of) = of {
-                pictures.insert(of.clone(), Some(mask.clone()));
-                pictures.remove(mask);
-            }
-        }
-        Self { pictures, others }
-    }
-}
-
-/// A file's path without its ending.
-fn stem_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
-}
-
-/// The stem of the picture that a mask's name stands for.
-fn masked_stem(name: &str) -> Option<String> {
-    let stem = stem_of(name);
-    let beside = stem.strip_suffix(".mask").or_else(|| stem.strip_suffix("_mask"));
-    if let Some(stem) = beside {
-        return Some(stem.into());
-    }
-    if let Some(stem) = stem.strip_prefix("masks/") {
-        return Some(stem.into());
-    }
-    stem.rsplit_once("/masks/").map(|(folder, stem)| format!("{folder}/{stem}"))
-}
-
-/// How often the pictures of `name`'s folder are shown: the number in front of the folder's name, as in `10_name`.
-fn repeats(name: &str) -> usize {
-    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let number = folder.rsplit('/').next().and_then(|folder| folder.split_once('_'));
-    number
-        .and_then(|(number, _)| number.parse().ok())
-        .filter(|n| (1..=10_000).contains(n))
-        .unwrap_or(1)
-}
-
-/// Checks everything about a picture; what is worth a line, or what is wrong.
+/// Checks everything about a picture, `caption` and whether it is one of the prior's given; what is worth a line, or what is wrong.
 fn example(
     source: &Arc<Source>,
     name: &str,
     mask: Option<&str>,
-    caption: Option<&str>,
+    (caption, prior): (&str, bool),
     settings: &Settings,
-    prior: bool,
 ) -> Result<(Example, Vec<String>), String> {
-    let caption = caption.ok_or(
-        "has no caption: write one into a .txt file of the same name beside it, or give a default caption",
-    )?;
     let bytes = source.read(name)?;
     let decoded = zoetrope_files::decode(&bytes, &Limits::default()).map_err(|e| e.to_string())?;
     let (width, height) = (decoded.picture.width, decoded.picture.height);
@@ -248,19 +176,16 @@ fn example(
         ));
     }
     let mut digest = Sha256::new();
+    digest.update(format!("{size} {} ", bytes.len()));
     digest.update(&bytes);
     if let Some(mask) = mask {
-        let bytes = source.read(mask)?;
-        zoetrope_files::decode_mask(&bytes, &Limits::default())
-            .map_err(|e| format!("its mask {mask} {e}"))?;
-        digest.update(&bytes);
+        digest.update(check_mask(source, mask, (width, height))?);
     }
-    digest.update(format!("{size} {}", mask.is_some()));
     let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let example = Example {
         name: name.into(),
         caption: triggered(caption, settings.trigger.as_deref().filter(|_| !prior)),
-        repeats: repeats(name),
+        repeats: repeats(folder_of(name)),
         prior,
         size,
         source: source.clone(),
@@ -268,6 +193,24 @@ fn example(
         digest,
     };
     Ok((example, notes))
+}
+
+/// The bytes of a mask, if it is one for a picture of `width` × `height` pixels.
+fn check_mask(source: &Source, name: &str, (width, height): (u32, u32)) -> Result<Vec<u8>, String> {
+    let bytes = source.read(name).map_err(|e| format!("its mask {name} {e}"))?;
+    let mask = zoetrope_files::decode_mask(&bytes, &Limits::default());
+    let mask = mask.map_err(|e| format!("its mask {name} {e}"))?;
+    // One that was scaled may be a pixel off.
+    let (width, height) = (i64::from(width), i64::from(height));
+    let off = (i64::from(mask.width) * height - i64::from(mask.height) * width).abs();
+    if off > width.max(height) {
+        return Err(format!(
+            "its mask {name} has {}x{} pixels, which is not the ratio of the picture's {width}x{height}; draw it over the picture as it is \
+             seen, in the same size",
+            mask.width, mask.height
+        ));
+    }
+    Ok(bytes)
 }
 
 /// `caption` with the trigger in it.
@@ -289,25 +232,19 @@ impl Example {
         let bytes = self.source.read(&self.name).map_err(wrong)?;
         let decoded = zoetrope_files::decode(&bytes, &limits).map_err(|e| wrong(e.to_string()))?;
         let mask = match &self.mask {
-            Some(mask) => {
-                let bytes = self.source.read(mask).map_err(wrong)?;
-                Some(
-                    zoetrope_files::decode_mask(&bytes, &limits)
-                        .map_err(|e| wrong(format!("its mask {mask} {e}")))?,
-                )
+            Some(name) => {
+                let its = |e: String| wrong(format!("its mask {name} {e}"));
+                let bytes = self.source.read(name).map_err(its)?;
+                Some(zoetrope_files::decode_mask(&bytes, &limits).map_err(|e| its(e.to_string()))?)
             }
             None => {
                 zoetrope_files::decode_alpha(&bytes, &limits).map_err(|e| wrong(e.to_string()))?
             }
         };
-        let picture = decoded.picture;
-        let (width, height) = covering((picture.width, picture.height), self.size);
-        let rgb = cut(&picture.resized(width, height).rgb, (width, height), self.size, 3);
-        let (columns, rows) = (self.size.width() as usize, self.size.height() as usize);
-        let mask = mask.map(|mask: Mask| {
-            cut(&mask.resized(width, height).grey, (width, height), self.size, 1)
-        });
-        Ok(Loaded { image: Rgb { width: columns, height: rows, bytes: rgb }, mask })
+        let (width, height) = (self.size.width() as usize, self.size.height() as usize);
+        let bytes = fit::picture(decoded.picture, self.size);
+        let mask = mask.map(|mask| fit::mask(mask, self.size));
+        Ok(Loaded { image: Rgb { width, height, bytes }, mask })
     }
 
     /// Tells the picture in its size and with its mask from others: a digest.
@@ -316,39 +253,9 @@ impl Example {
     }
 }
 
-/// The size in which a picture covers `size` and touches two of its sides.
-fn covering((width, height): (u32, u32), size: ImageSize) -> (u32, u32) {
-    let scale = |side: u32, wanted: u32| f64::from(wanted) / f64::from(side);
-    let scale = scale(width, size.width()).max(scale(height, size.height()));
-    let scaled = |side: u32, least: u32| ((f64::from(side) * scale).round() as u32).max(least);
-    (scaled(width, size.width()), scaled(height, size.height()))
-}
-
-/// The middle of a picture of `bytes` a pixel.
-fn cut(pixels: &[u8], (width, height): (u32, u32), size: ImageSize, bytes: usize) -> Vec<u8> {
-    let (left, top) = ((width - size.width()) as usize / 2, (height - size.height()) as usize / 2);
-    let row = bytes * width as usize;
-    let rows = pixels.chunks_exact(row).skip(top).take(size.height() as usize);
-    rows.flat_map(|row| &row[bytes * left..][..bytes * size.width() as usize]).copied().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn folders_tell_how_often_they_are_shown() {
-        let cases = [
-            ("10_cat/a.png", 10),
-            ("x/3_b/a.png", 3),
-            ("a.png", 1),
-            ("cat/a.png", 1),
-            ("0_x/a.png", 1),
-        ];
-        for (name, count) in cases {
-            assert_eq!(repeats(name), count, "{name}");
-        }
-    }
 
     #[test]
     fn triggers_take_their_place_or_stand_in_front() {
@@ -361,14 +268,5 @@ mod tests {
         ] {
             assert_eq!(triggered(caption, trigger), wanted);
         }
-    }
-
-    #[test]
-    fn pictures_are_cut_around_their_middle() {
-        let size = ImageSize::new(16, 32).unwrap();
-        assert_eq!(covering((100, 100), size), (32, 32));
-        let pixels: Vec<u8> = (0..32 * 32).map(|i| (i % 32) as u8).collect();
-        let middle = cut(&pixels, (32, 32), size, 1);
-        assert_eq!((middle.len(), middle[0], middle[15]), (16 * 32, 8, 23));
     }
 }

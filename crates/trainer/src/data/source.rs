@@ -1,6 +1,7 @@
 //! A folder or a zip as a list of files by their paths, and their bytes under limits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,9 +30,10 @@ impl Source {
         let failed =
             |e: std::io::Error| Error::data(place.display(), format!("cannot be read: {e}"));
         if std::fs::metadata(place).map_err(failed)?.is_dir() {
-            let mut names = BTreeSet::new();
-            list(place, "", &mut names).map_err(|problem| Error::data(place.display(), problem))?;
-            return Ok(Self::Folder { root: place.into(), names });
+            let (root, mut names) = (place.canonicalize().map_err(failed)?, BTreeSet::new());
+            list(&mut vec![root.clone()], "", &mut names)
+                .map_err(|problem| Error::data(place.display(), problem))?;
+            return Ok(Self::Folder { root, names });
         }
         let file = File::open(place).map_err(failed)?;
         zip(file).map_err(|problem| Error::data(place.display(), problem))
@@ -57,10 +59,12 @@ impl Source {
             Self::Zip { archive, indices } => {
                 let index = *indices.get(name).ok_or("is not in the zip")?;
                 let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
-                let file =
-                    archive.by_index(index).map_err(|e| format!("cannot be unpacked: {e}"))?;
-                let damaged = |e| format!("is damaged in the zip: {e}");
-                file.take(ENTRY_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(damaged)?;
+                let failed = |e: &dyn Display| {
+                    format!("cannot be unpacked ({e}); pack it again, deflated or stored")
+                };
+                // It ends in an error where more comes than the zip says: the sum that was checked is held.
+                let file = archive.by_index(index).map_err(|e| failed(&e))?;
+                file.take(ENTRY_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
             }
         }
         if bytes.len() as u64 > ENTRY_BYTES_MAX {
@@ -78,26 +82,39 @@ fn is_hidden(part: &str) -> bool {
     part.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&part)
 }
 
-/// Adds the files below `folder`, whose path in the whole is `prefix`.
-fn list(folder: &Path, prefix: &str, names: &mut BTreeSet<String>) -> Result<(), String> {
-    let failed = |e: std::io::Error| format!("{}: cannot be read: {e}", folder.display());
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let Ok(part) = entry.file_name().into_string() else {
-            return Err(format!("{}: its name is not UTF-8; rename it", entry.path().display()));
+/// Adds the files below the last of `folders`, each of which lies in the one before; `prefix` is its path in the whole.
+fn list(
+    folders: &mut Vec<PathBuf>,
+    prefix: &str,
+    names: &mut BTreeSet<String>,
+) -> Result<(), String> {
+    let Some(folder) = folders.last().cloned() else { return Ok(()) };
+    let failed =
+        |path: &Path, e: std::io::Error| format!("{}: cannot be read: {e}", path.display());
+    for entry in std::fs::read_dir(&folder).map_err(|e| failed(&folder, e))? {
+        let path = entry.map_err(|e| failed(&folder, e))?.path();
+        let Some(part) = path.file_name().and_then(|part| part.to_str()) else {
+            return Err(format!("{}: its name is not UTF-8; rename it", path.display()));
         };
-        if is_hidden(&part) {
+        if is_hidden(part) {
             continue;
         }
         let name = format!("{prefix}{part}");
-        // Where links lead, their owner decided; a circle of them ends at the limit.
-        if std::fs::metadata(entry.path()).map_err(failed)?.is_dir() {
-            if name.len() > 4000 {
-                return Err(format!("{name}: is too deep; does a link lead back up?"));
+        // Where links lead, their owner decided.
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let folder = path.canonicalize().map_err(|e| failed(&path, e))?;
+                if folders.contains(&folder) {
+                    return Err(format!("{name} is a link to a folder that it lies in; remove it"));
+                }
+                folders.push(folder);
+                list(folders, &format!("{name}/"), names)?;
+                folders.pop();
             }
-            list(&entry.path(), &format!("{name}/"), names)?;
-        } else {
-            names.insert(name);
+            // A pipe or a device has no end.
+            Ok(metadata) if !metadata.is_file() => {}
+            // Whoever reads a link to nothing will say so.
+            Ok(_) | Err(_) => drop(names.insert(name)),
         }
         if names.len() > ENTRIES_MAX {
             return Err(format!("holds more than {ENTRIES_MAX} files, the most that is read"));
@@ -118,7 +135,10 @@ fn zip(file: File) -> Result<Source, String> {
         ));
     }
     if archive.is_empty() {
-        return Err("is an empty zip".into());
+        return Err("is an empty zip; pack pictures into it".into());
+    }
+    if archive.has_duplicate_names() {
+        return Err("has two files of one name; pack it again".into());
     }
     let (mut indices, mut total) = (BTreeMap::new(), 0u64);
     for index in 0..archive.len() {
@@ -127,15 +147,15 @@ fn zip(file: File) -> Result<Source, String> {
             .name()
             .map_err(|_| "has a file whose name is not UTF-8; rename it".to_string())?;
         let name = name.replace('\\', "/");
-        if entry.is_dir() {
-            continue;
-        }
         if climbs(&name) {
             return Err(format!(
                 "has the entry `{name}`, which leads out of the zip; pack it again without"
             ));
         }
-        if name.split('/').any(is_hidden) {
+        // Some packers write `./a.png`.
+        let name = name.split('/').filter(|part| !part.is_empty() && *part != ".");
+        let name = name.collect::<Vec<_>>().join("/");
+        if entry.is_dir() || name.split('/').any(is_hidden) {
             continue;
         }
         if entry.is_symlink() {
