@@ -151,7 +151,7 @@ fn adapters_in_all_namings_draw_the_same_picture() {
     };
     let changed = off(&pictures[0], &draw(None));
     assert!(changed > 4.0, "the adapter changes nothing: {changed} levels");
-    assert_eq!(pictures[1], pictures[2]);
+    assert!(decoded(&pictures[1]) == decoded(&pictures[2]), "one name draws another picture");
     // A scale that is multiplied in is rounded to bfloat16 with the values.
     let rounded = off(&pictures[0], &pictures[1]);
     assert!(rounded < changed / 10.0, "{rounded} levels of {changed}");
