@@ -67,6 +67,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    environment::prepare();
     let environment = Environment::read();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let done = parse(arguments, &environment).and_then(|cli| run(cli.command, &environment));
