@@ -21,3 +21,8 @@ pub use layout::{Family, Layout};
 pub use packed::{PackedEntry, PackedFolder};
 pub use storage::Storage;
 pub use weights::{Progress, Role, Table, Weights};
+
+/// Bytes as digits of base 16.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -13,7 +13,7 @@ use crate::convert::Rows;
 use crate::dialects::{Dialect, Meaning};
 use crate::file::{Entry, Kind, WeightFile};
 use crate::packed::{Damage, Key, PackedFolder, Reader, Writer};
-use crate::{Error, Result, Storage};
+use crate::{Error, Result, Storage, hex};
 
 /// Which network a file's tensors belong to; it selects the dialects that can apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,7 +314,7 @@ impl Weights {
                 digest.update(&values[start..(start + SAMPLE).min(values.len())]);
             }
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&digest.finalize())
     }
 
     fn loaded(&self) -> impl Iterator<Item = &Place> {

@@ -59,23 +59,11 @@ fn pull_back(
     (pairs, tokens, heads): (Pairs, usize, usize),
     gradient: &Tensor,
 ) -> Result<Tensor> {
-    let (x, weight) = (x.contiguous()?, norm.weight.contiguous()?);
-    let (cos, sin) = (cos.contiguous()?, sin.contiguous()?);
-    let (values, weight, gradient) = (Values::of(&x), Values::of(&weight), Values::of(gradient));
-    let (cos, sin) = (Values::of(&cos), Values::of(&sin));
-    let source = TurnedBack {
-        of: Rotated {
-            x: values.f32()?,
-            weight: weight.f32()?,
-            eps: norm.eps,
-            angles: (cos.f32()?, sin.f32()?),
-            pairs,
-            tokens,
-            heads,
-        },
-        gradient: gradient.f32()?,
-    };
-    collect(Level::best(), &source, x.shape())
+    let values = Values::of(gradient);
+    let gradient = values.f32()?;
+    with_rotated(x, norm, (cos, sin), (pairs, tokens, heads), |of| {
+        collect(Level::best(), &TurnedBack { of, gradient }, x.shape())
+    })
 }
 
 fn at_level(
@@ -85,11 +73,25 @@ fn at_level(
     (cos, sin): (&Tensor, &Tensor),
     (pairs, tokens, heads): (Pairs, usize, usize),
 ) -> Result<Tensor> {
+    let turned = with_rotated(x, norm, (cos, sin), (pairs, tokens, heads), |source| {
+        collect(level, source, x.shape())
+    });
+    turned?.transpose(1, 2)
+}
+
+/// Calls `f` with the rows of normed, turned heads.
+fn with_rotated<R>(
+    x: &Tensor,
+    norm: &RmsNorm,
+    (cos, sin): (&Tensor, &Tensor),
+    (pairs, tokens, heads): (Pairs, usize, usize),
+    f: impl FnOnce(&Rotated) -> Result<R>,
+) -> Result<R> {
     let (x, weight) = (x.contiguous()?, norm.weight.contiguous()?);
     let (cos, sin) = (cos.contiguous()?, sin.contiguous()?);
     let (values, weight) = (Values::of(&x), Values::of(&weight));
     let (cos, sin) = (Values::of(&cos), Values::of(&sin));
-    let source = Rotated {
+    f(&Rotated {
         x: values.f32()?,
         weight: weight.f32()?,
         eps: norm.eps,
@@ -97,8 +99,7 @@ fn at_level(
         pairs,
         tokens,
         heads,
-    };
-    collect(level, &source, x.shape())?.transpose(1, 2)
+    })
 }
 
 /// The plain twin.
@@ -170,7 +171,7 @@ impl Rotated<'_> {
 
 /// Rows of the gradient of what was normed and turned.
 struct TurnedBack<'a> {
-    of: Rotated<'a>,
+    of: &'a Rotated<'a>,
     gradient: &'a [f32],
 }
 

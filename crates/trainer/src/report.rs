@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,11 @@ impl Report {
             seconds: 0.0,
             samples: Vec::new(),
         };
-        let before = fs::read_to_string(folder.join(EVENTS)).unwrap_or_default();
+        let path = folder.join(EVENTS);
+        let before = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+            read => read.map_err(|source| Error::File { path: path.clone(), source })?,
+        };
         let mut kept = String::new();
         for text in before.lines() {
             // A line that was cut by a kill is one of an update that will be made again.
@@ -76,7 +80,7 @@ impl Report {
                 report.take(line);
             }
         }
-        zoetrope_files::write(&folder.join(EVENTS), kept.as_bytes())?;
+        zoetrope_files::write(&path, kept.as_bytes())?;
         Ok(report)
     }
 

@@ -155,6 +155,12 @@ pub const RANK_MAX: usize = 1024;
 /// Pixels a side of a square of the area that is trained at.
 pub const RESOLUTIONS: std::ops::RangeInclusive<u32> = 64..=2048;
 
+/// Whether a transformer whose stream is so wide is trained with checkpointing where nobody says otherwise: models of full size have 3840, and
+/// would take tens of gigabytes without.
+pub fn usual_checkpointing(width: usize) -> bool {
+    width >= 1024
+}
+
 impl Settings {
     /// These settings, if each is what it can be. Names in errors are the fields'.
     pub fn check(self) -> Result<Self, InvalidField> {

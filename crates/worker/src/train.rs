@@ -17,7 +17,7 @@ use zoetrope_engine::Interrupt;
 use zoetrope_engine::pipeline::Pipeline;
 use zoetrope_jobs::{End, Lease, Outcome, State};
 use zoetrope_trainer::data::{self, Dataset};
-use zoetrope_trainer::settings::{Settings, Timesteps};
+use zoetrope_trainer::settings::{Settings, Timesteps, usual_checkpointing};
 use zoetrope_trainer::{Job, Samples};
 
 use crate::attempt::{Done, Room, Tally};
@@ -44,9 +44,6 @@ pub(crate) struct Trained {
     pub(crate) took: Duration,
 }
 
-/// A stream of at least this width has layers whose inner values are computed again in place of being kept: a model of full size
-/// has 3840, and would otherwise take tens of gigabytes.
-const WIDE: usize = 1024;
 /// Pictures on the way: one before, and at each of so many parts of the run.
 const SAMPLED_PARTS: usize = 4;
 /// Checkpoints of a run; a lost worker loses less than such a part of it.
@@ -187,7 +184,7 @@ fn job(
 /// Trains on the engine's thread.
 pub(crate) fn on_engine(pipeline: &mut Pipeline, training: &Training) -> Result<Trained, JobError> {
     let mut job = training.job.clone();
-    job.settings.checkpointing = pipeline.width() >= WIDE;
+    job.settings.checkpointing = usual_checkpointing(pipeline.width());
     let (begun, on) = (Instant::now(), training_news::listener(&training.news));
     let trained = zoetrope_trainer::train(pipeline, &job, &training.interrupt, &on)?;
     let adapter = trained.file(Naming::Diffusers)?;

@@ -275,7 +275,7 @@ fn settings(args: &Args, resolution: u32, pipeline: &mut Pipeline) -> anyhow::Re
         checkpointing: match args.checkpointing {
             Checkpointing::On => true,
             Checkpointing::Off => false,
-            Checkpointing::Auto => pipeline.width() >= 1024,
+            Checkpointing::Auto => settings::usual_checkpointing(pipeline.width()),
         },
     };
     Ok(settings.check()?)

@@ -200,6 +200,35 @@ fn another_run_in_the_same_folder_is_refused_until_it_may_begin_anew() {
 }
 
 #[test]
+fn every_way_to_train_changes_the_adapter() {
+    let folder = place();
+    let first = train(folder.path(), &["--steps", "1", "--output", "first.safetensors"]);
+    assert!(first.status.success(), "{}", said(&first));
+    let ways: [&[&str]; 8] = [
+        &["--dtype", "q8_0", "--checkpointing", "on"],
+        &["--dtype", "bf16"],
+        &["--optimizer", "prodigy"],
+        &["--optimizer", "adamw", "--schedule", "cosine", "--warmup", "1"],
+        &["--prior", "pictures", "--prior-weight", "0.5", "--preserve", "1"],
+        &["--timesteps", "logit-normal:0.5:1", "--caption-dropout", "1"],
+        &["--targets", "attention,feed-forward,modulation"],
+        &["--beside", "first.safetensors:0.5"],
+    ];
+    let made = ways.map(|way| {
+        let more = ["--steps", "1", "--restart", "--work", "way", "--output", "way.safetensors"];
+        // Of an option that is given twice, the one in `way` counts.
+        let taken = |option: &&str| way.contains(option);
+        let usual = SMALL.chunks(2).filter(|pair| !taken(&pair[0])).flatten();
+        let mut command = zoetrope(folder.path());
+        let trained = command.args(usual).args(way).args(more).output().unwrap();
+        assert!(trained.status.success(), "{way:?}: {}", said(&trained));
+        bytes(folder.path().join("way.safetensors"))
+    });
+    let unlike: std::collections::BTreeSet<_> = made.iter().collect();
+    assert_eq!(unlike.len(), ways.len(), "two ways made the same adapter");
+}
+
+#[test]
 fn bad_input_is_refused_with_its_name() {
     let folder = place();
     std::fs::create_dir(folder.path().join("empty")).unwrap();

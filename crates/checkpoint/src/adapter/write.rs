@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Adapter, Delta};
-use crate::{Error, Result};
+use crate::{Error, Result, hex};
 
 /// How an adapter's tensors are called. diffusers loads all three, and so does [`Adapter::read`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn safetensors_bytes(
         values.append(&mut tensor.bytes);
         tensor.data_offsets = [start, values.len()];
     }
-    let hash: String = Sha256::digest(&values).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(&values));
     metadata.insert("sshs_model_hash".into(), hash);
     let header = Header { metadata, tensors };
     let mut text = serde_json::to_vec(&header).expect("names, numbers and texts are JSON");

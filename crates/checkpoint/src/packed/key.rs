@@ -7,7 +7,7 @@ use zoetrope_kernels::{Level, PACKING};
 
 use crate::blob::Blob;
 use crate::file::WeightFile;
-use crate::{Role, Storage};
+use crate::{Role, Storage, hex};
 
 /// The key of a network's packed weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,4 @@ impl Key {
     pub(crate) fn name(&self) -> String {
         hex(&Sha256::digest(&self.text)[..16])
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

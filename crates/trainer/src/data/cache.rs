@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::{Error, Result};
 
@@ -32,7 +31,9 @@ impl Cache {
         }
         let tensors = make()?;
         let path = self.path(key);
-        zoetrope_files::write(&path, &bytes_of(&tensors)?)?;
+        let bytes = safetensors::serialize(tensors.iter(), None)
+            .map_err(|e| Error::data(path.display(), e))?;
+        zoetrope_files::write(&path, &bytes)?;
         Ok(tensors)
     }
 
@@ -48,35 +49,13 @@ impl Cache {
 
     fn kept(&self, key: &str) -> Option<BTreeMap<String, Tensor>> {
         let bytes = std::fs::read(self.path(key)).ok()?;
-        let file = SafeTensors::deserialize(&bytes).ok()?;
-        let tensor = |(name, view): (String, TensorView)| {
-            if view.dtype() != Dtype::F32 {
-                return None;
-            }
-            let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
-            Some((name, Tensor::from_vec(values, view.shape(), &Device::Cpu).ok()?))
-        };
-        file.tensors().into_iter().map(tensor).collect()
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).ok()?;
+        Some(tensors.into_iter().collect())
     }
 
     fn path(&self, key: &str) -> PathBuf {
         self.folder.join(format!("{key}.safetensors"))
     }
-}
-
-fn bytes_of(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
-    let wrong = |e: safetensors::SafeTensorError| Error::data("the cache", e);
-    let values = tensors.iter().map(|(name, tensor)| {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Ok((name, tensor.dims().to_vec(), bytes))
-    });
-    let values = values.collect::<Result<Vec<_>>>()?;
-    let views = values.iter().map(|(name, shape, bytes)| {
-        Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(wrong)?))
-    });
-    safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(wrong)
 }
 
 #[cfg(test)]
