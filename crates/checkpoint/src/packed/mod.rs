@@ -19,7 +19,7 @@ const ENDING: &str = "packed";
 const PARTIAL: &str = "partial";
 /// A file that is being written is touched all the time; one that was not for so long was left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
-/// Bytes of the disk that are left alone.
+/// Bytes of the disk that are left alone, or as many as the file takes where that is less.
 const FREE_MIN: u64 = 4 << 30;
 
 /// A folder of packed weights.
@@ -99,7 +99,7 @@ impl PackedFolder {
             fs::remove_file(&oldest.path).map_err(says)?;
         }
         let free = fs4::available_space(&self.path).map_err(says)?;
-        if free < bytes + FREE_MIN {
+        if free < bytes + FREE_MIN.min(bytes) {
             let (bytes, free) = (gigabytes(bytes), gigabytes(free));
             return Err(format!("it takes {bytes} and the disk has {free} left"));
         }
