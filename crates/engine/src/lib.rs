@@ -22,3 +22,4 @@ mod watch;
 
 pub use error::{Error, Result};
 pub use watch::{Interrupt, Unwatched, Watch};
+pub use zoetrope_kernels::Recycling;

@@ -117,8 +117,9 @@ fn whole_decode_bytes(pixels: usize) -> u64 {
     4 * pixels as u64 * 128 * 5
 }
 
-/// Bytes that programs can still get.
+/// Bytes that programs can still get; what kernels kept for their next results is given back before.
 pub(crate) fn available_bytes() -> u64 {
+    zoetrope_kernels::give_back_memory();
     // A system that does not tell is taken at the caller's word.
     let Ok(mut system) = System::new() else { return u64::MAX };
     system.refresh_memory();

@@ -162,21 +162,25 @@ impl Parts {
     /// Frees the text encoder.
     pub(crate) fn release_text_encoder(&mut self) {
         self.text_encoder = None;
+        zoetrope_kernels::give_back_memory();
     }
 
     /// Frees the autoencoder.
     pub(crate) fn release_vae(&mut self) {
         self.vae = None;
+        zoetrope_kernels::give_back_memory();
     }
 
     /// Frees the transformer.
     pub(crate) fn release_transformer(&mut self) {
         self.transformer = None;
+        zoetrope_kernels::give_back_memory();
     }
 
     /// Frees all networks.
     pub(crate) fn release(&mut self) {
         (self.text_encoder, self.transformer, self.vae) = (None, None, None);
+        zoetrope_kernels::give_back_memory();
     }
 
     /// The autoencoder's form: small as it is, it follows a transformer that is kept narrow.

@@ -13,6 +13,7 @@ mod memory;
 mod norm;
 pub mod peak;
 mod product;
+mod recycle;
 mod rope;
 mod rows;
 mod simd;
@@ -29,6 +30,7 @@ pub use linear::{
     linear, linears,
 };
 pub use norm::{RmsNorm, add_gated, layer_norm, rms_norm};
+pub use recycle::{Recycling, give_back_memory};
 pub use rope::{Pairs, norm_and_rotate};
 pub use simd::Level;
 pub use swiglu::swiglu;

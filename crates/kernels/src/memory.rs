@@ -4,17 +4,26 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 
 /// Bytes from which on it is worth asking for large pages: a few of them.
 const LARGE: usize = 4 << 20;
 
-/// `count` zeros for a result. Where they are many the system is asked for large pages: a fault for every 4 KiB costs more
-/// than what many operations do with them.
-pub(crate) fn zeros<T: Clone + Default>(count: usize) -> Vec<T> {
-    let values = vec![T::default(); count];
-    advise(&values);
-    values
+/// Memory for `count` values of a result, each of which is written before it is read: what they are until then is nobody's
+/// business, and clearing them would take as long as many operations do. Builds that check themselves find NaN there. Where
+/// they are many the system is asked for large pages: a fault for every 4 KiB costs more still.
+pub(crate) fn unwritten(count: usize) -> Vec<f32> {
+    if cfg!(debug_assertions) {
+        return vec![f32::NAN; count];
+    }
+    let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(count);
+    advise(values.spare_capacity_mut());
+    let (start, capacity) = (values.as_mut_ptr().cast(), values.capacity());
+    std::mem::forget(values);
+    // SAFETY: the memory is of a vector of the same layout, with room for `count` values, and whoever asks writes each
+    // before anything reads it.
+    unsafe { Vec::from_raw_parts(start, count, capacity) }
 }
 
 /// A line of the caches, or a vector of AVX-512.
@@ -38,6 +47,20 @@ impl Units {
         let mut units = Self::default();
         units.resize(len);
         units
+    }
+
+    /// `len` units that are written before they are read, as [`unwritten`].
+    pub(crate) fn unwritten(len: usize) -> Self {
+        let count = len.div_ceil(UNITS);
+        if cfg!(debug_assertions) {
+            return Self { lines: vec![Line([u32::MAX; UNITS]); count], len };
+        }
+        let mut lines: Vec<Line> = Vec::with_capacity(count);
+        advise(lines.spare_capacity_mut());
+        let (start, capacity) = (lines.as_mut_ptr(), lines.capacity());
+        std::mem::forget(lines);
+        // SAFETY: as in `unwritten`.
+        Self { lines: unsafe { Vec::from_raw_parts(start, count, capacity) }, len }
     }
 
     /// Makes them `len`: those that are there stay, new ones are zero.
@@ -110,11 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn results_are_zero_whatever_their_size() {
-        for count in [0, 1, 1000, LARGE / 4 + 3, LARGE] {
-            let mut values: Vec<f32> = zeros(count);
-            assert!(values.len() == count && values.iter().all(|v| *v == 0.0));
+    fn unwritten_values_are_as_many_as_wanted() {
+        for count in [0, 1, LARGE] {
+            let mut values = unwritten(count);
             values.fill(1.0);
+            assert!(values.len() == count && values.iter().all(|v| *v == 1.0));
         }
     }
 }

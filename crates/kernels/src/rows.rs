@@ -4,7 +4,7 @@
 use candle_core::{Device, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::memory::zeros;
+use crate::memory::unwritten;
 use crate::simd::{Level, Simd, Work};
 
 /// Makes rows of float32.
@@ -36,7 +36,7 @@ pub(crate) fn collect(
 ) -> Result<Tensor> {
     let shape = shape.into();
     let width = shape.dims().last().copied().unwrap_or(1).max(1);
-    let mut out = zeros(shape.elem_count());
+    let mut out = unwritten(shape.elem_count());
     let rows = AT_ONCE.div_ceil(width);
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| {
         level.run(Run { source, first: i * rows, width, out });

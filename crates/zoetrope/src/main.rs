@@ -30,6 +30,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::environment::Environment;
 
+#[global_allocator]
+static ALLOCATOR: zoetrope_engine::Recycling = zoetrope_engine::Recycling;
+
 /// Z-Image on your own machine.
 #[derive(Parser)]
 #[command(name = "zoetrope", version, about, max_term_width = 100)]

@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::Mask;
 use crate::Precision;
 use crate::math::{Exactness, exp2, exp2_vector};
-use crate::memory::{Units, zeros};
+use crate::memory::{Units, unwritten};
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack::{self, bf16_pair};
 use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile};
@@ -42,16 +42,17 @@ pub(super) fn attention(
     let (q, k, v) = (rows_in_place(q)?, rows_in_place(k)?, rows_in_place(v)?);
     let (q, k, v) = (Values::of(&q), Values::of(&k), Values::of(&v));
     let (q, k, v) = (Heads::of(&q)?, Heads::of(&k)?, Heads::of(&v)?);
-    let mut out = zeros(batch * queries * heads * d);
-    if out.is_empty() || keys == 0 {
-        return Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2);
+    if batch * queries * heads * d == 0 || keys == 0 {
+        let none = Tensor::zeros((batch, queries, heads, d), DType::F32, &Device::Cpu)?;
+        return none.transpose(1, 2);
     }
+    let mut out = unwritten(batch * queries * heads * d);
     for (item, out) in out.chunks_mut(queries * heads * d).enumerate() {
         let packed: Vec<Packed> = (0..kv_heads)
             .into_par_iter()
             .map(|head| level.run(Pack { kind, k: k.at(item, head), v: v.at(item, head), keys, d }))
             .collect();
-        rectangles(out, heads * d, (QUERIES, d)).with_max_len(1).for_each_init(
+        rectangles(out, heads * d, 0..queries, (QUERIES, d)).with_max_len(1).for_each_init(
             Scratch::default,
             |scratch, out| {
                 let head = out.columns.start / d;

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::Precision;
 use crate::group_norm::{self, Affine, GroupNorm};
-use crate::memory::zeros;
+use crate::memory::unwritten;
 use crate::product::Kind;
 use crate::simd::Level;
 use crate::values::{Values, channels_last};
@@ -178,7 +178,7 @@ fn conv2d_at(
     let residual = residual.as_ref().map(Values::of);
     let residual = residual.as_ref().map(Values::f32).transpose()?;
     let sizes = [height * width * channels, output.iter().product::<usize>()];
-    let mut out = zeros(batch * sizes[1]);
+    let mut out = unwritten(batch * sizes[1]);
     for (i, out) in out.chunks_mut(sizes[1].max(1)).enumerate() {
         let x = &x.f32()?[i * sizes[0]..][..sizes[0]];
         let own = match before {

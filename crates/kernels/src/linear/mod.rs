@@ -15,7 +15,7 @@ pub use stored::{PACKING, Region, Stored};
 pub(crate) use transposed::pull_back;
 
 use crate::gradient::{Path, join};
-use crate::memory::zeros;
+use crate::memory::unwritten;
 use crate::norm::{NormInputs, RmsNorm};
 use crate::product::Kind;
 use crate::product::multiply::{Finish, Right, multiply};
@@ -187,7 +187,7 @@ fn product(
     let bias = bias.as_ref().map(Values::of);
     let bias = bias.as_ref().map(Values::f32).transpose()?;
     let finish = Finish { scale: weight.scale(), bias, residual: None };
-    let mut y = zeros(left.rows * out);
+    let mut y = unwritten(left.rows * out);
     multiply(level, left, &Weight(weight), finish, (&mut y, out))?;
     shape.push(out);
     Tensor::from_vec(y, shape, &Device::Cpu)

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::Matrix;
 use super::packed::{Packed, Weight};
-use crate::memory::{Units, zeros};
+use crate::memory::{Units, unwritten};
 use crate::product::multiply::{Finish, Right, multiply};
 use crate::product::pack::{Rows, bf16_bits};
 use crate::product::{Kind, WIDE};
@@ -35,7 +35,7 @@ pub(super) fn pull_back_at(level: Level, gradient: &Tensor, weight: &Matrix) -> 
     let gradient = gradient.contiguous()?;
     let values = Values::of(&gradient);
     let left = Rows::pack(level, right.kind, (count, out), &Plain { values: values.f32()? });
-    let mut y = zeros(count * width);
+    let mut y = unwritten(count * width);
     let finish = Finish { scale: 1.0, bias: None, residual: None };
     multiply(level, &left, &right, finish, (&mut y, width))?;
     shape.push(width);

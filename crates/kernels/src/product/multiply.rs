@@ -16,6 +16,10 @@ use crate::simd::{Level, Simd, Work};
 /// is read from further away once for all of them.
 const PANELS: usize = 4;
 
+/// Bytes of the left side that all slices pass before the next ones come: they stay in the third cache, from which every
+/// slice reads them again.
+const BAND_BYTES: usize = 8 << 20;
+
 /// Tasks for each thread, at least, where there is that much to do: threads that are held up elsewhere then cost little.
 const TASKS_A_THREAD: usize = 8;
 
@@ -55,21 +59,28 @@ pub(crate) fn multiply(
     if out.is_empty() {
         return Ok(());
     }
-    let panels = columns.div_ceil(WIDE);
-    let slices = panels.div_ceil(PANELS);
+    let tallest = left.tallest();
+    let tiles = left.rows.div_ceil(tallest);
+    let tile_bytes = size_of::<u32>() * left.kind.left_units(left.width) * tallest;
+    let bands = tiles.div_ceil((BAND_BYTES / tile_bytes.max(1)).max(1));
+    let tiles = tiles.div_ceil(bands);
+    let slices = columns.div_ceil(WIDE).div_ceil(PANELS);
     let wanted = (TASKS_A_THREAD * rayon::current_num_threads()).div_ceil(slices);
     // Unpacking a slice pays only over many rows; so rows are cut only where slices are too few.
-    let tiles = left.rows.div_ceil(left.tallest());
-    let span = tiles.div_ceil(wanted.min(tiles)) * left.tallest();
-    rectangles(out, columns, (span, PANELS * WIDE)).with_max_len(1).try_for_each_init(
-        Units::default,
-        |scratch, out| {
-            let panels = out.columns.start / WIDE..out.columns.end.div_ceil(WIDE);
-            let right = right.panels(level, panels, scratch)?;
-            level.run(Block { left, right, finish, out });
-            Ok(())
-        },
-    )
+    let span = tiles.div_ceil(wanted.min(tiles)) * tallest;
+    for first in (0..left.rows).step_by(tiles * tallest) {
+        let rows = first..(first + tiles * tallest).min(left.rows);
+        rectangles(out, columns, rows, (span, PANELS * WIDE)).with_max_len(1).try_for_each_init(
+            Units::default,
+            |scratch, out| {
+                let panels = out.columns.start / WIDE..out.columns.end.div_ceil(WIDE);
+                let right = right.panels(level, panels, scratch)?;
+                level.run(Block { left, right, finish, out });
+                Ok::<_, candle_core::Error>(())
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// One task: some rows times some panels.

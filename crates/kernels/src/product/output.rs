@@ -54,23 +54,23 @@ impl Start {
     }
 }
 
-/// Cuts `matrix`, `[rows, columns]`, into rectangles of at most `tall` rows and `wide` columns, those of a column range
-/// one after another.
+/// Cuts `rows` of `matrix`, which has `columns`, into rectangles of at most `tall` rows and `wide` columns, those of a
+/// column range one after another.
 pub(crate) fn rectangles(
     matrix: &mut [f32],
     columns: usize,
+    rows: Range<usize>,
     (tall, wide): (usize, usize),
 ) -> impl IndexedParallelIterator<Item = Rectangle<'_>> {
-    assert!(columns > 0 && matrix.len() % columns == 0 && tall > 0 && wide > 0);
-    let rows = matrix.len() / columns;
-    let (down, across) = (rows.div_ceil(tall), columns.div_ceil(wide));
+    assert!(columns > 0 && rows.end * columns <= matrix.len() && tall > 0 && wide > 0);
+    let (down, across) = (rows.len().div_ceil(tall), columns.div_ceil(wide));
     let start = Start(matrix.as_mut_ptr());
     (0..down * across).into_par_iter().map(move |i| {
-        let (row, column) = (i % down.max(1) * tall, i / down.max(1) * wide);
+        let (row, column) = (rows.start + i % down.max(1) * tall, i / down.max(1) * wide);
         Rectangle {
             values: start.get(),
             stride: columns,
-            rows: row..(row + tall).min(rows),
+            rows: row..(row + tall).min(rows.end),
             columns: column..(column + wide).min(columns),
             whole: PhantomData,
         }
@@ -137,12 +137,14 @@ mod tests {
         for (rows, columns, tall, wide) in [(0, 3, 2, 2), (5, 7, 2, 3), (4, 4, 4, 4), (1, 9, 8, 1)]
         {
             let mut matrix = vec![0f32; rows * columns];
-            rectangles(&mut matrix, columns, (tall, wide)).for_each(|mut part| {
-                for row in part.rows.clone() {
-                    let columns = part.columns.clone();
-                    part.row(row, columns).iter_mut().for_each(|v| *v += 1.0);
-                }
-            });
+            for rows in [0..rows / 3, rows / 3..rows] {
+                rectangles(&mut matrix, columns, rows, (tall, wide)).for_each(|mut part| {
+                    for row in part.rows.clone() {
+                        let columns = part.columns.clone();
+                        part.row(row, columns).iter_mut().for_each(|v| *v += 1.0);
+                    }
+                });
+            }
             assert!(matrix.iter().all(|v| *v == 1.0), "{rows}x{columns} by {tall}x{wide}");
         }
     }

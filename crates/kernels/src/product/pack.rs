@@ -46,7 +46,7 @@ impl Rows {
     ) -> Self {
         let tallest = level.run(Tallest(kind));
         let depth = kind.left_units(width);
-        let mut units = Units::zeros(rows * depth);
+        let mut units = Units::unwritten(rows * depth);
         let mut scales = vec![0f32; if kind.is_int8() { rows } else { 0 }];
         let scale_chunks: Vec<&mut [f32]> = match kind {
             _ if kind.is_int8() => scales.chunks_mut(tallest).collect(),
@@ -162,12 +162,14 @@ pub(crate) fn pack_row<S: Simd>(
         }
     } else {
         for (values, units) in row.chunks(DEEP).zip(blocks) {
+            let (units, absent) = units.split_at_mut(values.len());
             units.iter_mut().zip(values).for_each(|(u, v)| *u = v.to_bits());
+            absent.fill(0);
         }
     }
 }
 
-/// Up to 32 values as pairs of bfloat16.
+/// Up to 32 values as pairs of bfloat16; units beyond them are 0.
 #[inline(always)]
 pub(crate) fn bf16_block<S: Simd>(simd: S, values: &[f32], units: &mut [u32]) {
     if S::BF16 && values.len() == 2 * S::LANES {
@@ -175,6 +177,8 @@ pub(crate) fn bf16_block<S: Simd>(simd: S, values: &[f32], units: &mut [u32]) {
         simd.store_units(simd.bf16_units(simd.load(low), simd.load(high)), units);
         return;
     }
+    let (units, absent) = units.split_at_mut(values.len().div_ceil(2));
+    absent.fill(0);
     for (pair, unit) in values.chunks(2).zip(units) {
         *unit = bf16_pair(pair[0], pair.get(1).copied().unwrap_or(0.0));
     }

@@ -1,0 +1,282 @@
+//! An allocator that keeps large blocks for the next result of the same size.
+//!
+//! Every layer makes results of the same few sizes. The system's allocator gives each back to the system, which clears
+//! its pages before it hands them out again: at 1024 x 1024 a tenth of a step.
+//!
+//! `unsafe` stands here for what an allocator is.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes from which on blocks are kept; also what they begin at a multiple of, so that whole large pages fit.
+const LARGE: usize = 2 << 20;
+/// Blocks that are kept at once.
+const BLOCKS: usize = 64;
+
+/// Bytes of blocks that are kept: all results of a layer at 1024 x 1024.
+const KEPT_MAX: usize = 1 << 30;
+
+static RECYCLER: Recycler = Recycler::new(KEPT_MAX);
+
+/// The system's allocator, which keeps blocks of 2 MiB and more that were freed last, up to 1 GiB, for a program's
+/// `#[global_allocator]`.
+///
+/// What is kept counts as the program's memory until [`give_back_memory`].
+pub struct Recycling;
+
+/// Gives the system what [`Recycling`] keeps; for when a model was closed, or before it is asked how much memory is free.
+pub fn give_back_memory() {
+    RECYCLER.give_back();
+}
+
+// SAFETY: `RECYCLER` does all of it.
+unsafe impl GlobalAlloc for Recycling {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { RECYCLER.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { RECYCLER.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { RECYCLER.dealloc(block, layout) }
+    }
+}
+
+/// What [`Recycling`] does, with a bound of its own.
+struct Recycler {
+    bytes_max: usize,
+    kept: Mutex<Kept>,
+}
+
+/// Blocks that nobody uses, those that have been kept for longest first.
+struct Kept {
+    /// Addresses and sizes.
+    blocks: [(usize, usize); BLOCKS],
+    count: usize,
+    bytes: usize,
+}
+
+impl Recycler {
+    /// Keeps at most `bytes_max` bytes.
+    const fn new(bytes_max: usize) -> Self {
+        let blocks = [(0, 0); BLOCKS];
+        Self { bytes_max, kept: Mutex::new(Kept { blocks, count: 0, bytes: 0 }) }
+    }
+
+    /// Gives what is kept back to the system.
+    fn give_back(&self) {
+        while let Some((address, size)) = self.with(|kept| kept.oldest(0)) {
+            // SAFETY: nobody uses blocks that were kept, and this one is no longer among them.
+            unsafe { free(address as *mut u8, size) };
+        }
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Kept) -> R) -> R {
+        work(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Kept {
+    /// Takes the last block of `size` bytes.
+    fn take(&mut self, size: usize) -> Option<usize> {
+        let at = self.blocks[..self.count].iter().rposition(|block| block.1 == size)?;
+        Some(self.remove(at).0)
+    }
+
+    /// Takes the oldest block, if more than `bytes` are kept.
+    fn oldest(&mut self, bytes: usize) -> Option<(usize, usize)> {
+        (self.count > 0 && self.bytes > bytes).then(|| self.remove(0))
+    }
+
+    fn remove(&mut self, at: usize) -> (usize, usize) {
+        let block = self.blocks[at];
+        self.blocks.copy_within(at + 1..self.count, at);
+        self.count -= 1;
+        self.bytes -= block.1;
+        block
+    }
+
+    /// Keeps a block, for which there is a place.
+    fn put(&mut self, address: usize, size: usize) {
+        self.blocks[self.count] = (address, size);
+        self.count += 1;
+        self.bytes += size;
+    }
+}
+
+/// The size of a block of `layout`, if it is one of those that are kept.
+fn large(layout: Layout) -> Option<usize> {
+    (layout.size() >= LARGE && layout.align() <= LARGE).then_some(layout.size())
+}
+
+/// A block of its own from the system, in large pages where it has them; null if there is none.
+fn fresh(size: usize) -> *mut u8 {
+    let Ok(layout) = Layout::from_size_align(size, LARGE) else {
+        return std::ptr::null_mut();
+    };
+    // SAFETY: `size` is not 0.
+    let block = unsafe { System.alloc(layout) };
+    #[cfg(target_os = "linux")]
+    if !block.is_null() {
+        // Small pages for the rest: of a large one, all would be taken for it.
+        let whole = size / LARGE * LARGE;
+        // SAFETY: the pages are the block's, and the advice changes no value. A system that refuses it loses nothing.
+        unsafe { libc::madvise(block.cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    block
+}
+
+/// # Safety
+///
+/// `block` is of [`fresh`], of `size`, and nobody uses it.
+unsafe fn free(block: *mut u8, size: usize) {
+    // SAFETY: this is the layout that `fresh` asked with.
+    unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, LARGE)) }
+}
+
+// SAFETY: a block is the system's or one that was freed, of the same size and as large an alignment; kept ones have one owner,
+// who took them out under the lock. Nothing here allocates or panics.
+unsafe impl GlobalAlloc for Recycler {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(size) = large(layout) else {
+            // SAFETY: the caller's promise.
+            return unsafe { System.alloc(layout) };
+        };
+        self.with(|kept| kept.take(size)).map_or_else(|| fresh(size), |block| block as *mut u8)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if large(layout).is_none() {
+            // SAFETY: the caller's promise.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller's promise.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            // SAFETY: the block is ours and has so many bytes.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Some(size) = large(layout) else {
+            // SAFETY: the caller's promise.
+            return unsafe { System.dealloc(block, layout) };
+        };
+        if size > self.bytes_max {
+            // SAFETY: the caller's promise; blocks of this size are of `fresh`.
+            return unsafe { free(block, size) };
+        }
+        loop {
+            let most = self.bytes_max - size;
+            let old = self.with(|kept| {
+                let most = if kept.count == BLOCKS { kept.bytes - 1 } else { most };
+                let old = kept.oldest(most);
+                if old.is_none() {
+                    kept.put(block as usize, size);
+                }
+                old
+            });
+            match old {
+                // SAFETY: nobody uses blocks that were kept, and this one is no longer among them.
+                Some((address, size)) => unsafe { free(address as *mut u8, size) },
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 64).unwrap()
+    }
+
+    /// A block whose first and last bytes are `mark`.
+    fn block(recycler: &Recycler, size: usize, mark: u8) -> *mut u8 {
+        // SAFETY: the size is not 0 and the bytes are the block's.
+        unsafe {
+            let block = recycler.alloc(layout(size));
+            assert!(!block.is_null());
+            block.write(mark);
+            block.add(size - 1).write(mark);
+            block
+        }
+    }
+
+    #[test]
+    fn a_freed_block_is_the_next_of_its_size_and_is_given_back_on_demand() {
+        let recycler = Recycler::new(8 * LARGE);
+        let first = block(&recycler, 3 * LARGE - 5, 1);
+        // SAFETY: each block is freed once, with its own layout.
+        unsafe {
+            recycler.dealloc(first, layout(3 * LARGE - 5));
+            assert_eq!(recycler.with(|kept| kept.bytes), 3 * LARGE - 5);
+            let other = recycler.alloc(layout(3 * LARGE));
+            assert_ne!(other, first);
+            recycler.dealloc(other, layout(3 * LARGE));
+            let again = recycler.alloc_zeroed(layout(3 * LARGE - 5));
+            assert_eq!((again, recycler.with(|kept| kept.bytes)), (first, 3 * LARGE));
+            assert_eq!((again.read(), again.add(3 * LARGE - 6).read()), (0, 0));
+            recycler.dealloc(again, layout(3 * LARGE - 5));
+        }
+        recycler.give_back();
+        assert_eq!(recycler.with(|kept| kept.bytes), 0);
+    }
+
+    #[test]
+    fn small_blocks_and_those_beyond_the_bound_are_not_kept() {
+        let recycler = Recycler::new(2 * LARGE);
+        for size in [1, LARGE - 1, 2 * LARGE + 1] {
+            let block = block(&recycler, size, 1);
+            // SAFETY: as above.
+            unsafe { recycler.dealloc(block, layout(size)) };
+            assert_eq!(recycler.with(|kept| kept.bytes), 0, "{size}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn blocks_in_use_are_apart_and_what_is_kept_is_bounded(
+            steps in proptest::collection::vec((any::<bool>(), 1usize..5 * LARGE), 1..150),
+        ) {
+            let recycler = Recycler::new(6 * LARGE);
+            let mut used: Vec<(*mut u8, usize, u8)> = Vec::new();
+            for (i, (frees, size)) in steps.into_iter().enumerate() {
+                if frees && !used.is_empty() {
+                    let (block, size, mark) = used.swap_remove(size % used.len());
+                    // SAFETY: the block is in use, so its bytes are there, and it is freed once.
+                    unsafe {
+                        prop_assert_eq!((block.read(), block.add(size - 1).read()), (mark, mark));
+                        recycler.dealloc(block, layout(size));
+                    }
+                } else {
+                    used.push((block(&recycler, size, i as u8), size, i as u8));
+                }
+                prop_assert!(recycler.with(|kept| kept.bytes) <= 6 * LARGE);
+            }
+            for (block, size, mark) in used {
+                // SAFETY: as above.
+                unsafe {
+                    prop_assert_eq!((block.read(), block.add(size - 1).read()), (mark, mark));
+                    recycler.dealloc(block, layout(size));
+                }
+            }
+            recycler.give_back();
+        }
+    }
+}
