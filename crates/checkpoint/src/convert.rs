@@ -48,6 +48,7 @@ impl Rows<'_> {
                 Storage::Bf16 => self.dense(bf16::from_f32),
                 Storage::F16 => self.dense(f16::from_f32),
                 Storage::Fp8 => self.to_fp8(),
+                Storage::Int8 => self.dense(|v| v)?.map(|wide| wide.to_int8()).transpose(),
                 other => match other.blocks() {
                     Some(blocks) => self.quantise(blocks),
                     None => self.dense(|v| v),

@@ -76,7 +76,9 @@ pub enum Error {
     #[error("{0}")]
     NoPart(String),
     /// A form of storage that does not exist.
-    #[error("`{0}` is no dtype; use auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0")]
+    #[error(
+        "`{0}` is no dtype; use auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0"
+    )]
     Storage(String),
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]

@@ -67,8 +67,8 @@ const ROOMY: u64 = 1 << 30;
 
 #[test]
 fn weights_come_from_the_packed_file_bit_by_bit() {
-    use Storage::{Bf16, F16, F32, Fp8, Q4_0, Q4K, Q6K, Q8_0};
-    for storage in [F32, Bf16, F16, Fp8, Q8_0, Q6K, Q4K, Q4_0] {
+    use Storage::{Bf16, F16, F32, Fp8, Int8, Q4_0, Q4K, Q6K, Q8_0};
+    for storage in [F32, Bf16, F16, Fp8, Int8, Q8_0, Q6K, Q4K, Q4_0] {
         let place = Place::new();
         let folder = place.folder(ROOMY);
         let (first, notes) = place.load(storage, &folder);

@@ -34,10 +34,13 @@ pub(crate) fn storage_for(
     }
 }
 
-/// `storage`, or 8 bits where it is computed in wider numbers.
-pub(crate) fn eight_bits(weights: &Weights, storage: Storage) -> Storage {
+/// `storage`, or 8 bits where it is computed in wider numbers: on processors in the form that they multiply fastest.
+pub(crate) fn eight_bits(weights: &Weights, storage: Storage, device: &Device) -> Storage {
     let form = if storage == Storage::AsStored { weights.form() } else { storage };
     match form {
+        Storage::F32 | Storage::Bf16 | Storage::F16 | Storage::Fp8 if device.is_cpu() => {
+            Storage::Int8
+        }
         Storage::F32 | Storage::Bf16 | Storage::F16 | Storage::Fp8 => Storage::Q8_0,
         _ => storage,
     }

@@ -117,7 +117,7 @@ impl Parts {
     fn transformer_storage(&self, weights: &Weights, level: Acceleration) -> Storage {
         let storage = memory::storage_for(weights, self.options.storage, level);
         match level {
-            Acceleration::High => memory::eight_bits(weights, storage),
+            Acceleration::High => memory::eight_bits(weights, storage, &self.options.device),
             _ => storage,
         }
     }
@@ -224,6 +224,7 @@ impl Parts {
         network: impl FnOnce(&Parameters) -> Result<T>,
     ) -> Result<T> {
         let network = network(parameters);
+        zoetrope_kernels::give_back_memory(); // matrices in the forms that files have
         parameters.weights().notes().iter().for_each(|text| on(Event::Note { text }));
         network
     }

@@ -181,3 +181,18 @@ impl TrainingMemory {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would_help() {
+        let memory = TrainingMemory { weights: 1 << 60, adapter: 0, activations: 0 };
+        let error = memory.check(&Device::Cpu, "use --dtype q8_0").unwrap_err().to_string();
+        assert!(error.contains("training needs 1152921504.6 GB of memory"), "{error}");
+        assert!(error.ends_with("are free; use --dtype q8_0"), "{error}");
+        let memory = TrainingMemory { weights: 1 << 10, adapter: 0, activations: 0 };
+        memory.check(&Device::Cpu, "").unwrap();
+    }
+}

@@ -361,9 +361,13 @@ fn reduced_precision_stays_near_the_reference() {
     let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
     // The reference's own distance in bfloat16 is the yardstick; with 8 bits a few times
     // that: the blocks' products round the activations to 8 bits as well.
-    for (storage, times) in
-        [(Storage::Bf16, 1.0), (Storage::F16, 1.0), (Storage::Q8_0, 4.0), (Storage::Fp8, 8.0)]
-    {
+    for (storage, times) in [
+        (Storage::Bf16, 1.0),
+        (Storage::F16, 1.0),
+        (Storage::Int8, 4.0),
+        (Storage::Q8_0, 4.0),
+        (Storage::Fp8, 8.0),
+    ] {
         let options =
             Options { storage: Some(storage), device: Device::Cpu, keep: Keep::All, packed: None };
         let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();

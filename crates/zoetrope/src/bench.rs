@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Sizes of pictures, as 512x512.
     #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "256x256,512x512")]
     size: Vec<String>,
-    /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
     /// none, regular or high; with high, steps that are predicted from those before them are a stage of their own.

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// cpu, cuda, cuda:N or metal.
     #[arg(long, env = "ZOETROPE_DEVICE", default_value = "cpu")]
     device: String,
-    /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, env = "ZOETROPE_DTYPE", default_value = "auto")]
     dtype: String,
     #[command(flatten)]

@@ -73,7 +73,7 @@ pub(crate) struct Args {
     /// cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
     /// none (as the dtype says), regular (the same; float16 weights as bfloat16 where --dtype is auto) or high (the transformer in

@@ -138,7 +138,7 @@ pub(crate) struct Args {
     /// cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "cpu", help_heading = "Memory")]
     device: String,
-    /// The form of the frozen weights: auto, f32, bf16, f16, fp8, q8_0, q6_k, q5_k, q4_k or q4_0.
+    /// The form of the frozen weights: auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto", help_heading = "Memory")]
     dtype: String,
     /// Compute what layers need for their gradients again in place of keeping it: on, off, or auto (on for models of full size).

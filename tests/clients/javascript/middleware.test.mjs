@@ -4,27 +4,18 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { createFalClient } from "@fal-ai/client";
 import { startServer } from "./server.mjs";
-import { SMALL, suite, TURBO } from "./suite.mjs";
+import { rewritten, SMALL, suite, TURBO } from "./suite.mjs";
 
 let server, fal;
 
-/** fal's addresses to this server's. */
-function rewritten(url) {
-  return url
-    .replace("https://queue.fal.run", `${server.url}/queue`)
-    .replace("https://rest.fal.ai", server.url)
-    .replace("https://fal.run", server.url)
-    .replace("wss://fal.run", server.url.replace("http", "ws"));
-}
-
 before(async () => {
   server = await startServer();
-  const requestMiddleware = async (request) => ({ ...request, url: rewritten(request.url) });
+  const requestMiddleware = async (request) => ({ ...request, url: rewritten(request.url, server) });
   fal = createFalClient({ credentials: "any:key", requestMiddleware });
   const Direct = globalThis.WebSocket;
   globalThis.WebSocket = class extends Direct {
     constructor(url) {
-      super(rewritten(url));
+      super(rewritten(url, server));
     }
   };
 });

@@ -25,6 +25,15 @@ const rejection = async (promise) => {
   return settled[0].reason;
 };
 
+/** fal's address `url` as `server` has it. */
+export function rewritten(url, server) {
+  return url
+    .replace("https://queue.fal.run", `${server.url}/queue`)
+    .replace("https://rest.fal.ai", server.url)
+    .replace("https://fal.run", server.url)
+    .replace("wss://fal.run", server.url.replace("http", "ws"));
+}
+
 /** Declares the tests; `client()` is asked for once the server runs. */
 export function suite(way, client) {
   const declare = (name, body) => test(`${way}: ${name}`, { timeout: 180_000 }, () => body(client()));

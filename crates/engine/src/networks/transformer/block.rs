@@ -8,6 +8,9 @@ use crate::config::TransformerConfig;
 use crate::layers::{Angles, Linear, Parameters, RmsNorm};
 use crate::{Result, Watch};
 
+/// Tokens that pass a feed-forward network at once; more than a picture of 512 x 512 has.
+const TOKENS_AT_ONCE: usize = 1400;
+
 /// Epsilon of the query and key norms, whatever `norm_eps` says.
 const QK_NORM_EPS: f64 = 1e-5;
 
@@ -87,8 +90,7 @@ impl Block {
         at.part("attention", &h)?;
         let x = self.attention_norm2.add_gated(x, &h, gate_attn.as_ref())?;
 
-        let h = self.ffn_norm1.input(&x, scale_ffn.as_ref());
-        let h = self.feed_forward.forward(h)?;
+        let h = self.feed_forward.forward(&x, &self.ffn_norm1, scale_ffn.as_ref())?;
         at.part("feed_forward", &h)?;
         let x = self.ffn_norm2.add_gated(&x, &h, gate_ffn.as_ref())?;
         at.whole(&x)?;
@@ -214,9 +216,21 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: Input) -> Result<Tensor> {
-        let [gate, up] = Linear::forward_all(x, [&self.w1, &self.w3])?;
-        self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
+    /// For `norm(x) · scale`, some tokens after others: what is between the layers is wider than all else, and memory for
+    /// all tokens of a large picture at once would be most of what a step takes.
+    fn forward(&self, x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
+        let some = |x: &Tensor| {
+            let [gate, up] = Linear::forward_all(norm.input(x, scale), [&self.w1, &self.w3])?;
+            self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
+        };
+        let tokens = x.dim(1)?;
+        if tokens <= TOKENS_AT_ONCE || x.track_op() {
+            return some(x);
+        }
+        let most = tokens.div_ceil(tokens.div_ceil(TOKENS_AT_ONCE));
+        let starts = (0..tokens).step_by(most);
+        let parts = starts.map(|start| some(&x.narrow(1, start, most.min(tokens - start))?));
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
     }
 }
 
