@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Acceleration;
+pub use crate::Format;
 
 /// The work of one request, as it lies in the queue.
 ///
@@ -160,38 +161,6 @@ pub struct Lora {
     pub path: String,
     /// 1 is as trained.
     pub scale: f64,
-}
-
-/// How a picture is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Without loss.
-    Png,
-    /// Quality 95.
-    Jpeg,
-    /// Without loss.
-    Webp,
-}
-
-impl Format {
-    /// `image/png` and so on.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Png => "image/png",
-            Self::Jpeg => "image/jpeg",
-            Self::Webp => "image/webp",
-        }
-    }
-
-    /// The ending of a file's name.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpeg",
-            Self::Webp => "webp",
-        }
-    }
 }
 
 /// Where results go.

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::avif::AvifEncoder;
+use image::codecs::gif::GifEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::codecs::webp::WebPEncoder;
@@ -19,11 +20,15 @@ pub enum Format {
     Jpeg,
     /// Lossless.
     WebP,
+    /// One frame of 256 colours; it holds no parameters.
+    Gif,
     Avif,
 }
 
 /// High enough that nobody sees the difference, as the hosted services send.
 const JPEG_QUALITY: u8 = 95;
+/// Of 1 (best colours) to 30 (fast), as the encoder's own default for still pictures.
+const GIF_SPEED: i32 = 10;
 const AVIF_QUALITY: u8 = 88;
 /// Of 1 (small) to 10 (fast); at 6 a 1024² picture takes about as long as one decoder run.
 const AVIF_SPEED: u8 = 6;
@@ -36,6 +41,7 @@ impl Format {
             "png" => Self::Png,
             "jpg" | "jpeg" => Self::Jpeg,
             "webp" => Self::WebP,
+            "gif" => Self::Gif,
             "avif" => Self::Avif,
             _ => return Err(Error::Ending { file: path.display().to_string(), ending }),
         })
@@ -47,6 +53,7 @@ impl Format {
             Self::Png => "PNG",
             Self::Jpeg => "JPEG",
             Self::WebP => "WebP",
+            Self::Gif => "GIF",
             Self::Avif => "AVIF",
         }
     }
@@ -69,6 +76,7 @@ pub fn encode(picture: &Picture, format: Format, parameters: Option<&str>) -> Re
             with_exif(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), exif, picture)
         }
         Format::WebP => with_exif(WebPEncoder::new_lossless(&mut bytes), exif, picture),
+        Format::Gif => with_exif(GifEncoder::new_with_speed(&mut bytes, GIF_SPEED), None, picture),
         Format::Avif => {
             let encoder = AvifEncoder::new_with_speed_quality(&mut bytes, AVIF_SPEED, AVIF_QUALITY);
             with_exif(encoder, exif, picture)

@@ -75,7 +75,7 @@ pub enum Error {
     },
     /// A file's ending that stands for no format.
     #[error(
-        "{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp or .avif"
+        "{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp, .gif or .avif"
     )]
     Ending {
         /// The file.

@@ -181,7 +181,7 @@ fn files_are_written_whole_or_not_at_all() {
         Format::of(Path::new("a.bmp"))
             .unwrap_err()
             .to_string()
-            .contains(".png, .jpg, .webp or .avif")
+            .contains(".png, .jpg, .webp, .gif or .avif")
     );
 }
 

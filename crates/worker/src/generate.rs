@@ -199,6 +199,8 @@ async fn store(
         Format::Png => zoetrope_files::Format::Png,
         Format::Jpeg => zoetrope_files::Format::Jpeg,
         Format::Webp => zoetrope_files::Format::WebP,
+        Format::Gif => zoetrope_files::Format::Gif,
+        Format::Avif => zoetrope_files::Format::Avif,
     };
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
         let pictures = made.pictures.iter();

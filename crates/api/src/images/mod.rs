@@ -1,0 +1,16 @@
+//! Requests for pictures as the gateway understands them, whatever dialect they came in: one table of parameters, from which
+//! parsing, schemas and documents are made; the rules of sizes; and what can be wrong, in OpenAI's terms.
+
+mod handling;
+mod parameter;
+mod problem;
+mod request;
+mod size;
+
+pub use handling::{Change, Handling};
+pub use parameter::{Group, Kind, Literal, Modes, PARAMETERS, Parameter, Scope, Support};
+pub use problem::{Code, Problem};
+pub use request::{
+    COUNT_MAX, Edit, Form, INPUTS_MAX, ImageRequest, Input, Mode, PARTIALS_MAX, Reply,
+};
+pub use size::{Finish, Fit, Pixels, Ratio, SizeRule, SizeWish, Tier, Unfit};
