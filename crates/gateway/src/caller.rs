@@ -1,5 +1,7 @@
 //! For whom a picture is made.
 
+use zoetrope_jobs::KeyLimits;
+
 /// For whom a picture is made, as far as rows and limits go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -11,4 +13,6 @@ pub struct Caller {
     pub base: String,
     /// Whose trace the work belongs to, as W3C's `traceparent`.
     pub trace: Option<String>,
+    /// What the key may use; no limits without a key.
+    pub limits: KeyLimits,
 }

@@ -13,8 +13,12 @@ pub mod answer;
 pub mod caller;
 pub mod catalogue;
 pub mod failure;
+mod gateway;
 pub mod plan;
 pub mod price;
 pub mod provider;
 pub mod providers;
+mod routing;
 pub mod source;
+
+pub use gateway::{Gateway, House};

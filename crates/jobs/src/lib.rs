@@ -27,7 +27,7 @@ pub use deliveries::{Delivery, Due};
 pub use error::{Error, Result};
 pub use files::FileRow;
 pub use history::{Page, Sort, Status};
-pub use keys::{Key, Scope};
+pub use keys::{Key, KeyLimits, Scope};
 pub use lease::{Attempt, Heartbeat, Lease, Swept};
 pub use news::Watcher;
 pub use previews::Preview;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -12,6 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 use zoetrope_api::fal::Endpoint;
+use zoetrope_files::Store;
+use zoetrope_files::fetch::Fetcher;
+use zoetrope_gateway::catalogue::Catalogue;
+use zoetrope_gateway::{Gateway, House};
 use zoetrope_jobs::{Limits, Queue};
 use zoetrope_server::listen::{self, Authority, Options};
 use zoetrope_server::{App, Settings};
@@ -173,10 +178,12 @@ impl Args {
         address: String,
         (metrics, stop): (PrometheusHandle, watch::Receiver<bool>),
     ) -> anyhow::Result<Settings> {
+        let (store, fetcher) = (self.place.store(environment)?, self.drawing.fetcher(environment)?);
         Ok(Settings {
             queue: queue.clone(),
-            store: self.place.store(environment)?,
-            fetcher: self.drawing.fetcher(environment)?,
+            gateway: gateway(queue, &store, &fetcher)?,
+            store,
+            fetcher,
             address,
             public_url: self.public_url.as_ref().map(|url| url.trim_end_matches('/').into()),
             keys_required: self.keys_required(),
@@ -189,6 +196,27 @@ impl Args {
             metrics,
         })
     }
+}
+
+/// Milliseconds that pictures live which the gateway gives as addresses.
+const PICTURES_MS: i64 = 3_600_000;
+
+fn gateway(queue: &Queue, store: &Store, fetcher: &Fetcher) -> anyhow::Result<Gateway> {
+    let house = House {
+        queue: queue.clone(),
+        store: store.clone(),
+        fetcher: fetcher.clone(),
+        now_ms: now_ms(),
+        chance: Arc::new(chance),
+        keep_ms: PICTURES_MS,
+        roots: Vec::new(),
+    };
+    Ok(Gateway::new(house, Catalogue::standard())?)
+}
+
+/// A random number; the same one again and again where the system has none, which is as good for spreading load.
+fn chance() -> u64 {
+    getrandom::u64().unwrap_or_default()
 }
 
 fn without_password(url: &str) -> String {

@@ -1,6 +1,10 @@
 //! Which models there are, who serves them, and how one is chosen: a snapshot of the configuration, replaced as a whole when
 //! that is read again.
 
+mod error;
+mod resolve;
+mod standard;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +13,10 @@ use std::time::Duration;
 use zoetrope_api::images::{Mode, Pixels};
 
 use crate::price::Price;
+
+pub use error::{ConfigError, Mistake};
+pub(crate) use resolve::matches;
+pub use standard::LOCAL;
 
 /// What the configuration says. Every reference in it was checked: deployments name providers that are there, aliases models.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +27,36 @@ pub struct Catalogue {
     pub models: Vec<Arc<Model>>,
     /// Names of models that are none, in the order in which they are tried: exact ones first, then patterns.
     pub aliases: Vec<Alias>,
+    /// How far the router goes.
+    pub routing: Routing,
+}
+
+/// How far the router goes before it gives up, whatever the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// From the arrival of a request to its answer.
+    pub deadline: Duration,
+    /// Deployments that are tried for one request.
+    pub deployments_max: usize,
+    /// Whether somebody else is asked where a provider refused what was to be drawn; their thresholds differ.
+    pub policy_elsewhere: bool,
+    /// How long the first call may take before the next deployment is asked beside it; the first to answer counts. Both may
+    /// have to be paid for.
+    pub hedge_after: Option<Duration>,
+    /// One of so many requests goes to the deployment that was asked least, so that all are measured; 0 for none.
+    pub explore_one_in: u64,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(600),
+            deployments_max: 3,
+            policy_elsewhere: true,
+            hedge_after: None,
+            explore_one_in: 50,
+        }
+    }
 }
 
 /// A model, whoever serves it.
