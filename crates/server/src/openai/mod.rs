@@ -1,0 +1,46 @@
+//! OpenAI's Images API over the gateway, under `/v1` and `/openai/v1`: a file for each thing that its clients do.
+
+mod answer;
+mod caller;
+mod dry_run;
+mod form;
+mod images;
+mod models;
+mod page;
+mod stream;
+
+pub(crate) use answer::refusal;
+pub(crate) use caller::{caller, problem};
+pub(crate) use page::page;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use zoetrope_api::images::{Code, Problem};
+
+use crate::state::App;
+
+/// Everything under `/v1`.
+pub(crate) fn router(app: &App) -> Router {
+    Router::new()
+        .route("/v1/images/generations", post(images::generations))
+        .route("/v1/images/edits", post(images::edits))
+        .route("/v1/images/variations", post(images::variations))
+        .route("/v1/models", get(models::list))
+        // Ids with a slash come as one part, `%2F`, or as two.
+        .route("/v1/models/{*id}", get(models::one))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing)
+        .with_state(app.clone())
+}
+
+async fn nothing(method: Method, uri: Uri) -> Response {
+    let message = format!("There is no {method} {}; there are images/generations, images/edits, images/variations and models", uri.path());
+    refusal(&Problem::new(Code::NotFound, message))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let problem = Problem::new(Code::NotFound, format!("{} does not take {method}", uri.path()));
+    refusal(&Problem { status: Some(405), ..problem })
+}
