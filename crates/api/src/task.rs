@@ -38,6 +38,9 @@ pub struct Generate {
     pub guidance_scale: f64,
     /// Start from this picture.
     pub image: Option<Reference>,
+    /// Where that picture is drawn anew: where this one, laid over it, is transparent; if it has no transparency, where it is light.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Place>,
     /// Adapters, applied together.
     pub loras: Vec<Lora>,
     /// How far it may be approximated.
@@ -45,6 +48,9 @@ pub struct Generate {
     pub acceleration: Acceleration,
     /// How results are encoded.
     pub format: Format,
+    /// Quality of that, 0 to 100, where it loses something; the encoder's own where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u8>,
     /// Where results go.
     pub delivery: Delivery,
     /// Whether somebody should look whether the pictures are harmless.

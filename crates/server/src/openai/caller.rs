@@ -22,6 +22,7 @@ pub(crate) async fn caller(
         concurrency_max: asks.concurrency_max,
         base: origin.files.clone(),
         trace: zoetrope_trace::parent(&Span::current()),
+        limits: asks.limits,
     })
 }
 

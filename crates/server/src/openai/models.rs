@@ -119,7 +119,9 @@ pub(super) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
     let abilities: Vec<_> = admitted
         .iter()
         .flat_map(|deployment| deployment.modes.iter().map(move |mode| (deployment, *mode)))
-        .map(|(deployment, mode)| (deployment, mode, gateway.abilities(deployment, mode)))
+        .filter_map(|(deployment, mode)| {
+            Some((deployment, mode, gateway.abilities(deployment, mode)?))
+        })
         .collect();
     let offers: Vec<_> = abilities
         .iter()
