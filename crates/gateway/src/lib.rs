@@ -12,6 +12,8 @@
 pub mod answer;
 pub mod caller;
 pub mod catalogue;
+mod changes;
+pub mod emulate;
 pub mod failure;
 mod gateway;
 pub mod plan;

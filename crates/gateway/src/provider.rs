@@ -57,12 +57,47 @@ pub struct Abilities {
     pub handling: &'static [(&'static str, Handling)],
     /// Whether parameters that the table does not know are sent on as they are.
     pub passes_unknown: bool,
+    /// Whole numbers of which it takes fewer than the table does.
+    pub bounds: &'static [Bound],
+}
+
+/// What a provider takes of a whole number. Both limits are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its canonical name.
+    pub parameter: &'static str,
+    /// The least.
+    pub least: u64,
+    /// The most.
+    pub most: u64,
+    /// What becomes of others.
+    pub beyond: Beyond,
+}
+
+/// What becomes of a number that a provider does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// The nearest that it takes.
+    Nearest,
+    /// Its rest by one more than the most: seeds, of which any is as good as another.
+    Rest,
 }
 
 impl Abilities {
     /// How the provider itself takes the parameter called `name`; `None` where it does not.
     pub fn handling(&self, name: &str) -> Option<Handling> {
         self.handling.iter().find(|(known, _)| *known == name).map(|(_, handling)| *handling)
+    }
+
+    /// `value` as the provider takes it for the parameter called `name`.
+    pub fn bounded(&self, name: &str, value: u64) -> u64 {
+        let Some(bound) = self.bounds.iter().find(|bound| bound.parameter == name) else {
+            return value;
+        };
+        match bound.beyond {
+            Beyond::Rest if value > bound.most => value % (bound.most + 1),
+            Beyond::Rest | Beyond::Nearest => value.clamp(bound.least, bound.most),
+        }
     }
 }
 

@@ -166,6 +166,17 @@ impl Tier {
         }
     }
 
+    /// The name in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Half => "512",
+            Self::One => "1K",
+            Self::OneAndHalf => "1.5K",
+            Self::Two => "2K",
+            Self::Four => "4K",
+        }
+    }
+
     /// Pixels of a square's side.
     pub fn side(self) -> u32 {
         match self {
