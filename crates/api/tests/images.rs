@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use zoetrope_api::Format;
 use zoetrope_api::images::{
-    Form, ImageRequest, Input, Pixels, Problem, Ratio, Route, SizeWish, Tier, parse_form, parse_json,
+    Form, ImageRequest, Input, Pixels, Problem, Ratio, Route, SizeWish, Tier, parse_form,
+    parse_json,
 };
 
 fn parsed(mut body: Value, route: Route) -> Result<ImageRequest, Problem> {
@@ -78,10 +79,18 @@ fn what_is_wrong_is_named() {
         (json!({"n": "two"}), "n", "`n` is `two`; it must be a whole number from 1 to 10"),
         (json!({"n": 1.5}), "n", "`n` is 1.5; it must be a whole number from 1 to 10"),
         (json!({"seed": "x"}), "seed", "`seed` is `x`; it must be a whole number of 64 bits"),
-        (json!({"size": "big"}), "size", "`size` is `big`; send pixels as 1024x768, a ratio as 16:9, or auto"),
+        (
+            json!({"size": "big"}),
+            "size",
+            "`size` is `big`; send pixels as 1024x768, a ratio as 16:9, or auto",
+        ),
         (json!({"size": "0x512"}), "size", "`size` is `0x512`; sides are from 1 to 8192 pixels"),
         (json!({"size": "1:99"}), "size", "`size` is 1:99; at most 32:1 and 1:32 are drawn"),
-        (json!({"width": 512}), "height", "`height` is missing beside `width`; send both, or `size`"),
+        (
+            json!({"width": 512}),
+            "height",
+            "`height` is missing beside `width`; send both, or `size`",
+        ),
         (
             json!({"size": "1024x1024", "aspect_ratio": "16:9"}),
             "aspect_ratio",
@@ -92,16 +101,32 @@ fn what_is_wrong_is_named() {
             "resolution",
             "`resolution` is about 1024x1024 pixels, but 512x512 is sent too; send one of them",
         ),
-        (json!({"output_format": "bmp"}), "output_format", "`output_format` is `bmp`; send one of png, jpeg, webp, gif, avif"),
+        (
+            json!({"output_format": "bmp"}),
+            "output_format",
+            "`output_format` is `bmp`; send one of png, jpeg, webp, gif, avif",
+        ),
         (
             json!({"response_format": "file"}),
             "response_format",
             "`response_format` is `file`; send one of url, b64_json",
         ),
-        (json!({"output_compression": 101}), "output_compression", "`output_compression` is 101; it must be a whole number from 0 to 100"),
+        (
+            json!({"output_compression": 101}),
+            "output_compression",
+            "`output_compression` is 101; it must be a whole number from 0 to 100",
+        ),
         (json!({"stream": "maybe"}), "stream", "`stream` is `maybe`; it must be true or false"),
-        (json!({"cfg_scale": -1}), "cfg_scale", "`cfg_scale` is -1; it must be a number from 0 to 20"),
-        (json!({"image": "https://a.example/b.png"}), "image", "`image` is not taken here; send it to images/edits"),
+        (
+            json!({"cfg_scale": -1}),
+            "cfg_scale",
+            "`cfg_scale` is -1; it must be a number from 0 to 20",
+        ),
+        (
+            json!({"image": "https://a.example/b.png"}),
+            "image",
+            "`image` is not taken here; send it to images/edits",
+        ),
     ];
     for (body, param, message) in cases {
         let problem = generation(body.clone()).expect_err(&body.to_string());
@@ -129,7 +154,9 @@ fn what_nobody_knows_is_kept_and_counted_as_sent() {
 
 #[test]
 fn seeds_of_every_kind_are_taken() {
-    for (seed, want) in [(json!(7), 7), (json!("7"), 7), (json!(-1), u64::MAX), (json!(u64::MAX), u64::MAX)] {
+    for (seed, want) in
+        [(json!(7), 7), (json!("7"), 7), (json!(-1), u64::MAX), (json!(u64::MAX), u64::MAX)]
+    {
         assert_eq!(generation(json!({"seed": seed})).unwrap().seed, Some(want));
     }
 }
@@ -164,7 +191,13 @@ fn pictures_of_an_edit_come_in_many_forms() {
 
 #[test]
 fn a_form_is_read_like_json() {
-    let texts = [("image[]", "https://a.example/b.png"), ("model", "m"), ("prompt", "p"), ("n", "2"), ("stream", "false")];
+    let texts = [
+        ("image[]", "https://a.example/b.png"),
+        ("model", "m"),
+        ("prompt", "p"),
+        ("n", "2"),
+        ("stream", "false"),
+    ];
     let texts = texts.map(|(name, text)| (name.to_string(), text.to_string())).to_vec();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     let files = vec![

@@ -154,7 +154,10 @@ fn extended_mask(mask: &Mask, size: ImageSize) -> Vec<u8> {
     let (width, height) = (size.width() as usize, size.height() as usize);
     let (right, bottom) = (mask.width as usize - 1, mask.height as usize - 1);
     let row = |y: usize| y.min(bottom) * mask.width as usize;
-    (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| mask.grey[row(y) + x.min(right)]).collect()
+    (0..height)
+        .flat_map(|y| (0..width).map(move |x| (x, y)))
+        .map(|(x, y)| mask.grey[row(y) + x.min(right)])
+        .collect()
 }
 
 /// The upper left `width` × `height` of `rgb`.

@@ -45,7 +45,9 @@ fn parameters(page: &mut String, model: &ModelSheet, base: &str) {
     let id = &model.id;
     line(
         page,
-        format_args!("## API Parameters\n\nAs JSON, with what each provider makes of them: `GET {base}/v1/models/{id}?schema=true`"),
+        format_args!(
+            "## API Parameters\n\nAs JSON, with what each provider makes of them: `GET {base}/v1/models/{id}?schema=true`"
+        ),
     );
     let mut group: Option<Group> = None;
     for parameter in &model.schema.parameters {

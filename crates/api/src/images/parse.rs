@@ -92,7 +92,8 @@ fn parse(
     let edit = edit(&mut read, files, route);
     let quality = match (read.whole("output_compression"), read.whole("output_quality")) {
         (Some(one), Some(other)) if one != other => {
-            let problem = format!("is {other}, but `output_compression` is {one}; send one of them");
+            let problem =
+                format!("is {other}, but `output_compression` is {one}; send one of them");
             read.wrong("output_quality", problem);
             None
         }
@@ -137,7 +138,8 @@ fn prompt(read: &mut Reader<'_>, route: Route) -> String {
         }
         Some(text) if text.chars().nth(PROMPT_CHARACTERS_MAX).is_some() => {
             let count = text.chars().count();
-            let problem = format!("has {count} characters; at most {PROMPT_CHARACTERS_MAX} are taken");
+            let problem =
+                format!("has {count} characters; at most {PROMPT_CHARACTERS_MAX} are taken");
             read.wrong("prompt", problem);
         }
         _ => {}
@@ -174,10 +176,16 @@ fn edit(read: &mut Reader<'_>, files: Vec<(String, Bytes)>, route: Route) -> Opt
         read.wrong("image", "is missing; send a file, an address or a data URI");
     }
     if images.len() > INPUTS_MAX {
-        read.wrong("image", format_args!("has {} pictures; at most {INPUTS_MAX} are taken", images.len()));
+        read.wrong(
+            "image",
+            format_args!("has {} pictures; at most {INPUTS_MAX} are taken", images.len()),
+        );
     }
     if masks.len() > 1 {
-        read.wrong("mask", format_args!("has {} pictures; send one, for the first image", masks.len()));
+        read.wrong(
+            "mask",
+            format_args!("has {} pictures; send one, for the first image", masks.len()),
+        );
     }
     let default = (route == Route::Variations).then_some(VARIATION_STRENGTH);
     Some(Edit { images, mask: masks.pop(), strength: read.number("strength").or(default) })
@@ -209,10 +217,16 @@ fn one_input(read: &mut Reader<'_>, name: &str, value: &Value, found: &mut Vec<I
         Some(text) if scheme(text) => found.push(Input::Url(text.into())),
         Some(text) => {
             let problem = "send https://…, or data:image/png;base64,…";
-            read.wrong(name, format_args!("is `{}`, no address of a picture; {problem}", cut(text)));
+            read.wrong(
+                name,
+                format_args!("is `{}`, no address of a picture; {problem}", cut(text)),
+            );
         }
         None if value.get("file_id").is_some() => {
-            read.wrong(name, "names a file by its id, but no files are kept here; send an address or a data URI");
+            read.wrong(
+                name,
+                "names a file by its id, but no files are kept here; send an address or a data URI",
+            );
         }
         None => read.wrong(
             name,
@@ -263,7 +277,10 @@ fn size(read: &mut Reader<'_>) -> SizeWish {
             (.., Some(named)) => tier = Some(named),
             _ => read.wrong(
                 "size",
-                format_args!("is `{}`; send pixels as 1024x768, a ratio as 16:9, or auto", cut(text)),
+                format_args!(
+                    "is `{}`; send pixels as 1024x768, a ratio as 16:9, or auto",
+                    cut(text)
+                ),
             ),
         }
     }
@@ -271,7 +288,10 @@ fn size(read: &mut Reader<'_>) -> SizeWish {
         (Some(width), Some(height)) => {
             let sides = Pixels::new(width as u32, height as u32); // the table's limits hold
             if pixels.is_some_and(|size| size != sides) {
-                read.wrong("width", format_args!("and `height` are {sides}, but `size` is another"));
+                read.wrong(
+                    "width",
+                    format_args!("and `height` are {sides}, but `size` is another"),
+                );
             }
             pixels = Some(sides);
         }
@@ -279,11 +299,15 @@ fn size(read: &mut Reader<'_>) -> SizeWish {
         (None, Some(_)) => read.wrong("width", "is missing beside `height`; send both, or `size`"),
         (None, None) => {}
     }
-    if let Some(text) = read.word("aspect_ratio").filter(|text| !text.eq_ignore_ascii_case("auto")) {
+    if let Some(text) = read.word("aspect_ratio").filter(|text| !text.eq_ignore_ascii_case("auto"))
+    {
         match ratio_of(text) {
             Some(shape) => {
                 if ratio.is_some_and(|(_, size)| size.get() != shape.get()) {
-                    read.wrong("aspect_ratio", format_args!("is {shape}, but `size` is another ratio"));
+                    read.wrong(
+                        "aspect_ratio",
+                        format_args!("is {shape}, but `size` is another ratio"),
+                    );
                 }
                 ratio = Some(("aspect_ratio", shape));
             }
@@ -299,7 +323,10 @@ fn size(read: &mut Reader<'_>) -> SizeWish {
     if let Some((name, shape)) = ratio
         && shape.across.max(shape.down) > shape.across.min(shape.down).saturating_mul(RATIO_MAX)
     {
-        read.wrong(name, format_args!("is {shape}; at most {RATIO_MAX}:1 and 1:{RATIO_MAX} are drawn"));
+        read.wrong(
+            name,
+            format_args!("is {shape}; at most {RATIO_MAX}:1 and 1:{RATIO_MAX} are drawn"),
+        );
     }
     let ratio = ratio.map(|(_, shape)| shape);
     match pixels {
@@ -314,15 +341,21 @@ fn size(read: &mut Reader<'_>) -> SizeWish {
 
 /// Tells where explicit pixels are not of the shape that is sent beside them.
 fn contradiction(read: &mut Reader<'_>, pixels: Pixels, ratio: Option<Ratio>, tier: Option<Tier>) {
-    if let Some(ratio) = ratio.filter(|ratio| (pixels.ratio() / ratio.get() - 1.0).abs() > AGREEMENT) {
-        read.wrong("aspect_ratio", format_args!("is {ratio}, but {pixels} is sent too; send one of them"));
+    if let Some(ratio) =
+        ratio.filter(|ratio| (pixels.ratio() / ratio.get() - 1.0).abs() > AGREEMENT)
+    {
+        read.wrong(
+            "aspect_ratio",
+            format_args!("is {ratio}, but {pixels} is sent too; send one of them"),
+        );
     }
     let side = (pixels.count() as f64).sqrt();
-    if let Some(tier) =
-        tier.filter(|tier| (side / f64::from(tier.side()) - 1.0).abs() > AGREEMENT)
+    if let Some(tier) = tier.filter(|tier| (side / f64::from(tier.side()) - 1.0).abs() > AGREEMENT)
     {
         let wanted = tier.side();
-        let problem = format!("is about {wanted}x{wanted} pixels, but {pixels} is sent too; send one of them");
+        let problem = format!(
+            "is about {wanted}x{wanted} pixels, but {pixels} is sent too; send one of them"
+        );
         read.wrong("resolution", problem);
     }
 }
@@ -332,7 +365,12 @@ fn pixels_of(text: &str) -> Option<(u64, u64)> {
     pair(text, &['x', 'X', '*', '×'])
 }
 
-fn checked(read: &mut Reader<'_>, name: &str, text: &str, (width, height): (u64, u64)) -> Option<Pixels> {
+fn checked(
+    read: &mut Reader<'_>,
+    name: &str,
+    text: &str,
+    (width, height): (u64, u64),
+) -> Option<Pixels> {
     let most = u64::from(crate::ImageSize::SIDE_MAX);
     if [width, height].iter().all(|side| (1..=most).contains(side)) {
         return Some(Pixels::new(width as u32, height as u32));

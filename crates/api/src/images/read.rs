@@ -128,9 +128,10 @@ impl<'a> Reader<'a> {
 
     /// What nobody has read.
     pub(super) fn rest(&self) -> Map<String, Value> {
-        let left = self.body.iter().filter(|(name, value)| {
-            !value.is_null() && !self.taken.contains(name.as_str())
-        });
+        let left = self
+            .body
+            .iter()
+            .filter(|(name, value)| !value.is_null() && !self.taken.contains(name.as_str()));
         left.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 

@@ -221,16 +221,12 @@ fn sheet(parameter: &Parameter, offers: &[Offer<'_>]) -> Option<ParameterSheet> 
 type Limits = (Option<f64>, Option<f64>);
 
 /// A kind in JSON Schema's words.
-fn kind(
-    kind: Kind,
-) -> (&'static str, Option<Vec<&'static str>>, Limits, Option<&'static str>) {
+fn kind(kind: Kind) -> (&'static str, Option<Vec<&'static str>>, Limits, Option<&'static str>) {
     let free = (None, None);
     match kind {
         Kind::Text => ("string", None, free, None),
         Kind::Pattern(pattern) => ("string", None, free, Some(pattern)),
-        Kind::Whole { min, max } => {
-            ("integer", None, (Some(min as f64), Some(max as f64)), None)
-        }
+        Kind::Whole { min, max } => ("integer", None, (Some(min as f64), Some(max as f64)), None),
         Kind::Seed => ("integer", None, free, None),
         Kind::Number { min, max } => ("number", None, (Some(min), Some(max)), None),
         Kind::Flag => ("boolean", None, free, None),
@@ -269,7 +265,8 @@ mod tests {
         ("strength", Handling::Native),
         ("size", Handling::Converted),
     ];
-    const OTHER: &[(&str, Handling)] = &[("prompt", Handling::Renamed), ("go_fast", Handling::Native)];
+    const OTHER: &[(&str, Handling)] =
+        &[("prompt", Handling::Renamed), ("go_fast", Handling::Native)];
 
     fn compiled() -> Schema {
         compile(&[

@@ -39,7 +39,12 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn of(request: &ImageRequest, now_ms: i64) -> Self {
         let extra = |name: &str, default: &str| {
-            request.extras.get(name).filter(|value| value.is_string()).cloned().unwrap_or(default.into())
+            request
+                .extras
+                .get(name)
+                .filter(|value| value.is_string())
+                .cloned()
+                .unwrap_or(default.into())
         };
         Self {
             created: now_ms / 1000,
@@ -148,8 +153,11 @@ fn executed(deployment: &zoetrope_gateway::catalogue::Deployment) -> String {
 
 /// Names of what was left out, and what was changed into what.
 pub(super) fn changes(changes: &[Change]) -> (Vec<Value>, Vec<Value>) {
-    let (dropped, converted): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.to.is_null());
-    let dropped = dropped.iter().map(|change| json!({"parameter": change.parameter, "reason": change.reason}));
+    let (dropped, converted): (Vec<_>, Vec<_>) =
+        changes.iter().partition(|change| change.to.is_null());
+    let dropped = dropped
+        .iter()
+        .map(|change| json!({"parameter": change.parameter, "reason": change.reason}));
     let converted = converted.iter().map(|change| {
         json!({"parameter": change.parameter, "from": change.from, "to": change.to, "reason": change.reason})
     });
@@ -177,12 +185,16 @@ pub(super) fn headers_of(done: &Answer, took: Duration) -> Vec<(HeaderName, Head
     let timing = format!("gw;dur={:.3}, upstream;dur={:.3}", ms(own), ms(done.upstream));
     let cost = format!("{:.6}", done.cost.dollars());
     let mut headers = ids(&done.id);
-    headers.extend([
-        header("x-lumenfall-provider", &done.deployment.provider),
-        header("x-lumenfall-model", &done.model.id),
-        header("x-gateway-cost", &cost),
-        header("server-timing", &timing),
-    ].into_iter().flatten());
+    headers.extend(
+        [
+            header("x-lumenfall-provider", &done.deployment.provider),
+            header("x-lumenfall-model", &done.model.id),
+            header("x-gateway-cost", &cost),
+            header("server-timing", &timing),
+        ]
+        .into_iter()
+        .flatten(),
+    );
     headers
 }
 

@@ -68,7 +68,8 @@ impl Form {
             .ok_or("has a part without Content-Disposition")?;
         let (_, parameters) = disposition.split_once(';').unwrap_or_default();
         let name = parameter(parameters, "name").ok_or("has a part without a name")?;
-        let is_file = ["filename", "filename*"].iter().any(|key| parameter(parameters, key).is_some());
+        let is_file =
+            ["filename", "filename*"].iter().any(|key| parameter(parameters, key).is_some());
         if is_file {
             self.files.push((name, content));
             return Ok(());
@@ -162,7 +163,10 @@ mod tests {
         let cases = [
             ("", "has no parts"),
             ("--b", "ends in the middle of a part"),
-            ("--b\nContent-Disposition: form-data; name=\"a\"\n\nx", "ends in the middle of a part"),
+            (
+                "--b\nContent-Disposition: form-data; name=\"a\"\n\nx",
+                "ends in the middle of a part",
+            ),
             ("--b\nContent-Disposition: form-data\n\nx\n--b--", "has a part without a name"),
             ("--b\nX: y\n\nx\n--b--", "has a part without Content-Disposition"),
             ("--b\n\nx\n--b--", "has a part without Content-Disposition"),

@@ -9,9 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
-use zoetrope_api::images::{
-    Code, ImageRequest, Problem, Route, no_object, parse_form, parse_json,
-};
+use zoetrope_api::images::{Code, ImageRequest, Problem, Route, no_object, parse_form, parse_json};
 
 use crate::extract::{self, FORM_BYTES_MAX, INPUT_BYTES_MAX};
 use crate::fal::json_of;
@@ -100,9 +98,8 @@ async fn answered(
 fn parsed(bytes: &Bytes, boundary: Option<&str>, route: Route) -> Result<ImageRequest, Problem> {
     if let Some(boundary) = boundary {
         let form = form::parse(bytes, boundary);
-        let form = form.map_err(|wrong| {
-            Problem::new(Code::InvalidRequest, format!("The form {wrong}"))
-        })?;
+        let form =
+            form.map_err(|wrong| Problem::new(Code::InvalidRequest, format!("The form {wrong}")))?;
         return parse_form(form.texts, form.files, route);
     }
     match json_of(bytes).map_err(|failure| {

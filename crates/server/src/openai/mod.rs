@@ -36,7 +36,10 @@ pub(crate) fn router(app: &App) -> Router {
 }
 
 async fn nothing(method: Method, uri: Uri) -> Response {
-    let message = format!("There is no {method} {}; there are images/generations, images/edits, images/variations and models", uri.path());
+    let message = format!(
+        "There is no {method} {}; there are images/generations, images/edits, images/variations and models",
+        uri.path()
+    );
     refusal(&Problem::new(Code::NotFound, message))
 }
 

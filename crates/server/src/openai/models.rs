@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zoetrope_api::images::{
-    Code, Modalities, ModelSheet, Mode, Offer, PriceSheet, Problem, ProviderSheet, compile,
+    Code, Modalities, Mode, ModelSheet, Offer, PriceSheet, Problem, ProviderSheet, compile,
 };
 use zoetrope_gateway::catalogue::{Catalogue, Choice, Deployment, Model, Status};
 
@@ -154,11 +154,8 @@ pub(super) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
 fn provider(app: &App, catalogue: &Catalogue, deployment: &Deployment) -> ProviderSheet {
     let entry = catalogue.providers.get(&deployment.provider);
     let pricing = deployment.price.as_ref().map_or_else(Vec::new, |price| {
-        let own = PriceSheet {
-            unit: price.unit.name(),
-            price_micros: price.amount.0,
-            parameter: None,
-        };
+        let own =
+            PriceSheet { unit: price.unit.name(), price_micros: price.amount.0, parameter: None };
         let surcharges = price.surcharges.iter().map(|surcharge| PriceSheet {
             unit: surcharge.unit.name(),
             price_micros: surcharge.amount.0,
@@ -169,7 +166,8 @@ fn provider(app: &App, catalogue: &Catalogue, deployment: &Deployment) -> Provid
     ProviderSheet {
         key: deployment.key.clone(),
         provider: deployment.provider.clone(),
-        provider_name: entry.map_or_else(|| deployment.provider.clone(), |entry| entry.title.clone()),
+        provider_name: entry
+            .map_or_else(|| deployment.provider.clone(), |entry| entry.title.clone()),
         provider_model_id: deployment.upstream.clone(),
         modes: deployment.modes.iter().map(|mode| mode.name()).collect(),
         pricing,
@@ -187,12 +185,18 @@ fn status(model: &Model) -> &'static str {
 
 /// Exact names that stand for `model`; patterns are no names.
 fn aliases(model: &Model, catalogue: &Catalogue) -> Vec<String> {
-    let names = catalogue.aliases.iter().filter(|alias| alias.target == model.id && !alias.pattern.contains('*'));
+    let names = catalogue
+        .aliases
+        .iter()
+        .filter(|alias| alias.target == model.id && !alias.pattern.contains('*'));
     names.map(|alias| alias.pattern.clone()).collect()
 }
 
-fn modes<'a>(deployments: impl Iterator<Item = &'a std::sync::Arc<Deployment>> + Clone) -> Vec<Mode> {
-    let is_offered = |mode: &Mode| deployments.clone().any(|deployment| deployment.modes.contains(mode));
+fn modes<'a>(
+    deployments: impl Iterator<Item = &'a std::sync::Arc<Deployment>> + Clone,
+) -> Vec<Mode> {
+    let is_offered =
+        |mode: &Mode| deployments.clone().any(|deployment| deployment.modes.contains(mode));
     Mode::ALL.into_iter().filter(is_offered).collect()
 }
 

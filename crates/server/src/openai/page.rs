@@ -14,7 +14,8 @@ pub(crate) fn page(app: &App, origin: &Origin, path: &str) -> Option<Response> {
     let name = path.strip_suffix("/llms.txt")?;
     let catalogue = app.settings.gateway.catalogue();
     let model = catalogue.models.iter().find(|model| {
-        name == model.id || name.split_once('/') == Some((model.owned_by.as_str(), model.id.as_str()))
+        name == model.id
+            || name.split_once('/') == Some((model.owned_by.as_str(), model.id.as_str()))
     })?;
     let text = llms_txt(&sheet(app, model, &Choice::Any), &origin.run);
     Some(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())

@@ -51,7 +51,12 @@ enum Next {
 }
 
 /// Events to the end of `request`. It is cancelled when nobody listens any more.
-pub(super) async fn answer(app: &App, request: ImageRequest, caller: Caller, held: Held) -> Response {
+pub(super) async fn answer(
+    app: &App,
+    request: ImageRequest,
+    caller: Caller,
+    held: Held,
+) -> Response {
     let begun = Instant::now();
     let told = Told::of(&request, app.now_ms());
     let partials_max = request.reply.partials.unwrap_or(0);
