@@ -3,6 +3,7 @@
 
 mod handling;
 mod llms;
+mod openapi;
 mod parameter;
 mod parse;
 mod problem;
@@ -13,6 +14,7 @@ mod size;
 
 pub use handling::{Change, Handling};
 pub use llms::llms_txt;
+pub use openapi::openapi;
 pub use parameter::{Group, Kind, Literal, Modes, PARAMETERS, Parameter, Scope, Support};
 pub use parse::{Route, VARIATION_STRENGTH, no_object, parse_form, parse_json};
 pub use problem::{Code, Problem};

@@ -13,13 +13,15 @@ pub(crate) use answer::refusal;
 pub(crate) use caller::{caller, problem};
 pub(crate) use page::page;
 
-use axum::Router;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use zoetrope_api::images::{Code, Problem};
 
+use crate::answer::json_answer;
 use crate::state::App;
+use crate::surface::Origin;
 
 /// Everything under `/v1`.
 pub(crate) fn router(app: &App) -> Router {
@@ -27,12 +29,18 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/v1/images/generations", post(images::generations))
         .route("/v1/images/edits", post(images::edits))
         .route("/v1/images/variations", post(images::variations))
+        .route("/v1/openapi.json", get(document))
         .route("/v1/models", get(models::list))
         // Ids with a slash come as one part, `%2F`, or as two.
         .route("/v1/models/{*id}", get(models::one))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing)
         .with_state(app.clone())
+}
+
+/// Everything here for programs that write clients.
+async fn document(Extension(origin): Extension<Origin>) -> Response {
+    json_answer(StatusCode::OK, &zoetrope_api::images::openapi(&origin.run))
 }
 
 async fn nothing(method: Method, uri: Uri) -> Response {
