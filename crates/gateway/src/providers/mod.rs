@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use zoetrope_api::images::Parameter;
 
 use crate::catalogue::{ConfigError, Protocol, ProviderEntry};
+use crate::changes;
 use crate::gateway::House;
 use crate::price::Price;
 use crate::provider::{Abilities, Call, Provider};
@@ -57,7 +58,7 @@ fn require_key(entry: &ProviderEntry) -> Result<(), ConfigError> {
 /// What the request has beyond its own fields and the provider takes, as it was sent.
 fn extras(call: &Call, abilities: &Abilities) -> Map<String, Value> {
     let taken = |name: &str| match Parameter::named(name) {
-        Some(_) => abilities.handling(name).is_some(),
+        Some(_) => !changes::is_ours(name) && abilities.handling(name).is_some(),
         None => abilities.passes_unknown,
     };
     let extras = call.request.extras.iter().filter(|(name, _)| taken(name));
