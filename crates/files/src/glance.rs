@@ -52,6 +52,11 @@ pub fn glance_base64(text: &str) -> Result<Glance> {
     glance(&decode(bytes)?)
 }
 
+/// Whether `text` is standard base64 with padding, and not empty.
+pub fn is_standard_base64(text: &str) -> bool {
+    decoded_length(text).is_some()
+}
+
 /// The bytes that standard base64 with padding stands for; `None` where it is none.
 fn decoded_length(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();

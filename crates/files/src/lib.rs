@@ -17,7 +17,7 @@ pub use decode::{
     read_mask,
 };
 pub use encode::{Format, encode, encode_at};
-pub use glance::{Glance, glance, glance_base64};
+pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};

@@ -48,7 +48,7 @@ pub(crate) fn of(
             Some(Change::dropped(name, sent(request, name), reason))
         }
         "partial_images" => partials(request, abilities),
-        name if OURS.contains(&name) => None,
+        name if is_ours(name) => None,
         name if !is_taken(abilities, name) => {
             let reason = match Parameter::named(name) {
                 Some(_) => "the provider has nothing like it",
@@ -59,6 +59,11 @@ pub(crate) fn of(
         name => bounded(request, abilities, name),
     };
     request.given.iter().filter_map(of).collect()
+}
+
+/// Whether the gateway does what the parameter called `name` says itself.
+pub(crate) fn is_ours(name: &str) -> bool {
+    OURS.contains(&name)
 }
 
 /// Whether somebody heeds the parameter called `name`: the provider, or the gateway in its place.
