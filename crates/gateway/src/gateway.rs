@@ -165,6 +165,7 @@ impl Gateway {
             caller: caller.clone(),
             deadline: begun + snapshot.catalogue.routing.deadline,
             partials,
+            store: house.store.clone(),
         };
         let gathered = routing::gather(&snapshot, &target, candidates, work, attempts).await?;
         let Gathered { pictures, deployment, changes, cost, upstream } = gathered;

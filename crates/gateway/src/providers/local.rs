@@ -1,6 +1,5 @@
 //! The local engine, behind our own queue: a request becomes a task there, whichever worker takes it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -112,7 +111,8 @@ impl Local {
     /// What lies in the queue.
     fn row(&self, call: &Call, now: Instant) -> Result<New, Failure> {
         let left = call.deadline.saturating_duration_since(now);
-        let broken = |error: serde_json::Error| Failure::new(FailureKind::Broken, error.to_string());
+        let broken =
+            |error: serde_json::Error| Failure::new(FailureKind::Broken, error.to_string());
         let task = Task::Generate(Box::new(self.task(call)));
         Ok(New {
             endpoint: call.deployment.key.clone(),
@@ -279,7 +279,8 @@ fn show(call: &Call, preview: &Preview) {
     if !(1..=most).any(|nth| due(nth) == preview.step) {
         return;
     }
-    let bytes = preview.picture.split_once(";base64,").and_then(|(_, text)| STANDARD.decode(text).ok());
+    let bytes =
+        preview.picture.split_once(";base64,").and_then(|(_, text)| STANDARD.decode(text).ok());
     let Some(bytes) = bytes.map(Bytes::from) else { return };
     let Ok(seen) = zoetrope_files::glance(&bytes) else { return };
     let _ = partials.try_send(Partial {
@@ -371,7 +372,10 @@ fn outcome(end: &End, call: &Call, took: Duration) -> Result<Outcome, Failure> {
     let pictures: Option<Vec<Made>> = images.iter().enumerate().map(made).collect();
     let pictures = pictures.filter(|pictures| pictures.len() == call.part.count as usize);
     let pictures = pictures.ok_or_else(|| {
-        Failure::new(FailureKind::NoImage, "the worker's answer has not the pictures that were asked for")
+        Failure::new(
+            FailureKind::NoImage,
+            "the worker's answer has not the pictures that were asked for",
+        )
     })?;
     let by_time = call.deployment.price.as_ref().is_some_and(|price| price.unit == Unit::Second);
     let bill = match end.inference_ms.and_then(|ms| u64::try_from(ms).ok()) {
@@ -422,11 +426,6 @@ fn canonical(field: &str) -> &str {
     }
 }
 
-/// One for all entries of this protocol.
-pub(crate) fn open(house: &House) -> Arc<dyn Provider> {
-    Arc::new(Local::new(house))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,7 +455,9 @@ mod tests {
     #[test]
     fn what_the_worker_says_is_told_in_the_gateway_s_words() {
         let field = |name: &str, kind: &str| {
-            format!(r#"{{"detail": [{{"loc": ["body", "{name}"], "msg": "no", "type": "{kind}"}}]}}"#)
+            format!(
+                r#"{{"detail": [{{"loc": ["body", "{name}"], "msg": "no", "type": "{kind}"}}]}}"#
+            )
         };
         let cases = [
             (422, field("image_url", "image_load_error"), FailureKind::Rejected, Some("image")),
@@ -470,7 +471,11 @@ mod tests {
             let end = end(Ended::Failed, status, &response);
             let body = serde_json::from_str(&end.response).unwrap_or_default();
             let failure = failure(&end, &body);
-            assert_eq!((failure.kind, failure.parameter.as_deref()), (kind, parameter), "{response}");
+            assert_eq!(
+                (failure.kind, failure.parameter.as_deref()),
+                (kind, parameter),
+                "{response}"
+            );
         }
         let cancelled = end(Ended::Cancelled, 499, r#"{"detail": "Request was cancelled"}"#);
         let body = serde_json::from_str(&cancelled.response).unwrap_or_default();
@@ -479,10 +484,14 @@ mod tests {
 
     #[test]
     fn results_are_bytes_or_files_of_ours() {
-        assert!(matches!(content("data:image/png;base64,aGk="), Some(Content::Base64(text)) if text == "aGk="));
+        assert!(
+            matches!(content("data:image/png;base64,aGk="), Some(Content::Base64(text)) if text == "aGk=")
+        );
         let name = Name::new("a.png");
         let url = format!("http://localhost/files/{name}");
-        assert!(matches!(content(&url), Some(Content::Stored { name: found, .. }) if found.as_str() == name.as_str()));
+        assert!(
+            matches!(content(&url), Some(Content::Stored { name: found, .. }) if found.as_str() == name.as_str())
+        );
         assert!(content("https://a.example/b.png").is_none());
     }
 }

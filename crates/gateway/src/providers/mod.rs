@@ -7,6 +7,7 @@ mod alibaba;
 mod fal;
 mod form;
 mod http;
+mod local;
 mod openai;
 mod replicate;
 mod zoetrope;
@@ -28,6 +29,7 @@ const PROMPT_CHARS_MAX: usize = 32_000;
 /// The provider that `entry` describes; an error names the field of the configuration that is in the way.
 pub fn open(entry: &Arc<ProviderEntry>, house: &House) -> Result<Arc<dyn Provider>, ConfigError> {
     Ok(match entry.protocol {
+        Protocol::Local => Arc::new(local::Local::new(house)),
         Protocol::Fal => Arc::new(fal::Fal::open(entry, house)?),
         Protocol::Alibaba => Arc::new(alibaba::Alibaba::open(entry, house)?),
         Protocol::Replicate => Arc::new(replicate::Replicate::open(entry, house)?),
