@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use zoetrope_api::images::{
     Code, Modalities, Mode, ModelSheet, Offer, PriceSheet, Problem, ProviderSheet, compile,
 };
-use zoetrope_gateway::catalogue::{Catalogue, Choice, Deployment, Model, Status};
+use zoetrope_gateway::catalogue::{Alias, Catalogue, Choice, Deployment, Model, Status};
 
 use crate::answer::json_answer;
 use crate::extract;
@@ -35,7 +35,7 @@ pub(super) async fn list(
     let models = catalogue.models.iter();
     let mut data: Vec<Value> =
         models.map(|model| entry(&model.id, model, &catalogue, &origin)).collect();
-    for alias in catalogue.aliases.iter().filter(|alias| alias.listed) {
+    for alias in catalogue.aliases.iter().filter(|alias| alias.listed && !is_pattern(alias)) {
         if let Ok(target) = catalogue.resolve(&alias.pattern) {
             data.push(entry(&alias.pattern, &target.model, &catalogue, &origin));
         }
@@ -183,12 +183,15 @@ fn status(model: &Model) -> &'static str {
     }
 }
 
+/// Whether an alias is many names at once, and so none that could be listed.
+fn is_pattern(alias: &Alias) -> bool {
+    alias.pattern.contains('*')
+}
+
 /// Exact names that stand for `model`; patterns are no names.
 fn aliases(model: &Model, catalogue: &Catalogue) -> Vec<String> {
-    let names = catalogue
-        .aliases
-        .iter()
-        .filter(|alias| alias.target == model.id && !alias.pattern.contains('*'));
+    let names =
+        catalogue.aliases.iter().filter(|alias| alias.target == model.id && !is_pattern(alias));
     names.map(|alias| alias.pattern.clone()).collect()
 }
 
