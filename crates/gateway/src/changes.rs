@@ -17,11 +17,15 @@ const OURS: &[&str] = &[
     "width",
     "height",
     "image",
+    "images",
+    "image_url",
     "response_format",
     "output_format",
     "output_compression",
     "output_quality",
     "stream",
+    // A stream may show fewer than it was asked for, or none.
+    "partial_images",
     "strict",
     "sync_mode",
     "user",
@@ -47,7 +51,6 @@ pub(crate) fn of(
             let reason = format!("{} has no quality", format.extension());
             Some(Change::dropped(name, sent(request, name), reason))
         }
-        "partial_images" => partials(request, abilities),
         name if is_ours(name) => None,
         name if !is_taken(abilities, name) => {
             let reason = match Parameter::named(name) {
@@ -119,14 +122,6 @@ fn size(request: &ImageRequest, fit: &Fit, name: &str) -> Option<Change> {
     }
 }
 
-fn partials(request: &ImageRequest, abilities: &Abilities) -> Option<Change> {
-    let asked = request.reply.partials.unwrap_or(0) > 0;
-    (asked && !abilities.partials).then(|| {
-        let reason = "the provider shows no unfinished pictures";
-        Change::dropped("partial_images", sent(request, "partial_images"), reason)
-    })
-}
-
 /// A number of which the provider takes fewer.
 fn bounded(request: &ImageRequest, abilities: &Abilities, name: &str) -> Option<Change> {
     let value = match name {
@@ -158,7 +153,6 @@ fn sent(request: &ImageRequest, name: &str) -> Value {
         "enable_prompt_expansion" => json!(request.prompt_expansion),
         "enable_safety_checker" => json!(request.safety_checker),
         "output_compression" | "output_quality" => json!(request.quality),
-        "partial_images" => json!(request.reply.partials),
         name => request.extras.get(name).cloned().unwrap_or_default(),
     };
     match &value {

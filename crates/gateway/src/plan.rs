@@ -80,15 +80,6 @@ pub fn work_out(
     let parts = parts(request, abilities);
     let format = encode.unwrap_or(ask).format;
     let changes = changes::of(request, abilities, &fit, format);
-    if request.reply.strict
-        && let Some(dropped) = changes.iter().find(|change| change.to.is_null())
-    {
-        let text = format!(
-            "`{}` would be left out by {} ({}); leave it out, or send \"strict\": false",
-            dropped.parameter, deployment.key, dropped.reason
-        );
-        return Err(Unsuited::new(&dropped.parameter, text));
-    }
     let mut plan = Plan {
         deployment: deployment.clone(),
         fit,

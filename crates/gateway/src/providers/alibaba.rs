@@ -2,8 +2,8 @@
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
+use zoetrope_api::Format;
 use zoetrope_api::images::{Handling, Mode, SizeRule};
-use zoetrope_api::{Format, Micros};
 
 use Handling::{Converted, Emulated, Renamed};
 
@@ -12,11 +12,9 @@ use super::http::{ANSWER_BYTES_MAX, Http, Reply, Said};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Failure, FailureKind};
 use crate::gateway::House;
-use crate::price::{Bill, Price, Surcharge, Unit};
+use crate::price::Bill;
 use crate::provider::{Abilities, Beyond, Bound, Call, Outcome, Provider};
 
-/// Singapore, unless the configuration says otherwise; keys are regional.
-const URL: &str = "https://dashscope-intl.aliyuncs.com";
 const PATH: &str = "/api/v1/services/aigc/multimodal-generation/generation";
 /// Characters of a prompt; a sibling of the model cuts longer ones without a word.
 const PROMPT_CHARS_MAX: usize = 800;
@@ -47,7 +45,7 @@ pub(super) struct Alibaba(Http);
 impl Alibaba {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
         super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, Some(URL), "Bearer")?))
+        Ok(Self(Http::open(entry, house, "Bearer")?))
     }
 }
 
@@ -138,17 +136,4 @@ fn body(call: &Call, abilities: &Abilities) -> Value {
         "input": {"messages": [{"role": "user", "content": [{"text": call.request.prompt}]}]},
         "parameters": parameters,
     })
-}
-
-/// What its pages say that `model` costs, for keys of Singapore.
-pub(super) fn published(model: &str) -> Option<Price> {
-    if model != "z-image-turbo" {
-        return None;
-    }
-    let surcharge = Surcharge {
-        parameter: "enable_prompt_expansion".into(),
-        unit: Unit::Image,
-        amount: Micros(15_000),
-    };
-    Some(Price { unit: Unit::Image, amount: Micros(15_000), surcharges: vec![surcharge] })
 }

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{BoxFuture, try_join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
-use zoetrope_api::images::{Handling, Mode, SizeRule};
-use zoetrope_api::{Format, Micros};
+use zoetrope_api::Format;
+use zoetrope_api::images::{Form, Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
@@ -17,12 +17,10 @@ use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
 use crate::gateway::House;
-use crate::price::{Bill, Price, Surcharge, Unit};
+use crate::price::Bill;
 use crate::provider::{Abilities, Call, Outcome, Provider};
 use crate::source::Source;
 
-/// Where it is, unless the configuration says otherwise.
-const URL: &str = "https://queue.fal.run";
 /// Pictures of one request, by its schemas.
 const COUNT_MAX: u32 = 4;
 /// Pixels of a picture: four million and a little.
@@ -105,7 +103,7 @@ pub(super) struct Fal(Http);
 impl Fal {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
         super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, Some(URL), "Key")?))
+        Ok(Self(Http::open(entry, house, "Key")?))
     }
 }
 
@@ -312,7 +310,7 @@ fn body(call: &Call, abilities: &Abilities) -> Result<Value, Failure> {
         set("enable_safety_checker", json!(flag));
     }
     if request.given.iter().any(|name| name == "sync_mode") {
-        set("sync_mode", json!(request.reply.form == zoetrope_api::images::Form::DataUri));
+        set("sync_mode", json!(request.reply.form == Form::DataUri));
     }
     if abilities.handling("cfg_scale").is_some()
         && let Some(scale) = request.guidance_scale
@@ -376,22 +374,6 @@ fn bill(reply: &Reply) -> Bill {
     }
 }
 
-/// What fal's pages say that `endpoint` costs.
-pub(super) fn published(endpoint: &str) -> Option<Price> {
-    let rest = endpoint.strip_prefix("fal-ai/z-image/turbo")?;
-    let amount = match rest {
-        "" | "/image-to-image" => Micros(5_000),
-        "/lora" | "/image-to-image/lora" => Micros(8_500),
-        _ => return None,
-    };
-    let surcharge = Surcharge {
-        parameter: "enable_prompt_expansion".into(),
-        unit: Unit::Request,
-        amount: Micros(2_500),
-    };
-    Some(Price { unit: Unit::Megapixel, amount, surcharges: vec![surcharge] })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,13 +389,5 @@ mod tests {
         for (endpoint, want) in cases {
             assert_eq!(application(endpoint), want);
         }
-    }
-
-    #[test]
-    fn endpoints_have_their_published_prices() {
-        let amount = |endpoint| published(endpoint).map(|price| price.amount);
-        assert_eq!(amount("fal-ai/z-image/turbo"), Some(Micros(5_000)));
-        assert_eq!(amount("fal-ai/z-image/turbo/image-to-image/lora"), Some(Micros(8_500)));
-        assert_eq!(amount("fal-ai/z-image/base"), None);
     }
 }

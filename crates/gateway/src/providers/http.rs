@@ -69,17 +69,16 @@ pub(super) struct Said {
 }
 
 impl Http {
-    /// The way to `entry`, which is at `default_url` where it does not say. `scheme` is the word in front of its key.
+    /// The way to `entry`. `scheme` is the word in front of its key.
     pub(super) fn open(
         entry: &ProviderEntry,
         house: &House,
-        default_url: Option<&str>,
         scheme: &str,
     ) -> Result<Self, ConfigError> {
         let wrong = |field: &str, problem: String| {
             ConfigError::new(format!("gateway.providers.{}.{field}", entry.name), problem)
         };
-        let base = entry.url.as_deref().or(default_url).unwrap_or_default();
+        let base = entry.url.as_deref().unwrap_or_default();
         let parsed = url::Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -20,7 +20,6 @@ use zoetrope_api::images::Parameter;
 use crate::catalogue::{ConfigError, Protocol, ProviderEntry};
 use crate::changes;
 use crate::gateway::House;
-use crate::price::Price;
 use crate::provider::{Abilities, Call, Provider};
 
 /// Characters of a prompt, where the provider tells no limit: OpenAI's.
@@ -28,25 +27,15 @@ const PROMPT_CHARS_MAX: usize = 32_000;
 
 /// The provider that `entry` describes; an error names the field of the configuration that is in the way.
 pub fn open(entry: &Arc<ProviderEntry>, house: &House) -> Result<Arc<dyn Provider>, ConfigError> {
-    Ok(match entry.protocol {
+    let provider: Arc<dyn Provider> = match entry.protocol {
         Protocol::Local => Arc::new(local::Local::new(house)),
         Protocol::Fal => Arc::new(fal::Fal::open(entry, house)?),
         Protocol::Alibaba => Arc::new(alibaba::Alibaba::open(entry, house)?),
         Protocol::Replicate => Arc::new(replicate::Replicate::open(entry, house)?),
         Protocol::OpenAi => Arc::new(openai::OpenAi::open(entry, house)?),
         Protocol::Zoetrope => Arc::new(zoetrope::Zoetrope::open(entry, house)?),
-    })
-}
-
-/// What the pages of a provider of `protocol` say that its model `upstream` costs, where they were read; prices of the
-/// configuration go before.
-pub fn published_price(protocol: Protocol, upstream: &str) -> Option<Price> {
-    match protocol {
-        Protocol::Fal => fal::published(upstream),
-        Protocol::Alibaba => alibaba::published(upstream),
-        Protocol::Replicate => replicate::published(upstream),
-        Protocol::Local | Protocol::OpenAi | Protocol::Zoetrope => None,
-    }
+    };
+    Ok(provider)
 }
 
 fn require_key(entry: &ProviderEntry) -> Result<(), ConfigError> {

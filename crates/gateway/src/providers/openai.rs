@@ -106,7 +106,7 @@ pub(super) struct Images {
 impl OpenAi {
     /// Its address ends in `/v1`, as clients of OpenAI have it.
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
-        let http = Http::open(entry, house, None, "Bearer")?;
+        let http = Http::open(entry, house, "Bearer")?;
         Ok(Self(Images { http, prefix: "", chance: house.chance.clone() }))
     }
 }

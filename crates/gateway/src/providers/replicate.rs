@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde_json::{Value, json};
+use zoetrope_api::Format;
 use zoetrope_api::images::{Handling, Mode, SizeRule};
-use zoetrope_api::{Format, Micros};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
@@ -15,11 +15,9 @@ use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
 use crate::gateway::House;
-use crate::price::{Bill, Price, Unit};
+use crate::price::{Bill, Unit};
 use crate::provider::{Abilities, Beyond, Bound, Call, Outcome, Provider};
 
-/// Where it is, unless the configuration says otherwise.
-const URL: &str = "https://api.replicate.com";
 /// Seconds that a creation waits for its end at most.
 const WAIT_SECONDS_MAX: u64 = 60;
 /// The least that a prediction may be given to live.
@@ -61,7 +59,7 @@ pub(super) struct Replicate(Http);
 impl Replicate {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
         super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, Some(URL), "Bearer")?))
+        Ok(Self(Http::open(entry, house, "Bearer")?))
     }
 }
 
@@ -294,13 +292,6 @@ fn bill(call: &Call, prediction: &Value) -> Bill {
         Some(millionths) if (0.0..1e15).contains(&millionths) => Bill::Units(millionths as u64),
         _ => Bill::Unsaid,
     }
-}
-
-/// What its pages say that `model` costs.
-pub(super) fn published(model: &str) -> Option<Price> {
-    let name = model.split(':').next().unwrap_or(model);
-    let known = name == "prunaai/z-image-turbo";
-    known.then(|| Price { unit: Unit::Megapixel, amount: Micros(5_000), surcharges: Vec::new() })
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub(super) struct Zoetrope(Images);
 
 impl Zoetrope {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
-        let http = Http::open(entry, house, None, "Bearer")?;
+        let http = Http::open(entry, house, "Bearer")?;
         Ok(Self(Images { http, prefix: "/v1", chance: house.chance.clone() }))
     }
 }
