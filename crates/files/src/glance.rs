@@ -131,10 +131,18 @@ fn ends(file: &File, format: Format) -> bool {
         Format::Png => has(PNG_END),
         // Within a scan the byte 0xff is escaped, so that this cannot be picture.
         Format::Jpeg => has(&[0xff, 0xd9]),
-        Format::Gif => tail.contains(&0x3b),
+        // The end of a block, and that of the file.
+        Format::Gif => without_padding(tail).ends_with(&[0, 0x3b]),
         Format::Webp => le32(file.head, 4).is_some_and(|size| file.length >= size as usize + 8),
         Format::Avif => boxes(file.head).all(|part| part.end <= file.length),
     }
+}
+
+fn without_padding(mut tail: &[u8]) -> &[u8] {
+    while let [rest @ .., 0 | b'\n' | b'\r'] = tail {
+        tail = rest;
+    }
+    tail
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u32> {

@@ -107,16 +107,16 @@ fn size(request: &ImageRequest, fit: &Fit, name: &str) -> Option<Change> {
             let reason = format!("drawn at {} and {how} to {given}", fit.made);
             change(wanted.to_string(), fit.made.to_string(), reason)
         }
-        (SizeWish::Shape { tier: Some(tier), .. }, "resolution") => {
+        (SizeWish::Shape { ratio: Some(ratio), .. }, "size" | "aspect_ratio") => {
+            let reason = "the nearest size that the provider makes".into();
+            change(ratio.to_string(), given, reason)
+        }
+        (SizeWish::Shape { tier: Some(tier), .. }, "size" | "resolution") => {
             let reason = match tier {
                 Tier::Four => "more than the model makes: cut to its most",
                 _ => "the nearest size that the provider makes",
             };
             change(tier.name().into(), given, reason.into())
-        }
-        (SizeWish::Shape { ratio: Some(ratio), .. }, "size" | "aspect_ratio") => {
-            let reason = "the nearest size that the provider makes".into();
-            change(ratio.to_string(), given, reason)
         }
         _ => None,
     }
