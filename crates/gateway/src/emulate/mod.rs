@@ -51,7 +51,8 @@ pub async fn carry_out(
     work: &Work,
     only: &[Part],
 ) -> Vec<(Part, Result<Outcome, Failure>)> {
-    let parts = only.iter().map(|part| async { (*part, one(provider, plan, work, *part).await) });
+    let parts =
+        only.iter().map(|part| async move { (*part, one(provider, plan, work, *part).await) });
     join_all(parts).await
 }
 

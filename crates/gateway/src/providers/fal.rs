@@ -340,7 +340,7 @@ fn data_uri(image: &Source) -> Result<String, Failure> {
     if uri.len() <= DATA_URI_CHARACTERS_MAX {
         return Ok(uri);
     }
-    let most = DATA_URI_CHARACTERS_MAX / 4 * 3 >> 20;
+    let most = (DATA_URI_CHARACTERS_MAX / 4 * 3) >> 20;
     let text = format!("the image is larger than fal takes with a request, which is {most} MiB");
     let failure = Failure::new(FailureKind::Rejected, text);
     Err(Failure { parameter: Some("image".into()), ..failure })

@@ -136,7 +136,7 @@ impl Provider for OpenAi {
     }
 
     fn make<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Outcome, Failure>> {
-        Box::pin(async {
+        Box::pin(async move {
             let abilities = self.abilities(&call.deployment, call.request.mode());
             let (reply, answer) = self.0.ask(call, fields(call, &abilities), None).await?;
             let pictures = self.0.pictures(call, &reply, answer).await?;

@@ -98,7 +98,7 @@ impl Provider for Zoetrope {
     }
 
     fn make<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Outcome, Failure>> {
-        Box::pin(async {
+        Box::pin(async move {
             let abilities = self.abilities(&call.deployment, call.request.mode());
             let fields = fields(call, &abilities);
             let trace = call.caller.trace.as_deref();
