@@ -40,6 +40,11 @@ impl Catalogue {
         self.models.iter().flat_map(|model| model.deployments.iter().map(move |one| (model, one)))
     }
 
+    /// Whether `name` means something without aliases.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.direct(name).is_some()
+    }
+
     /// `name` without aliases.
     fn direct(&self, name: &str) -> Option<Target> {
         if let Some(model) = self.model(name) {
