@@ -155,7 +155,7 @@ impl Note<'_> {
     ) {
         self.open = false;
         let (deployment, duration) = (self.observed.plan.deployment.clone(), self.begun.elapsed());
-        count(&deployment.key, failure, duration, cost);
+        count(&deployment.key, failure, (duration, first_byte), cost);
         let attempt = Attempt { deployment, failure, duration, first_byte, cost };
         self.observed.notes.push(Noted { attempt, pictures, begun: self.begun });
     }
@@ -170,12 +170,21 @@ impl Drop for Note<'_> {
     }
 }
 
-fn count(key: &str, failure: Option<FailureKind>, duration: Duration, cost: Micros) {
+fn count(
+    key: &str,
+    failure: Option<FailureKind>,
+    (duration, first_byte): (Duration, Option<Duration>),
+    cost: Micros,
+) {
     let outcome = failure.map_or("completed", FailureKind::name);
     let labels = [("deployment", key.to_string()), ("outcome", outcome.to_string())];
     metrics::counter!("zoetrope_gateway_calls_total", &labels).increment(1);
+    let label = ("deployment", key.to_string());
+    if let Some(first_byte) = first_byte {
+        metrics::histogram!("zoetrope_gateway_first_byte_seconds", &[label.clone()])
+            .record(first_byte.as_secs_f64());
+    }
     if failure.is_none() {
-        let label = ("deployment", key.to_string());
         metrics::histogram!("zoetrope_gateway_call_seconds", &[label.clone()])
             .record(duration.as_secs_f64());
         metrics::counter!("zoetrope_gateway_cost_micros_total", &[label])

@@ -10,7 +10,8 @@ use time::format_description::well_known::Rfc3339;
 use zoetrope_api::Micros;
 use zoetrope_api::images::{Code, Problem};
 use zoetrope_jobs::{
-    Balance, Calls, Histogram, LogPage, LogPlace, ModelCall, ModelRequest, ModelStatus, Scope, Whose,
+    Balance, Calls, Histogram, LogPage, LogPlace, ModelCall, ModelRequest, ModelStatus, Scope,
+    Whose,
 };
 
 use crate::answer::json_answer;
@@ -86,7 +87,10 @@ fn duration(text: &str) -> Result<i64, Problem> {
         }
     });
     read.ok_or_else(|| {
-        Problem::invalid("window", format!("`window` is `{}`; write days or hours, as 30d or 12h", short(text)))
+        Problem::invalid(
+            "window",
+            format!("`window` is `{}`; write days or hours, as 30d or 12h", short(text)),
+        )
     })
 }
 
@@ -99,7 +103,10 @@ fn moment(name: &str, value: &Option<String>) -> Result<Option<i64>, Problem> {
     match OffsetDateTime::parse(&whole, &Rfc3339) {
         Ok(time) => Ok(Some((time.unix_timestamp_nanos() / 1_000_000) as i64)),
         Err(_) => {
-            let text = format!("`{name}` is `{}`; write a time, as 2026-01-31T12:00:00Z or 2026-01-31", short(text));
+            let text = format!(
+                "`{name}` is `{}`; write a time, as 2026-01-31T12:00:00Z or 2026-01-31",
+                short(text)
+            );
             Err(Problem::invalid(name, text))
         }
     }
@@ -109,11 +116,7 @@ fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-pub(super) async fn performance(
-    State(app): State<App>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Response {
+pub(super) async fn performance(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
     rendered(performance_of(&app, &headers, &uri).await)
 }
 
@@ -322,7 +325,8 @@ async fn requests_of(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<Value,
     let full = found.len() as i64 == limit;
     let after = matches!(page.place, LogPlace::After(_));
     // Newest first: the next page is the older one.
-    let next = found.last().filter(|_| full || after).map(|last| link(uri, "starting_after", &last.id));
+    let next =
+        found.last().filter(|_| full || after).map(|last| link(uri, "starting_after", &last.id));
     let first = found.first().filter(|_| page.place != LogPlace::Newest && (full || !after));
     let previous = first.map(|first| link(uri, "ending_before", &first.id));
     Ok(json!({
@@ -336,7 +340,9 @@ async fn requests_of(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<Value,
 /// The same list from another place on.
 fn link(uri: &Uri, name: &str, id: &str) -> String {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
-        !pair.is_empty() && !pair.starts_with("starting_after=") && !pair.starts_with("ending_before=")
+        !pair.is_empty()
+            && !pair.starts_with("starting_after=")
+            && !pair.starts_with("ending_before=")
     });
     let mut pairs: Vec<String> = kept.map(String::from).collect();
     pairs.push(format!("{name}={id}"));

@@ -115,9 +115,11 @@ async fn keep(app: &App, mut guard: Forget, response: Response) -> Response {
     let kept = bytes.len() <= KEPT_BYTES_MAX;
     let text = std::str::from_utf8(&bytes).ok().filter(|_| kept);
     let answer = match text {
-        Some(text) => {
-            KeptAnswer { status: parts.status.as_u16(), headers: headers(&parts.headers), body: text.into() }
-        }
+        Some(text) => KeptAnswer {
+            status: parts.status.as_u16(),
+            headers: headers(&parts.headers),
+            body: text.into(),
+        },
         None => {
             let text = "This request was answered; the answer is too large to be given twice.";
             let problem = Problem { status: Some(409), ..Problem::new(Code::InvalidRequest, text) };
