@@ -48,7 +48,7 @@ impl Queue {
         let query = sqlx::query(sql::HELD).bind(key).bind(self.now_ms()).bind(id);
         let others: i64 = query.fetch_one(&mut *transaction).await?.try_get(0)?;
         let left = budget.saturating_sub(spent).saturating_sub(others);
-        if left < micros || left <= 0 {
+        if micros > 0 && left < micros {
             return Ok(Held::Short(left.max(0)));
         }
         let query = sqlx::query(sql::HOLD).bind(id).bind(key).bind(micros).bind(until_ms);
