@@ -103,7 +103,8 @@ fn provider(
         protocol: protocol?,
     };
     let hosted = matches!(entry.protocol, Protocol::Fal | Protocol::Alibaba | Protocol::Replicate);
-    if hosted && entry.key.is_none() && section.get("key_variable").is_none() {
+    let written = section.get("key").or(section.get("key_variable")).is_some();
+    if hosted && !written {
         section.wrong("key", "is missing; write it, or the variable that has it as key_variable");
     }
     if entry.protocol == Protocol::Zoetrope && entry.url.is_none() {

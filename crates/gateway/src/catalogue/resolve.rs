@@ -87,7 +87,7 @@ impl Catalogue {
         let listed = self.aliases.iter().filter(|alias| alias.listed);
         let known = ids.chain(keys).chain(listed.map(|alias| alias.pattern.as_str()));
         let (distance, found) = known.map(|known| (distance(&wanted, known), known)).min()?;
-        let allowed = (wanted.chars().count() / 2).max(2);
+        let allowed = (wanted.chars().count() / 3).max(2);
         (distance <= allowed).then(|| found.into())
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn ask(
     let failed = done.iter().filter_map(|(part, result)| Some((part, result.as_ref().err()?)));
     let again: Vec<Part> =
         failed.filter(|(_, failure)| may_pass(failure)).map(|(part, _)| *part).collect();
-    if again.is_empty() || Instant::now() + PAUSE >= work.deadline.into() {
+    if again.is_empty() || Instant::now() + PAUSE >= Instant::from_std(work.deadline) {
         return done;
     }
     sleep(PAUSE).await;

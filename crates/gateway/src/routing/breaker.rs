@@ -99,7 +99,9 @@ impl Breaker {
                 let faults = self.recent.iter().filter(|(_, fault)| *fault).count();
                 let many = self.recent.len() >= CALLS_MIN && 2 * faults >= self.recent.len();
                 match &self.open {
-                    Some(open) => self.shut((2 * open.pause).min(PAUSE_MAX), now),
+                    Some(open) if open.probing => self.shut((2 * open.pause).min(PAUSE_MAX), now),
+                    // Somebody had no other choice; that says nothing new.
+                    Some(_) => {}
                     None if many || self.faults_in_a_row >= IN_A_ROW => self.shut(PAUSE, now),
                     None => {}
                 }

@@ -104,7 +104,7 @@ impl Round<'_> {
         while progress.goes_on && progress.asked < self.routing.deployments_max {
             let at = progress.next;
             let Some(candidate) = progress.candidates.get(at) else { return Ok(false) };
-            if Instant::now() >= self.work.deadline.into() {
+            if Instant::now() >= Instant::from_std(self.work.deadline) {
                 return Ok(false);
             }
             progress.next += 1;

@@ -47,11 +47,11 @@ impl Notes {
             .map(|noted| (noted.begun, noted.begun + noted.attempt.duration))
             .collect();
         spans.sort_unstable();
-        let (mut waited, mut until) = (Duration::ZERO, None);
+        let (mut waited, mut until): (_, Option<Instant>) = (Duration::ZERO, None);
         for (begun, ended) in spans {
             let from = until.map_or(begun, |until| begun.max(until));
             waited += ended.saturating_duration_since(from);
-            until = Some(until.map_or(ended, |until: Instant| until.max(ended)));
+            until = Some(until.map_or(ended, |until| until.max(ended)));
         }
         waited
     }

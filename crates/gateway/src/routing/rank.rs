@@ -236,11 +236,11 @@ mod tests {
         let heavy = Facts { weight: 3.0, ..facts(0, 1.0) };
         let both = [facts(0, 1.0), heavy];
         let first = |chance: f64| order(&both, Strategy::Weighted, Draw { chance, ..DRAW })[0];
-        assert_eq!((0..1000).filter(|n| first(f64::from(*n) / 1000.0) == 1).count(), 750);
+        assert_eq!((0..1000).filter(|n| first((f64::from(*n) + 0.5) / 1000.0) == 1).count(), 750);
         // The inverse square of the price, the inverse of the latency.
         let both = [facts(10_000, 1.0), facts(5_000, 2.0)];
         let first = |chance: f64| order(&both, Strategy::Balanced, Draw { chance, ..DRAW })[0];
-        assert_eq!((0..300).filter(|n| first(f64::from(*n) / 300.0) == 1).count(), 200);
+        assert_eq!((0..300).filter(|n| first((f64::from(*n) + 0.5) / 300.0) == 1).count(), 200);
     }
 
     #[test]
