@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -13,17 +12,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 use zoetrope_api::fal::Endpoint;
-use zoetrope_files::Store;
-use zoetrope_files::fetch::Fetcher;
-use zoetrope_gateway::catalogue::Catalogue;
-use zoetrope_gateway::{Gateway, House};
 use zoetrope_jobs::{Limits, Queue};
 use zoetrope_server::listen::{self, Authority, Options};
 use zoetrope_server::{App, Settings};
 
 use crate::environment::Environment;
 use crate::place::{Place, Running, now_ms};
-use crate::{drawing, logs, signals};
+use crate::{drawing, gateway, logs, signals};
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -153,7 +148,12 @@ impl Args {
         say("upload_mb_max", &self.upload_mb_max);
         say("keep_days", &self.keep_days);
         say("drain_seconds", &self.drawing.drain_seconds);
+        out.push_str(&gateway::shown(&self.gateway_file().read(environment)?));
         Ok(out)
+    }
+
+    fn gateway_file(&self) -> gateway::File {
+        gateway::File { path: self.place.config.clone(), keys_required: self.keys_required() }
     }
 
     fn keep_ms(&self) -> i64 {
@@ -181,7 +181,10 @@ impl Args {
         let (store, fetcher) = (self.place.store(environment)?, self.drawing.fetcher(environment)?);
         Ok(Settings {
             queue: queue.clone(),
-            gateway: gateway(queue, &store, &fetcher)?,
+            gateway: gateway::open(
+                self.gateway_file().read(environment)?,
+                (queue, &store, &fetcher),
+            )?,
             store,
             fetcher,
             address,
@@ -196,27 +199,6 @@ impl Args {
             metrics,
         })
     }
-}
-
-/// Milliseconds that pictures live which the gateway gives as addresses.
-const PICTURES_MS: i64 = 3_600_000;
-
-fn gateway(queue: &Queue, store: &Store, fetcher: &Fetcher) -> anyhow::Result<Gateway> {
-    let house = House {
-        queue: queue.clone(),
-        store: store.clone(),
-        fetcher: fetcher.clone(),
-        now_ms: now_ms(),
-        chance: Arc::new(chance),
-        keep_ms: PICTURES_MS,
-        roots: Vec::new(),
-    };
-    Ok(Gateway::new(house, Catalogue::standard())?)
-}
-
-/// A random number; the same one again and again where the system has none, which is as good for spreading load.
-fn chance() -> u64 {
-    getrandom::u64().unwrap_or_default()
 }
 
 fn without_password(url: &str) -> String {
@@ -243,7 +225,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let address = reached("http", plain.local_addr()?);
     let stop = signals::stop();
     let settings = args.settings(environment, &queue, address.clone(), (metrics, stop.clone()))?;
-    let store = settings.store.clone();
+    let (store, gateway) = (settings.store.clone(), settings.gateway.clone());
     args.place.probe(&store).await?;
     let app = App::open(settings).await?;
     let mut house = JoinSet::new();
@@ -253,6 +235,9 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     }
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
+    house.spawn(gateway::learn(gateway.clone(), stop.clone()));
+    let (file, named) = (args.gateway_file(), environment.clone());
+    house.spawn(gateway::follow(gateway.clone(), file, named, stop.clone()));
 
     let running = Running {
         pid: std::process::id(),
@@ -269,6 +254,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     listeners.join_all().await;
     house.join_all().await;
     app.settle().await;
+    gateway.settle().await;
     drop(note);
     queue.close().await;
     Ok(())

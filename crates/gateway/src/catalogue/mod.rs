@@ -1,8 +1,10 @@
 //! Which models there are, who serves them, and how one is chosen: a snapshot of the configuration, replaced as a whole when
 //! that is read again.
 
+mod config;
 mod error;
 mod resolve;
+mod section;
 mod standard;
 
 use std::collections::BTreeMap;

@@ -40,6 +40,11 @@ impl Catalogue {
         self.models.iter().flat_map(|model| model.deployments.iter().map(move |one| (model, one)))
     }
 
+    /// Whether `name` means something without aliases.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.direct(name).is_some()
+    }
+
     /// `name` without aliases.
     fn direct(&self, name: &str) -> Option<Target> {
         if let Some(model) = self.model(name) {
@@ -82,7 +87,7 @@ impl Catalogue {
         let listed = self.aliases.iter().filter(|alias| alias.listed);
         let known = ids.chain(keys).chain(listed.map(|alias| alias.pattern.as_str()));
         let (distance, found) = known.map(|known| (distance(&wanted, known), known)).min()?;
-        let allowed = (wanted.chars().count() / 2).max(2);
+        let allowed = (wanted.chars().count() / 3).max(2);
         (distance <= allowed).then(|| found.into())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use zoetrope_api::Micros;
 use zoetrope_api::images::{Mode, Pixels};
 
-use super::{Catalogue, Deployment, Model, Protocol, ProviderEntry, Status, Strategy};
+use super::{Alias, Catalogue, Deployment, Model, Protocol, ProviderEntry, Status, Strategy};
 use crate::price::{Price, Surcharge, Unit};
 
 /// The name of the local engine's entry, which is the prefix that forces it.
@@ -35,6 +35,33 @@ impl Catalogue {
             models: models.collect(),
             ..Self::default()
         }
+    }
+}
+
+/// What programs written for OpenAI ask for, some of them whatever they are told.
+const OPENAI_NAMES: [&str; 7] = [
+    "dall-e-2",
+    "dall-e-3",
+    "gpt-image-1",
+    "gpt-image-1-mini",
+    "gpt-image-1.5",
+    "gpt-image-2",
+    "chatgpt-image-latest",
+];
+
+impl Catalogue {
+    /// With OpenAI's names for the first model; they are in no list.
+    pub fn with_openai_names(mut self) -> Self {
+        if let Some(first) = self.models.first() {
+            let target = &first.id;
+            let alias = |name: &&str| Alias {
+                pattern: name.to_string(),
+                target: target.clone(),
+                listed: false,
+            };
+            self.aliases.extend(OPENAI_NAMES.iter().map(alias));
+        }
+        self
     }
 }
 

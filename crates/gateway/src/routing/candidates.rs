@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+use zoetrope_api::Micros;
 use zoetrope_api::images::{Code, ImageRequest, Mode, Problem};
 
+use super::lane::Lane;
+use super::registry::Registry;
 use crate::caller::Caller;
 use crate::catalogue::{Choice, Deployment, Model, Target, matches};
 use crate::gateway::Snapshot;
 use crate::plan::{self, Plan, Unsuited};
+use crate::price::{Price, Unit};
 use crate::provider::Provider;
 use crate::source::Sources;
 
@@ -16,8 +21,29 @@ use crate::source::Sources;
 pub(crate) struct Candidate {
     pub(crate) plan: Plan,
     pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) lane: Arc<Lane>,
     /// Pictures of one call.
     pub(crate) count_max: u32,
+}
+
+impl Candidate {
+    /// What it would cost; nothing where that is not known.
+    pub(crate) fn total(&self) -> Micros {
+        self.plan.total().unwrap_or_default()
+    }
+
+    /// Works out what it would cost where time is charged for: as long as it is expected to take.
+    pub(crate) fn measure(&mut self, request: &ImageRequest, registry: &Registry) {
+        let by_time = |price: &Price| price.unit == Unit::Second;
+        if !self.plan.deployment.price.as_ref().is_some_and(by_time) {
+            return;
+        }
+        let state = registry.deployment(&self.plan.deployment.key);
+        let seen = state.seen(self.plan.fit.made, Instant::now());
+        let all = seen.expected.map(|seconds| seconds * self.plan.parts.len() as f64 * 1e6);
+        self.plan.components =
+            self.plan.estimate(request, all.map(|all| all as u64)).unwrap_or_default();
+    }
 }
 
 /// Whether `caller` may ask for `target`: under its model's name or under that of the deployment.
@@ -54,13 +80,14 @@ pub(crate) fn candidates(
     }
     let (mut found, mut unsuited) = (Vec::new(), Vec::new());
     for deployment in able {
-        let Some(provider) = snapshot.provider(deployment) else { continue };
+        let Some((provider, lane)) = snapshot.provider(deployment) else { continue };
         let abilities = provider.abilities(deployment, mode);
         let planned = plan::work_out(request, sources, deployment, &abilities);
-        match planned.and_then(|plan| strictly(request, plan)) {
+        match planned {
             Ok(plan) => found.push(Candidate {
                 plan,
                 provider: provider.clone(),
+                lane: lane.clone(),
                 count_max: abilities.count_max.max(1),
             }),
             Err(error) => unsuited.push(error),
@@ -72,21 +99,6 @@ pub(crate) fn candidates(
         }
         (true, None) => Err(Problem::new(Code::Unavailable, "Nobody serves this model now.")),
         (false, _) => Ok(found),
-    }
-}
-
-/// Where the caller would rather have an error than a parameter left out.
-fn strictly(request: &ImageRequest, plan: Plan) -> Result<Plan, Unsuited> {
-    let dropped = plan.changes.iter().find(|change| change.to.is_null());
-    match dropped {
-        Some(change) if request.reply.strict => Err(Unsuited {
-            parameter: Some(change.parameter.clone()),
-            message: format!(
-                "`{}` would be dropped by {}: {}. Leave it out, or leave out `strict`.",
-                change.parameter, plan.deployment.key, change.reason
-            ),
-        }),
-        _ => Ok(plan),
     }
 }
 

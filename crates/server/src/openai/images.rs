@@ -14,7 +14,7 @@ use zoetrope_api::images::{Code, ImageRequest, Problem, Route, no_object, parse_
 use crate::extract::{self, FORM_BYTES_MAX, INPUT_BYTES_MAX};
 use crate::fal::json_of;
 use crate::openai::caller::{caller, problem};
-use crate::openai::{answer, dry_run, form, stream};
+use crate::openai::{answer, dry_run, form, idempotency, stream};
 use crate::state::App;
 use crate::surface::Origin;
 
@@ -86,13 +86,21 @@ async fn answered(
     if wanted.reply.partials.is_some() {
         return Ok(stream::answer(app, wanted, caller, held).await);
     }
-    let told = answer::Told::of(&wanted, app.now_ms());
-    let done = gateway.make(wanted, caller, None).await;
-    drop(held);
-    Ok(match done {
-        Ok(done) => answer::answer(done, &told, begun.elapsed(), app),
-        Err(refusal) => answer::refused(&refusal),
-    })
+    let twice = idempotency::key(&parts.headers)?;
+    let twice = twice.map(|key| ((caller.owner.clone(), key), idempotency::digest(&wanted)));
+    let (told, state) = (answer::Told::of(&wanted, app.now_ms()), app.clone());
+    let work = async move {
+        let done = gateway.make(wanted, caller, None).await;
+        drop(held);
+        match done {
+            Ok(done) => answer::answer(done, &told, begun.elapsed(), &state),
+            Err(refusal) => answer::refused(&refusal),
+        }
+    };
+    match twice {
+        Some((name, digest)) => idempotency::once(app, name, digest, work).await,
+        None => Ok(work.await),
+    }
 }
 
 fn parsed(bytes: &Bytes, boundary: Option<&str>, route: Route) -> Result<ImageRequest, Problem> {

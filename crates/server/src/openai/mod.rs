@@ -1,9 +1,11 @@
 //! OpenAI's Images API over the gateway, under `/v1` and `/openai/v1`: a file for each thing that its clients do.
 
+mod account;
 mod answer;
 mod caller;
 mod dry_run;
 mod form;
+mod idempotency;
 mod images;
 mod models;
 mod page;
@@ -33,6 +35,11 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/v1/models", get(models::list))
         // Ids with a slash come as one part, `%2F`, or as two.
         .route("/v1/models/{*id}", get(models::one))
+        .route("/v1/balance", get(account::balance))
+        .route("/v1/usage", get(account::usage))
+        .route("/v1/requests", get(account::requests))
+        .route("/v1/requests/{id}", get(account::request))
+        .route("/v1/providers/performance", get(account::performance))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing)
         .with_state(app.clone())
@@ -45,7 +52,7 @@ async fn document(Extension(origin): Extension<Origin>) -> Response {
 
 async fn nothing(method: Method, uri: Uri) -> Response {
     let message = format!(
-        "There is no {method} {}; there are images/generations, images/edits, images/variations and models",
+        "There is no {method} {}; there are images/generations, images/edits, images/variations, models, requests, balance, usage and providers/performance",
         uri.path()
     );
     refusal(&Problem::new(Code::NotFound, message))
