@@ -114,3 +114,22 @@ async fn draw(queue: &Queue, store: &Store, lease: Lease, seen: &Mutex<Vec<Drawn
     };
     lease.finish(Attempt::End(end)).await.unwrap();
 }
+
+/// A form as JavaScript's client streams it: the file first, nothing known of its type or length.
+pub(crate) fn form(parts: &[(&str, Option<&[u8]>, &str)]) -> (String, Vec<u8>) {
+    let mut body = Vec::new();
+    for (name, file, text) in parts {
+        let head = match file {
+            Some(_) => "; filename=\"blob\"\r\nContent-Type: application/octet-stream",
+            None => "",
+        };
+        body.extend_from_slice(
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"{head}\r\n\r\n")
+                .as_bytes(),
+        );
+        body.extend_from_slice(file.unwrap_or(text.as_bytes()));
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--b--\r\n");
+    ("multipart/form-data; boundary=b".into(), body)
+}
