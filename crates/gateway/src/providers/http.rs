@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use zoetrope_files::fetch::{FetchError, Fetcher, Limit, Rules, data_uri};
-use zoetrope_files::{glance, glance_base64, is_standard_base64};
+use zoetrope_files::{Glance, glance, glance_base64, is_standard_base64};
 use zoetrope_jobs::Clock;
 
 use zoetrope_api::images::Pixels;
@@ -287,7 +287,7 @@ impl Http {
             fetched => fetched,
         };
         match fetched {
-            Ok(fetched) => self.whole(Content::Bytes(fetched.bytes), first_byte),
+            Ok(fetched) => self.whole(fetched.bytes, first_byte),
             Err(error) => Err(self.not_fetched(&error, first_byte)),
         }
     }
@@ -298,23 +298,30 @@ impl Http {
         if text.len() as u64 > PICTURE_BYTES_MAX / 3 * 4 {
             return Err(self.no_image("made a picture that is too large", first_byte));
         }
-        match is_standard_base64(&text) {
-            true => self.whole(Content::Base64(text), first_byte),
-            false if text.starts_with("data:") => self.unpacked(&text, first_byte),
-            false => self.unpacked(&format!("data:;base64,{text}"), first_byte),
+        match glance_base64(&text) {
+            Ok(seen) => Ok(made(Content::Base64(text), seen)),
+            Err(error) if is_standard_base64(&text) => Err(self.half(&error, first_byte)),
+            Err(_) if text.starts_with("data:") => self.unpacked(&text, first_byte),
+            Err(_) => self.unpacked(&format!("data:;base64,{text}"), first_byte),
         }
     }
 
     fn unpacked(&self, uri: &str, first_byte: Duration) -> Result<Made, Failure> {
         let decoded = data_uri(uri, PICTURE_BYTES_MAX)
             .map_err(|_| self.no_image("sent a picture that cannot be read", first_byte))?;
-        self.whole(Content::Bytes(decoded.bytes), first_byte)
+        self.whole(decoded.bytes, first_byte)
     }
 
-    /// The picture in `content`, if it is whole.
-    fn whole(&self, content: Content, first_byte: Duration) -> Result<Made, Failure> {
-        made(content)
-            .map_err(|problem| self.no_image(&format!("sent a picture that {problem}"), first_byte))
+    /// The picture in `bytes`, if all of it is there.
+    fn whole(&self, bytes: Bytes, first_byte: Duration) -> Result<Made, Failure> {
+        match glance(&bytes) {
+            Ok(seen) => Ok(made(Content::Bytes(bytes), seen)),
+            Err(error) => Err(self.half(&error, first_byte)),
+        }
+    }
+
+    fn half(&self, error: &zoetrope_files::Error, first_byte: Duration) -> Failure {
+        self.no_image(&format!("sent a picture that {error}"), first_byte)
     }
 
     fn not_fetched(&self, error: &FetchError, first_byte: Duration) -> Failure {
@@ -433,16 +440,10 @@ fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
         .build()
 }
 
-/// The picture in `content`, looked at. A problem completes "the picture".
-fn made(content: Content) -> Result<Made, String> {
-    let seen = match &content {
-        Content::Bytes(bytes) => glance(bytes),
-        Content::Base64(text) => glance_base64(text),
-        Content::Stored { .. } => return Err("is elsewhere".into()),
-    };
-    let seen = seen.map_err(|error| error.to_string())?;
-    let size = Pixels::new(seen.width, seen.height);
-    Ok(Made { content, format: seen.format, size, seed: None, revised_prompt: None })
+/// A picture as it was seen.
+fn made(content: Content, Glance { format, width, height }: Glance) -> Made {
+    let size = Pixels::new(width, height);
+    Made { content, format, size, seed: None, revised_prompt: None }
 }
 
 /// Cancels what was submitted when it is dropped, unless that has ended.
