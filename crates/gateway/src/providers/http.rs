@@ -1,5 +1,4 @@
-//! Exchanges with a provider over HTTP: every body under a limit and a deadline, every failure in the router's terms, and what a
-//! provider says shown without what it should not have repeated.
+//! Exchanges with a provider over HTTP: every body under a limit and a deadline, every failure in the router's terms.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +9,12 @@ use reqwest::{Certificate, Client, Method, RequestBuilder, redirect};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use zoetrope_api::images::Pixels;
 use zoetrope_files::fetch::{FetchError, Fetcher, Limit, Rules, data_uri};
 use zoetrope_files::{Glance, glance, glance_base64, is_standard_base64};
 use zoetrope_jobs::Clock;
 
-use zoetrope_api::images::Pixels;
-
+use super::said::{Said, scrubbed};
 use crate::catalogue::{ConfigError, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
 use crate::gateway::House;
@@ -33,11 +32,6 @@ const PICTURE_BYTES_MAX: u64 = 32 << 20;
 const CANCEL: Duration = Duration::from_secs(10);
 /// The longest pause that a provider may ask for: its queue says no more about tomorrow.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Characters of what a provider says that are shown.
-const SAID_MAX: usize = 300;
-/// Prompts that are shorter than this may be words that a provider uses by itself.
-const PROMPT_CHARS_MIN: usize = 4;
-
 /// The way to one provider. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Http {
@@ -58,14 +52,6 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
     /// From sending to its first byte.
     pub(super) first_byte: Duration,
-}
-
-/// What a provider says about a failure.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) message: String,
-    pub(super) code: Option<String>,
-    pub(super) parameter: Option<String>,
 }
 
 impl Http {
@@ -217,14 +203,14 @@ impl Http {
         said: Said,
         call: &Call,
     ) -> Failure {
-        let text = self.scrubbed(&said.message, &call.request.prompt);
+        let text = self.scrubbed(&said.message, call);
         let message = match text.is_empty() {
             true => format!("{} answered {}", self.name, reply.status),
             false => format!("{} answered {}: {text}", self.name, reply.status),
         };
         Failure {
             status: Some(reply.status),
-            code: said.code.map(|code| self.scrubbed(&code, &call.request.prompt)),
+            code: said.code.map(|code| self.scrubbed(&code, call)),
             parameter: said.parameter,
             retry_after: retry_after(&reply.headers, (self.now_ms)()),
             billed: if matches!(reply.status, 504 | 524) { Billed::Maybe } else { Billed::No },
@@ -239,26 +225,9 @@ impl Http {
         Failure { billed: Billed::Yes, first_byte: Some(first_byte), ..failure }
     }
 
-    /// `text` without our key, without the prompt, and without addresses; its beginning.
-    pub(super) fn scrubbed(&self, text: &str, prompt: &str) -> String {
-        let mut text = text.to_string();
-        if let Some(secret) = self.secret.as_deref().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "…");
-        }
-        let prompt = prompt.trim();
-        if prompt.chars().count() >= PROMPT_CHARS_MIN {
-            text = text.replace(prompt, "…");
-        }
-        let words = text.split_whitespace().map(|word| match is_address(word) {
-            true => "…",
-            false => word,
-        });
-        let words: Vec<&str> = words.collect();
-        let text = words.join(" ");
-        match text.char_indices().nth(SAID_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
+    /// What a provider says, as it may be shown.
+    pub(super) fn scrubbed(&self, text: &str, call: &Call) -> String {
+        scrubbed(text, self.secret.as_deref().unwrap_or_default(), &call.request.prompt)
     }
 
     /// The picture at `url`, which a provider told us and which may be a data URI. It is paid for already, so that a connection
@@ -366,31 +335,6 @@ impl Reply {
     }
 }
 
-impl Said {
-    /// Nothing but a text.
-    pub(super) fn of(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: None, parameter: None }
-    }
-
-    /// In the shapes that most servers have: `error.message`, `error`, `message`, `detail`, a list of details, `title`.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let value: Value = serde_json::from_slice(body).unwrap_or_default();
-        let error = &value["error"];
-        let text = |value: &Value| value.as_str().map(String::from);
-        let message = text(&error["message"])
-            .or_else(|| text(error))
-            .or_else(|| text(&value["message"]))
-            .or_else(|| text(&value["detail"]))
-            .or_else(|| text(&value["detail"][0]["msg"]))
-            .or_else(|| text(&value["title"]));
-        Self {
-            message: message.unwrap_or_default(),
-            code: text(&error["code"]).or_else(|| text(&value["code"])),
-            parameter: text(&error["param"]),
-        }
-    }
-}
-
 /// What a status says, where the provider does not say more.
 fn kind_of(status: u16) -> FailureKind {
     match status {
@@ -414,16 +358,6 @@ fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     })?;
     let wait = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(RETRY_AFTER_MAX);
     Some(wait.min(RETRY_AFTER_MAX))
-}
-
-/// A word that tells where something is.
-fn is_address(word: &str) -> bool {
-    let bare = |text: &str| {
-        let around = |c: char| "()[]{}<>\"'`,;.".contains(c);
-        text.trim_matches(around).parse::<std::net::IpAddr>().is_ok()
-    };
-    let host = word.rsplit_once(':').is_some_and(|(host, _)| bare(host));
-    word.contains("://") || bare(word) || host
 }
 
 fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
@@ -512,37 +446,10 @@ mod tests {
     }
 
     #[test]
-    fn words_that_tell_where_something_is_are_known() {
-        for word in ["http://10.0.0.1/x", "10.0.0.1", "(10.0.0.1:8080)", "[::1]:80", "\"::1\""] {
-            assert!(is_address(word), "{word}");
-        }
-        for word in ["no", "12:30", "a:b", "1.5", "size:", ""] {
-            assert!(!is_address(word), "{word}");
-        }
-    }
-
-    #[test]
     fn ids_that_would_lead_elsewhere_are_none() {
         assert!(is_id("0198f1c2-aa_1"));
         for id in ["", "../x", "a/b", "a?b", "a#b", "a%2f", "ä"] {
             assert!(!is_id(id), "{id}");
-        }
-    }
-
-    #[test]
-    fn what_servers_say_is_found_in_every_shape() {
-        let cases = [
-            (r#"{"error": {"message": "m", "code": "c", "param": "size"}}"#, "m"),
-            (r#"{"error": "m"}"#, "m"),
-            (r#"{"message": "m", "code": "c"}"#, "m"),
-            (r#"{"detail": "m"}"#, "m"),
-            (r#"{"detail": [{"msg": "m", "loc": ["body"]}]}"#, "m"),
-            (r#"{"title": "m"}"#, "m"),
-            ("<html>", ""),
-            ("[]", ""),
-        ];
-        for (body, want) in cases {
-            assert_eq!(Said::read(body.as_bytes()).message, want, "{body}");
         }
     }
 }

@@ -10,7 +10,8 @@ use zoetrope_api::images::{Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, Said, answer_bytes_max, is_id, pause};
+use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
@@ -211,7 +212,7 @@ impl Replicate {
             true => FailureKind::Policy,
             false => FailureKind::Broken,
         };
-        let text = self.0.scrubbed(said, &call.request.prompt);
+        let text = self.0.scrubbed(said, call);
         let failure = Failure::new(kind, format!("{}: {text}", self.0.name()));
         Failure { first_byte: Some(reply.first_byte), status: Some(reply.status), ..failure }
     }
