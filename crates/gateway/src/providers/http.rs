@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, redirect};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use tokio::sync::oneshot;
 use zoetrope_api::images::Pixels;
 use zoetrope_files::fetch::{FetchError, Fetcher, Limit, Rules, data_uri};
 use zoetrope_files::{Glance, glance, glance_base64, is_standard_base64};
@@ -156,6 +156,31 @@ impl Http {
         }
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Reply { status, headers, body: body.freeze(), first_byte })
+    }
+
+    /// Sends a request that submits something. A task of its own waits for the answer, so that what was submitted is cancelled
+    /// by the request that `cancel` makes of the answer, whenever nobody waits any more: before the answer too. What comes
+    /// with the answer must be told that the work ended.
+    pub(super) async fn submit(
+        &self,
+        request: RequestBuilder,
+        bytes_max: u64,
+        deadline: Instant,
+        cancel: impl FnOnce(&Http, &Reply) -> Option<RequestBuilder> + Send + 'static,
+    ) -> Result<(Reply, Option<Guard>), Failure> {
+        let (told, answer) = oneshot::channel();
+        let http = self.clone();
+        tokio::spawn(async move {
+            let reply = http.send(request, bytes_max, deadline).await;
+            let guarded = reply.map(|reply| {
+                let cancel = if reply.is_success() { cancel(&http, &reply) } else { None };
+                let guard = cancel.map(|request| Guard(Some((http, request))));
+                (reply, guard)
+            });
+            // Where nobody takes it, the guard goes with it.
+            drop(told.send(guarded));
+        });
+        answer.await.unwrap_or_else(|_| Err(self.broken("was not heard to the end")))
     }
 
     fn timed_out(&self, first_byte: Option<Duration>) -> Failure {
@@ -381,14 +406,9 @@ fn made(content: Content, Glance { format, width, height }: Glance) -> Made {
 }
 
 /// Cancels what was submitted when it is dropped, unless that has ended.
-pub(super) struct Guard(Option<BoxFuture<'static, ()>>);
+pub(super) struct Guard(Option<(Http, RequestBuilder)>);
 
 impl Guard {
-    /// `cancel` is run by a task of its own.
-    pub(super) fn new(cancel: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(Some(Box::pin(cancel)))
-    }
-
     /// There is nothing to cancel any more.
     pub(super) fn ended(mut self) {
         self.0 = None;
@@ -397,10 +417,13 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(cancel) = self.0.take() else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async { drop(tokio::time::timeout(CANCEL, cancel).await) });
-        }
+        let Some((http, cancel)) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let done = http.send(cancel, ANSWER_BYTES_MAX, Instant::now() + CANCEL).await;
+            let status = done.map_or(0, |reply| reply.status);
+            tracing::debug!(provider = http.name, status, "what nobody waits for was cancelled");
+        });
     }
 }
 
