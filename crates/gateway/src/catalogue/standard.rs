@@ -31,7 +31,7 @@ impl Catalogue {
             Arc::new(Model { deployments, ..model })
         });
         Self {
-            providers: BTreeMap::from([(LOCAL.into(), local)]),
+            providers: BTreeMap::from([(LOCAL.into(), local.clone())]),
             models: models.collect(),
             ..Self::default()
         }

@@ -8,7 +8,8 @@ use zoetrope_api::images::{Handling, Mode, SizeRule};
 use Handling::{Converted, Emulated, Renamed};
 
 use super::extras;
-use super::http::{ANSWER_BYTES_MAX, Http, Reply, Said};
+use super::http::{ANSWER_BYTES_MAX, Http, Reply};
+use super::said::Said;
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Failure, FailureKind};
 use crate::gateway::House;

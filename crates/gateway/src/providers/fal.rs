@@ -1,6 +1,6 @@
 //! fal's queue: submit, ask how far it is, fetch the result; cancelled when nobody waits any more.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,8 @@ use zoetrope_api::images::{Form, Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, Said, answer_bytes_max, is_id, pause};
+use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
@@ -136,18 +137,13 @@ impl Fal {
         let abilities = self.abilities(&call.deployment, call.request.mode());
         let body = body(call, &abilities)?;
         let begun = Instant::now();
-        let id = self.submit(call, &body).await?;
-        let work = format!("/{}/requests/{id}", application(&call.deployment.upstream));
-        let http = self.0.clone();
-        let cancel = http.request(Method::PUT, &format!("{work}/cancel"));
-        let guard = Guard::new(async move {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let done = http.send(cancel, ANSWER_BYTES_MAX, deadline).await;
-            tracing::debug!(provider = http.name(), done = done.is_ok(), "cancelled");
-        });
+        let (id, guard) = self.submit(call, &body).await?;
+        let work = work(&call.deployment.upstream, &id);
         self.wait(call, &work, begun).await?;
         let reply = self.result(call, &work).await;
-        guard.ended();
+        if let Some(guard) = guard {
+            guard.ended();
+        }
         let reply = reply?;
         if !reply.is_success() {
             return Err(self.refused(&reply, call));
@@ -155,21 +151,28 @@ impl Fal {
         self.outcome(call, &reply).await
     }
 
-    /// Puts it into the queue; the request's id there.
-    async fn submit(&self, call: &Call, body: &Value) -> Result<String, Failure> {
+    /// Puts it into the queue; the request's id there, and what cancels it.
+    async fn submit(&self, call: &Call, body: &Value) -> Result<(String, Option<Guard>), Failure> {
         let left = call.deadline.saturating_duration_since(Instant::now());
+        let endpoint = call.deployment.upstream.clone();
         let request = self
             .0
-            .post(&format!("/{}", call.deployment.upstream), body)
+            .post(&format!("/{endpoint}"), body)
             // Seconds until it must have begun: nobody waits after that.
             .header("x-fal-request-timeout", left.as_secs().max(1).to_string());
-        let reply = self.0.send(request, ANSWER_BYTES_MAX, call.deadline).await?;
+        let cancel = move |http: &Http, reply: &Reply| {
+            let path = format!("{}/cancel", work(&endpoint, &id(reply)?));
+            Some(http.request(Method::PUT, &path))
+        };
+        let (reply, guard) =
+            self.0.submit(request, ANSWER_BYTES_MAX, call.deadline, cancel).await?;
         if !reply.is_success() {
             return Err(self.refused(&reply, call));
         }
-        let answer = self.0.json(&reply)?;
-        let id = answer["request_id"].as_str().filter(|id| is_id(id));
-        id.map(String::from).ok_or_else(|| self.0.broken("took the request without an id for it"))
+        self.0.json(&reply)?;
+        let id =
+            id(&reply).ok_or_else(|| self.0.broken("took the request without an id for it"))?;
+        Ok((id, guard))
     }
 
     /// Waits until it is done, one way or the other.
@@ -344,6 +347,17 @@ fn data_uri(image: &Source) -> Result<String, Failure> {
     let text = format!("the image is larger than fal takes with a request, which is {most} MiB");
     let failure = Failure::new(FailureKind::Rejected, text);
     Err(Failure { parameter: Some("image".into()), ..failure })
+}
+
+/// What a request is called in the answer to its submission.
+fn id(reply: &Reply) -> Option<String> {
+    let answer: Value = serde_json::from_slice(&reply.body).ok()?;
+    answer["request_id"].as_str().filter(|id| is_id(id)).map(String::from)
+}
+
+/// Where a request of `endpoint` is asked about, whatever addresses the answer has: ours is the key that goes there.
+fn work(endpoint: &str, id: &str) -> String {
+    format!("/{}/requests/{id}", application(endpoint))
 }
 
 /// Owner and alias, behind a namespace if there is one: everything after submission is asked there.

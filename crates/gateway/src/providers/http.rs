@@ -1,21 +1,20 @@
-//! Exchanges with a provider over HTTP: every body under a limit and a deadline, every failure in the router's terms, and what a
-//! provider says shown without what it should not have repeated.
+//! Exchanges with a provider over HTTP: every body under a limit and a deadline, every failure in the router's terms.
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, redirect};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use tokio::sync::oneshot;
+use zoetrope_api::images::Pixels;
 use zoetrope_files::fetch::{FetchError, Fetcher, Limit, Rules, data_uri};
-use zoetrope_files::{glance, glance_base64, is_standard_base64};
+use zoetrope_files::{Glance, glance, glance_base64, is_standard_base64};
 use zoetrope_jobs::Clock;
 
-use zoetrope_api::images::Pixels;
-
+use super::said::{Said, scrubbed};
 use crate::catalogue::{ConfigError, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
 use crate::gateway::House;
@@ -33,11 +32,6 @@ const PICTURE_BYTES_MAX: u64 = 32 << 20;
 const CANCEL: Duration = Duration::from_secs(10);
 /// The longest pause that a provider may ask for: its queue says no more about tomorrow.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Characters of what a provider says that are shown.
-const SAID_MAX: usize = 300;
-/// Prompts that are shorter than this may be words that a provider uses by itself.
-const PROMPT_CHARS_MIN: usize = 4;
-
 /// The way to one provider. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Http {
@@ -58,14 +52,6 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
     /// From sending to its first byte.
     pub(super) first_byte: Duration,
-}
-
-/// What a provider says about a failure.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) message: String,
-    pub(super) code: Option<String>,
-    pub(super) parameter: Option<String>,
 }
 
 impl Http {
@@ -172,6 +158,31 @@ impl Http {
         Ok(Reply { status, headers, body: body.freeze(), first_byte })
     }
 
+    /// Sends a request that submits something. A task of its own waits for the answer, so that what was submitted is cancelled
+    /// by the request that `cancel` makes of the answer, whenever nobody waits any more: before the answer too. What comes
+    /// with the answer must be told that the work ended.
+    pub(super) async fn submit(
+        &self,
+        request: RequestBuilder,
+        bytes_max: u64,
+        deadline: Instant,
+        cancel: impl FnOnce(&Http, &Reply) -> Option<RequestBuilder> + Send + 'static,
+    ) -> Result<(Reply, Option<Guard>), Failure> {
+        let (told, answer) = oneshot::channel();
+        let http = self.clone();
+        tokio::spawn(async move {
+            let reply = http.send(request, bytes_max, deadline).await;
+            let guarded = reply.map(|reply| {
+                let cancel = if reply.is_success() { cancel(&http, &reply) } else { None };
+                let guard = cancel.map(|request| Guard(Some((http, request))));
+                (reply, guard)
+            });
+            // Where nobody takes it, the guard goes with it.
+            drop(told.send(guarded));
+        });
+        answer.await.unwrap_or_else(|_| Err(self.broken("was not heard to the end")))
+    }
+
     fn timed_out(&self, first_byte: Option<Duration>) -> Failure {
         let text = format!("{} did not answer in time", self.name);
         let failure = Failure::new(FailureKind::TimedOut, text);
@@ -217,14 +228,14 @@ impl Http {
         said: Said,
         call: &Call,
     ) -> Failure {
-        let text = self.scrubbed(&said.message, &call.request.prompt);
+        let text = self.scrubbed(&said.message, call);
         let message = match text.is_empty() {
             true => format!("{} answered {}", self.name, reply.status),
             false => format!("{} answered {}: {text}", self.name, reply.status),
         };
         Failure {
             status: Some(reply.status),
-            code: said.code.map(|code| self.scrubbed(&code, &call.request.prompt)),
+            code: said.code.map(|code| self.scrubbed(&code, call)),
             parameter: said.parameter,
             retry_after: retry_after(&reply.headers, (self.now_ms)()),
             billed: if matches!(reply.status, 504 | 524) { Billed::Maybe } else { Billed::No },
@@ -239,26 +250,9 @@ impl Http {
         Failure { billed: Billed::Yes, first_byte: Some(first_byte), ..failure }
     }
 
-    /// `text` without our key, without the prompt, and without addresses; its beginning.
-    pub(super) fn scrubbed(&self, text: &str, prompt: &str) -> String {
-        let mut text = text.to_string();
-        if let Some(secret) = self.secret.as_deref().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "…");
-        }
-        let prompt = prompt.trim();
-        if prompt.chars().count() >= PROMPT_CHARS_MIN {
-            text = text.replace(prompt, "…");
-        }
-        let words = text.split_whitespace().map(|word| match is_address(word) {
-            true => "…",
-            false => word,
-        });
-        let words: Vec<&str> = words.collect();
-        let text = words.join(" ");
-        match text.char_indices().nth(SAID_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
+    /// What a provider says, as it may be shown.
+    pub(super) fn scrubbed(&self, text: &str, call: &Call) -> String {
+        scrubbed(text, self.secret.as_deref().unwrap_or_default(), &call.request.prompt)
     }
 
     /// The picture at `url`, which a provider told us and which may be a data URI. It is paid for already, so that a connection
@@ -287,7 +281,7 @@ impl Http {
             fetched => fetched,
         };
         match fetched {
-            Ok(fetched) => self.whole(Content::Bytes(fetched.bytes), first_byte),
+            Ok(fetched) => self.whole(fetched.bytes, first_byte),
             Err(error) => Err(self.not_fetched(&error, first_byte)),
         }
     }
@@ -298,23 +292,30 @@ impl Http {
         if text.len() as u64 > PICTURE_BYTES_MAX / 3 * 4 {
             return Err(self.no_image("made a picture that is too large", first_byte));
         }
-        match is_standard_base64(&text) {
-            true => self.whole(Content::Base64(text), first_byte),
-            false if text.starts_with("data:") => self.unpacked(&text, first_byte),
-            false => self.unpacked(&format!("data:;base64,{text}"), first_byte),
+        match glance_base64(&text) {
+            Ok(seen) => Ok(made(Content::Base64(text), seen)),
+            Err(error) if is_standard_base64(&text) => Err(self.half(&error, first_byte)),
+            Err(_) if text.starts_with("data:") => self.unpacked(&text, first_byte),
+            Err(_) => self.unpacked(&format!("data:;base64,{text}"), first_byte),
         }
     }
 
     fn unpacked(&self, uri: &str, first_byte: Duration) -> Result<Made, Failure> {
         let decoded = data_uri(uri, PICTURE_BYTES_MAX)
             .map_err(|_| self.no_image("sent a picture that cannot be read", first_byte))?;
-        self.whole(Content::Bytes(decoded.bytes), first_byte)
+        self.whole(decoded.bytes, first_byte)
     }
 
-    /// The picture in `content`, if it is whole.
-    fn whole(&self, content: Content, first_byte: Duration) -> Result<Made, Failure> {
-        made(content)
-            .map_err(|problem| self.no_image(&format!("sent a picture that {problem}"), first_byte))
+    /// The picture in `bytes`, if all of it is there.
+    fn whole(&self, bytes: Bytes, first_byte: Duration) -> Result<Made, Failure> {
+        match glance(&bytes) {
+            Ok(seen) => Ok(made(Content::Bytes(bytes), seen)),
+            Err(error) => Err(self.half(&error, first_byte)),
+        }
+    }
+
+    fn half(&self, error: &zoetrope_files::Error, first_byte: Duration) -> Failure {
+        self.no_image(&format!("sent a picture that {error}"), first_byte)
     }
 
     fn not_fetched(&self, error: &FetchError, first_byte: Duration) -> Failure {
@@ -359,31 +360,6 @@ impl Reply {
     }
 }
 
-impl Said {
-    /// Nothing but a text.
-    pub(super) fn of(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: None, parameter: None }
-    }
-
-    /// In the shapes that most servers have: `error.message`, `error`, `message`, `detail`, a list of details, `title`.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let value: Value = serde_json::from_slice(body).unwrap_or_default();
-        let error = &value["error"];
-        let text = |value: &Value| value.as_str().map(String::from);
-        let message = text(&error["message"])
-            .or_else(|| text(error))
-            .or_else(|| text(&value["message"]))
-            .or_else(|| text(&value["detail"]))
-            .or_else(|| text(&value["detail"][0]["msg"]))
-            .or_else(|| text(&value["title"]));
-        Self {
-            message: message.unwrap_or_default(),
-            code: text(&error["code"]).or_else(|| text(&value["code"])),
-            parameter: text(&error["param"]),
-        }
-    }
-}
-
 /// What a status says, where the provider does not say more.
 fn kind_of(status: u16) -> FailureKind {
     match status {
@@ -409,16 +385,6 @@ fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// A word that tells where something is.
-fn is_address(word: &str) -> bool {
-    let bare = |text: &str| {
-        let around = |c: char| "()[]{}<>\"'`,;.".contains(c);
-        text.trim_matches(around).parse::<std::net::IpAddr>().is_ok()
-    };
-    let host = word.rsplit_once(':').is_some_and(|(host, _)| bare(host));
-    word.contains("://") || bare(word) || host
-}
-
 fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
     let roots: Vec<Certificate> =
         roots.iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
@@ -433,27 +399,16 @@ fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
         .build()
 }
 
-/// The picture in `content`, looked at. A problem completes "the picture".
-fn made(content: Content) -> Result<Made, String> {
-    let seen = match &content {
-        Content::Bytes(bytes) => glance(bytes),
-        Content::Base64(text) => glance_base64(text),
-        Content::Stored { .. } => return Err("is elsewhere".into()),
-    };
-    let seen = seen.map_err(|error| error.to_string())?;
-    let size = Pixels::new(seen.width, seen.height);
-    Ok(Made { content, format: seen.format, size, seed: None, revised_prompt: None })
+/// A picture as it was seen.
+fn made(content: Content, Glance { format, width, height }: Glance) -> Made {
+    let size = Pixels::new(width, height);
+    Made { content, format, size, seed: None, revised_prompt: None }
 }
 
 /// Cancels what was submitted when it is dropped, unless that has ended.
-pub(super) struct Guard(Option<BoxFuture<'static, ()>>);
+pub(super) struct Guard(Option<(Http, RequestBuilder)>);
 
 impl Guard {
-    /// `cancel` is run by a task of its own.
-    pub(super) fn new(cancel: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(Some(Box::pin(cancel)))
-    }
-
     /// There is nothing to cancel any more.
     pub(super) fn ended(mut self) {
         self.0 = None;
@@ -462,10 +417,13 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(cancel) = self.0.take() else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async { drop(tokio::time::timeout(CANCEL, cancel).await) });
-        }
+        let Some((http, cancel)) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let done = http.send(cancel, ANSWER_BYTES_MAX, Instant::now() + CANCEL).await;
+            let status = done.map_or(0, |reply| reply.status);
+            tracing::debug!(provider = http.name, status, "what nobody waits for was cancelled");
+        });
     }
 }
 
@@ -511,37 +469,10 @@ mod tests {
     }
 
     #[test]
-    fn words_that_tell_where_something_is_are_known() {
-        for word in ["http://10.0.0.1/x", "10.0.0.1", "(10.0.0.1:8080)", "[::1]:80", "\"::1\""] {
-            assert!(is_address(word), "{word}");
-        }
-        for word in ["no", "12:30", "a:b", "1.5", "size:", ""] {
-            assert!(!is_address(word), "{word}");
-        }
-    }
-
-    #[test]
     fn ids_that_would_lead_elsewhere_are_none() {
         assert!(is_id("0198f1c2-aa_1"));
         for id in ["", "../x", "a/b", "a?b", "a#b", "a%2f", "ä"] {
             assert!(!is_id(id), "{id}");
-        }
-    }
-
-    #[test]
-    fn what_servers_say_is_found_in_every_shape() {
-        let cases = [
-            (r#"{"error": {"message": "m", "code": "c", "param": "size"}}"#, "m"),
-            (r#"{"error": "m"}"#, "m"),
-            (r#"{"message": "m", "code": "c"}"#, "m"),
-            (r#"{"detail": "m"}"#, "m"),
-            (r#"{"detail": [{"msg": "m", "loc": ["body"]}]}"#, "m"),
-            (r#"{"title": "m"}"#, "m"),
-            ("<html>", ""),
-            ("[]", ""),
-        ];
-        for (body, want) in cases {
-            assert_eq!(Said::read(body.as_bytes()).message, want, "{body}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod local;
 mod openai;
 mod replicate;
+mod said;
 mod zoetrope;
 
 use std::sync::Arc;

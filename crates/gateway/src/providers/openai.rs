@@ -13,7 +13,8 @@ use zoetrope_api::{Format, Micros};
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
 use super::form::Form;
-use super::http::{Http, Reply, Said, answer_bytes_max};
+use super::http::{Http, Reply, answer_bytes_max};
+use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Failure, FailureKind};

@@ -1,6 +1,6 @@
 //! Replicate's predictions: created with a wait, asked for until they end, cancelled when nobody waits any more.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use reqwest::Method;
@@ -10,7 +10,8 @@ use zoetrope_api::images::{Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, Said, answer_bytes_max, is_id, pause};
+use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
@@ -18,8 +19,9 @@ use crate::gateway::House;
 use crate::price::{Bill, Unit};
 use crate::provider::{Abilities, Beyond, Bound, Call, Outcome, Provider};
 
-/// Seconds that a creation waits for its end at most.
-const WAIT_SECONDS_MAX: u64 = 60;
+/// Seconds that a creation waits for its end: Replicate would wait for 60, but what nobody waits for any more can only be
+/// cancelled once it has a name.
+const WAIT_SECONDS_MAX: u64 = 10;
 /// The least that a prediction may be given to live.
 const LIFE_SECONDS_MIN: u64 = 5;
 /// The version that draws sides of up to 1440 pixels only.
@@ -94,18 +96,10 @@ impl Replicate {
     async fn run(&self, call: &Call) -> Result<Outcome, Failure> {
         let abilities = self.abilities(&call.deployment, call.request.mode());
         let begun = Instant::now();
-        let mut reply = self.create(call, &abilities).await?;
+        let (mut reply, guard) = self.create(call, &abilities).await?;
         let mut prediction = self.0.json(&reply)?;
-        let id = prediction["id"].as_str().filter(|id| is_id(id)).map(String::from);
-        let id = id.ok_or_else(|| self.0.broken("took the request without an id for it"))?;
-        let path = format!("/v1/predictions/{id}");
-        let http = self.0.clone();
-        let cancel = http.request(Method::POST, &format!("{path}/cancel"));
-        let guard = Guard::new(async move {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let done = http.send(cancel, ANSWER_BYTES_MAX, deadline).await;
-            tracing::debug!(provider = http.name(), done = done.is_ok(), "cancelled");
-        });
+        let id = id(&prediction);
+        let path = id.map(path).ok_or_else(|| self.0.broken("took the request without an id"))?;
         let mut lost = 0;
         while is_under_way(&prediction) {
             self.pause(call, begun).await?;
@@ -123,29 +117,43 @@ impl Replicate {
                 }
             }
         }
-        guard.ended();
+        if let Some(guard) = guard {
+            guard.ended();
+        }
         self.outcome(call, &reply, &prediction).await
     }
 
-    async fn create(&self, call: &Call, abilities: &Abilities) -> Result<Reply, Failure> {
+    /// The prediction as it is after a while, and what cancels it.
+    async fn create(
+        &self,
+        call: &Call,
+        abilities: &Abilities,
+    ) -> Result<(Reply, Option<Guard>), Failure> {
         let input = input(call, abilities);
         let upstream = call.deployment.upstream.as_str();
-        let (path, body) = match upstream.split_once(':') {
+        let (target, body) = match upstream.split_once(':') {
             Some((_, version)) => {
                 ("/v1/predictions".to_string(), json!({"version": version, "input": input}))
             }
             None => (format!("/v1/models/{upstream}/predictions"), json!({"input": input})),
         };
         let left = call.deadline.saturating_duration_since(Instant::now()).as_secs();
+        let wait = left.saturating_sub(1).clamp(1, WAIT_SECONDS_MAX);
         let request = self
             .0
-            .post(&path, &body)
-            .header("prefer", format!("wait={}", left.clamp(1, WAIT_SECONDS_MAX)))
+            .post(&target, &body)
+            .header("prefer", format!("wait={wait}"))
             // Should we be gone by then, it ends by itself.
             .header("cancel-after", format!("{}s", left.max(LIFE_SECONDS_MIN)));
-        let reply = self.0.send(request, answer_bytes_max(1), call.deadline).await?;
+        let cancel = |http: &Http, reply: &Reply| {
+            let prediction: Value = serde_json::from_slice(&reply.body).ok()?;
+            let path = path(id(&prediction)?);
+            is_under_way(&prediction).then(|| http.request(Method::POST, &format!("{path}/cancel")))
+        };
+        let (reply, guard) =
+            self.0.submit(request, answer_bytes_max(1), call.deadline, cancel).await?;
         match reply.is_success() {
-            true => Ok(reply),
+            true => Ok((reply, guard)),
             false => Err(self.refused(&reply, call)),
         }
     }
@@ -211,7 +219,7 @@ impl Replicate {
             true => FailureKind::Policy,
             false => FailureKind::Broken,
         };
-        let text = self.0.scrubbed(said, &call.request.prompt);
+        let text = self.0.scrubbed(said, call);
         let failure = Failure::new(kind, format!("{}: {text}", self.0.name()));
         Failure { first_byte: Some(reply.first_byte), status: Some(reply.status), ..failure }
     }
@@ -271,6 +279,16 @@ fn canonical(field: &str) -> &str {
         "guidance_scale" => "cfg_scale",
         field => field,
     }
+}
+
+/// What a prediction is called.
+fn id(prediction: &Value) -> Option<&str> {
+    prediction["id"].as_str().filter(|id| is_id(id))
+}
+
+/// Where it is asked about, whatever addresses the answer has: ours is the key that goes there.
+fn path(id: &str) -> String {
+    format!("/v1/predictions/{id}")
 }
 
 /// Where it waits, an output may be there before the status says so.

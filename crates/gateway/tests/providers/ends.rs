@@ -1,5 +1,6 @@
 //! Work that nobody waits for any more is cancelled, and what is charged is what was made.
 
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use zoetrope_gateway::failure::{Billed, FailureKind};
 use zoetrope_gateway::plan::Plan;
 use zoetrope_gateway::price::{Bill, Price, Unit};
 
-use crate::loopback::Server;
+use crate::loopback::{Request, Server, Step};
 use crate::room::{
     ALIBABA, At, FAL, LIKE_OPENAI, REPLICATE, Room, ZOETROPE, deployment, plan, png, request,
 };
@@ -55,6 +56,27 @@ async fn what_nobody_waits_for_is_cancelled() {
         let work = room.make(&*provider, at, request(json!({})), Duration::from_secs(60));
         let waited = tokio::time::timeout(Duration::from_millis(700), work).await;
         assert!(waited.is_err());
+        eventually(|| was_cancelled(at, &server)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_before_it_has_a_name_is_cancelled_once_it_has() {
+    for at in [FAL, REPLICATE] {
+        let (room, script) = (Room::new().await, Script { looks: usize::MAX, ..Script::default() });
+        let looks = AtomicUsize::new(0);
+        let server = Server::start(move |request: &Request| {
+            let mut steps = script.answer(at, request, &looks);
+            if request.method == "POST" && !request.target.ends_with("/cancel") {
+                steps.insert(0, Step::Wait(Duration::from_millis(500)));
+            }
+            steps
+        });
+        let server = server.await;
+        let provider = room.provider(at, &server.url(""));
+        let work = room.make(&*provider, at, request(json!({})), Duration::from_secs(60));
+        assert!(tokio::time::timeout(Duration::from_millis(200), work).await.is_err());
+        assert!(!was_cancelled(at, &server));
         eventually(|| was_cancelled(at, &server)).await;
     }
 }
