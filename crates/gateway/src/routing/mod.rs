@@ -17,7 +17,6 @@ pub(crate) use candidates::{Candidate, allowed, candidates};
 pub(crate) use gather::{Gathered, Round};
 pub(crate) use lane::Lane;
 pub(crate) use log::Entry;
-pub(crate) use notes::Notes;
 pub(crate) use purse::{Purse, unpriced};
 pub(crate) use rank::rank;
 pub(crate) use registry::Registry;
