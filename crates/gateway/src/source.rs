@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use zoetrope_api::images::{Code, ImageRequest, Input, Pixels, Problem};
 use zoetrope_files::fetch::{Limit, data_uri};
@@ -41,11 +42,11 @@ impl Sources {
     /// Fetches what `request` starts from, and looks at it. A problem names `image` or `mask`.
     pub async fn fetch(request: &ImageRequest, house: &House) -> Result<Self, Problem> {
         let Some(edit) = &request.edit else { return Ok(Self::default()) };
-        let masks = edit.mask.iter().map(|input| ("mask", input));
-        let all = edit.images.iter().map(|input| ("image", input)).chain(masks);
-        let mut fetched = stream::iter(all)
-            .map(|(param, input)| async move { (param, fetch(param, input, house).await) })
-            .buffered(FETCHES_AT_ONCE);
+        let images = edit.images.iter().map(|input| ("image", input));
+        let all = images.chain(edit.mask.iter().map(|input| ("mask", input)));
+        // Boxed and all there before the first is waited for: closures that live across an await keep futures from being sent.
+        let fetches: Vec<_> = all.map(|(param, input)| one(param, input, house)).collect();
+        let mut fetched = stream::iter(fetches).buffered(FETCHES_AT_ONCE);
         let (mut sources, mut sum) = (Self::default(), 0);
         while let Some((param, bytes)) = fetched.next().await {
             let bytes = bytes?;
@@ -91,6 +92,15 @@ impl fmt::Debug for Source {
         let Self { bytes, content_type, size } = self;
         write!(f, "{content_type} of {size} in {} bytes", bytes.len())
     }
+}
+
+/// The bytes, and which of the two they are.
+fn one<'a>(
+    param: &'static str,
+    input: &'a Input,
+    house: &'a House,
+) -> BoxFuture<'a, (&'static str, Result<Bytes, Problem>)> {
+    Box::pin(async move { (param, fetch(param, input, house).await) })
 }
 
 /// The bytes, wherever they are: in the request, in our own store, or at an address.

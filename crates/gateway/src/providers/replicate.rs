@@ -10,7 +10,7 @@ use zoetrope_api::images::{Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::http::{Guard, Http, Reply, answer_bytes_max, is_id, pause};
 use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};

@@ -76,7 +76,7 @@ impl Round<'_> {
         let mut running = Running::new();
         let mut reserved = Micros::ZERO;
         while !progress.missing.is_empty() {
-            if running.is_empty() && !self.begin(&mut progress, &running, &mut reserved).await? {
+            if running.is_empty() && !self.begin(&mut progress, &mut running, &mut reserved).await? {
                 break;
             }
             let hedge = self.routing.hedge_after.filter(|_| self.may_hedge(&progress, &running));
@@ -86,7 +86,7 @@ impl Round<'_> {
                     reserved = self.notes.cost();
                 }
                 () = pause(hedge) => {
-                    self.begin(&mut progress, &running, &mut reserved).await?;
+                    self.begin(&mut progress, &mut running, &mut reserved).await?;
                 }
             }
         }
@@ -98,7 +98,7 @@ impl Round<'_> {
     async fn begin<'a>(
         &'a self,
         progress: &mut Progress<'a>,
-        running: &Running<'a>,
+        running: &mut Running<'a>,
         reserved: &mut Micros,
     ) -> Result<bool, Problem> {
         while progress.goes_on && progress.asked < self.routing.deployments_max {

@@ -95,7 +95,7 @@ async fn a_mode_that_a_deployment_has_not_is_refused() {
     let provider = room.provider(FAL, "http://127.0.0.1:1");
     let mut text_only = (*deployment(FAL)).clone();
     text_only.modes = vec![Mode::TextToImage];
-    let text_only = text_only.into();
+    let text_only = std::sync::Arc::new(text_only);
     let edit = request(json!({"image": data_uri(&png(64, 64))}));
     let abilities = provider.abilities(&text_only, Mode::ImageEdit);
     let sources = Sources::default();
