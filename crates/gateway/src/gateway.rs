@@ -44,7 +44,7 @@ pub struct House {
 }
 
 /// Makes a provider of an entry of the configuration.
-pub(crate) type Open =
+pub type Open =
     dyn Fn(&Arc<ProviderEntry>, &House) -> Result<Arc<dyn Provider>, ConfigError> + Send + Sync;
 
 /// Routes requests to providers. Cheap to clone; all clones are one gateway.
