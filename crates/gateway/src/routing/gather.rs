@@ -76,7 +76,8 @@ impl Round<'_> {
         let mut running = Running::new();
         let mut reserved = Micros::ZERO;
         while !progress.missing.is_empty() {
-            if running.is_empty() && !self.begin(&mut progress, &mut running, &mut reserved).await? {
+            if running.is_empty() && !self.begin(&mut progress, &mut running, &mut reserved).await?
+            {
                 break;
             }
             let hedge = self.routing.hedge_after.filter(|_| self.may_hedge(&progress, &running));
