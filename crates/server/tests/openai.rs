@@ -186,7 +186,8 @@ async fn errors_name_the_parameter_and_say_whether_to_try_again() {
         let object = body.as_object_mut().unwrap();
         object.entry("model").or_insert(json!("z-image-turbo"));
         object.entry("prompt").or_insert(json!("a house"));
-        let answer = room.post(path, body.clone()).await;
+        let answered = tokio::time::timeout(Duration::from_secs(10), room.post(path, body.clone()));
+        let answer = answered.await.unwrap_or_else(|_| panic!("{path} {body} is taken"));
         let told = answer.json();
         let error = &told["error"];
         assert_eq!(answer.status, status, "{path} {body}: {error}");

@@ -27,35 +27,47 @@ pub(super) fn boundary(content_type: &str) -> Option<String> {
 
 /// Reads all of `body`; an error says what is wrong with it.
 pub(super) fn parse(body: &Bytes, boundary: &str) -> Result<Form, String> {
-    let delimiter = format!("--{boundary}");
+    let first = format!("--{boundary}");
+    let next = format!("\r\n{first}");
+    let cut_off = "ends in the middle of a part";
     // A preamble may come before the first one.
-    let begin = find(body, delimiter.as_bytes(), 0).ok_or("has no parts")?;
-    let mut at = begin + delimiter.len();
+    let begins = match body.starts_with(first.as_bytes()) {
+        true => Some(first.len()),
+        false => delimiter(body, &next, 0).map(|(_, after)| after),
+    };
+    let mut at = begins.ok_or("has no parts")?;
     let mut form = Form::default();
-    let next = format!("\r\n{delimiter}");
     for _ in 0..=PARTS_MAX {
-        let rest = &body[at..];
-        if rest.starts_with(b"--") {
+        if body[at..].starts_with(b"--") {
             return Ok(form);
         }
-        // Whitespace may follow a boundary.
-        let line = find(body, b"\r\n", at).ok_or("ends in the middle of a part")?;
-        let head_end = match rest[line - at..].starts_with(b"\r\n\r\n") {
-            true => line, // a part without headers
-            false => find(body, b"\r\n\r\n", line).ok_or("ends in the middle of a part")?,
-        };
+        // Whitespace may follow a boundary. Headers begin after its line, and end with an empty one.
+        let line = find(body, b"\r\n", at).ok_or(cut_off)?;
+        let head_end = find(body, b"\r\n\r\n", line).ok_or(cut_off)?;
         if head_end - line > HEAD_BYTES_MAX {
             return Err(format!("has a part with more than {HEAD_BYTES_MAX} bytes of headers"));
         }
         let head = String::from_utf8_lossy(&body[line..head_end]).into_owned();
-        let begin = head_end + 4;
-        let end = find(body, next.as_bytes(), begin.saturating_sub(2))
-            .filter(|end| *end + 2 >= begin)
-            .ok_or("ends in the middle of a part")?;
-        form.add(&head, body.slice(begin.min(end.max(begin))..end.max(begin)))?;
-        at = end + next.len();
+        let content = head_end + b"\r\n\r\n".len();
+        let (end, after) = delimiter(body, &next, content).ok_or(cut_off)?;
+        form.add(&head, body.slice(content..end))?;
+        at = after;
     }
     Err(format!("has more than {PARTS_MAX} parts"))
+}
+
+/// Where the next delimiter begins, and where what follows it does. What only begins like one is content.
+fn delimiter(body: &[u8], next: &str, mut from: usize) -> Option<(usize, usize)> {
+    loop {
+        let begin = find(body, next.as_bytes(), from)?;
+        let after = begin + next.len();
+        let rest = &body[after..];
+        let padded = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(0);
+        if rest.starts_with(b"--") || rest[padded..].starts_with(b"\r\n") {
+            return Some((begin, after));
+        }
+        from = after;
+    }
 }
 
 impl Form {
@@ -170,6 +182,10 @@ mod tests {
             ("--b\nContent-Disposition: form-data\n\nx\n--b--", "has a part without a name"),
             ("--b\nX: y\n\nx\n--b--", "has a part without Content-Disposition"),
             ("--b\n\nx\n--b--", "has a part without Content-Disposition"),
+            (
+                "--b\nContent-Disposition: form-data; name=\"a\"\n\nx\n--bb--",
+                "ends in the middle of a part",
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(read(text), Err(want.into()), "{text:?}");
