@@ -5,7 +5,7 @@
 mod painter;
 mod room;
 
-use painter::{Painter, form, picture};
+use painter::{Painter, Part, form, picture};
 use room::{Room, Setup};
 use serde_json::json;
 use zoetrope_api::Format;
@@ -75,7 +75,7 @@ async fn front_ends_find_what_they_read() {
         assert_eq!(answer.json()["metadata"]["model"], "z-image-turbo", "whatever it was called");
     }
     let png = picture(32, 32, Format::Png);
-    let edits: [(&str, Vec<(&str, Option<&[u8]>, &str)>); 3] = [
+    let edits: [(&str, Vec<Part>); 3] = [
         (
             "Open WebUI",
             vec![

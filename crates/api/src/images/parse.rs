@@ -127,11 +127,9 @@ fn parse(
 fn prompt(read: &mut Reader<'_>, route: Route) -> String {
     let prompt = read.text("prompt");
     match prompt {
-        None if route != Route::Variations => {
-            // A wrong one has been told already.
-            if read.value("prompt").is_none() {
-                read.wrong("prompt", "is missing; say what to show");
-            }
+        // One that is no text has been told already.
+        None if route != Route::Variations && read.value("prompt").is_none() => {
+            read.wrong("prompt", "is missing; say what to show");
         }
         Some(text) if text.trim().is_empty() && route == Route::Generations => {
             read.wrong("prompt", "is empty; say what to show");

@@ -181,11 +181,11 @@ fn count(
     metrics::counter!("zoetrope_gateway_calls_total", &labels).increment(1);
     let label = ("deployment", key.to_string());
     if let Some(first_byte) = first_byte {
-        metrics::histogram!("zoetrope_gateway_first_byte_seconds", &[label.clone()])
+        metrics::histogram!("zoetrope_gateway_first_byte_seconds", std::slice::from_ref(&label))
             .record(first_byte.as_secs_f64());
     }
     if failure.is_none() {
-        metrics::histogram!("zoetrope_gateway_call_seconds", &[label.clone()])
+        metrics::histogram!("zoetrope_gateway_call_seconds", std::slice::from_ref(&label))
             .record(duration.as_secs_f64());
         metrics::counter!("zoetrope_gateway_cost_micros_total", &[label])
             .increment(cost.0.unsigned_abs());

@@ -31,10 +31,11 @@ async fn whole_pictures_of_every_format_are_known_by_their_bytes() {
         (Format::Gif, Wanted::Gif),
         (Format::Avif, Wanted::Avif),
     ];
-    for at in ALL {
-        for (format, want) in formats {
-            let room = Room::new().await;
-            let server = Script::of(file(format, 96, 64)).start(at).await;
+    let room = Room::new().await;
+    for (format, want) in formats {
+        let file = file(format, 96, 64);
+        for at in ALL {
+            let server = Script::of(file.clone()).start(at).await;
             let outcome = room.one(at, &server.url(""), json!({})).await.unwrap();
             let made = &outcome.pictures[0];
             assert_eq!((made.format, made.size), (want, Pixels::new(96, 64)), "{at:?}");
@@ -45,11 +46,11 @@ async fn whole_pictures_of_every_format_are_known_by_their_bytes() {
 
 #[tokio::test]
 async fn half_pictures_are_failures_that_were_paid_for() {
-    for at in ALL {
-        for format in [Format::Png, Format::Jpeg, Format::WebP, Format::Gif, Format::Avif] {
-            let whole = file(format, 96, 64);
-            for length in [whole.len() - 40, whole.len() / 2, 20, 3, 0] {
-                let room = Room::new().await;
+    let room = Room::new().await;
+    for format in [Format::Png, Format::Jpeg, Format::WebP, Format::Gif, Format::Avif] {
+        let whole = file(format, 96, 64);
+        for length in [whole.len() - 40, whole.len() / 2, 20, 3, 0] {
+            for at in ALL {
                 let server = Script::of(whole[..length].to_vec()).start(at).await;
                 let failure = room.one(at, &server.url(""), json!({})).await.unwrap_err();
                 let got = (failure.kind, failure.billed);

@@ -115,8 +115,11 @@ async fn draw(queue: &Queue, store: &Store, lease: Lease, seen: &Mutex<Vec<Drawn
     lease.finish(Attempt::End(end)).await.unwrap();
 }
 
+/// A part of a form: its name, and a file or a text.
+pub(crate) type Part<'a> = (&'a str, Option<&'a [u8]>, &'a str);
+
 /// A form as JavaScript's client streams it: the file first, nothing known of its type or length.
-pub(crate) fn form(parts: &[(&str, Option<&[u8]>, &str)]) -> (String, Vec<u8>) {
+pub(crate) fn form(parts: &[Part]) -> (String, Vec<u8>) {
     let mut body = Vec::new();
     for (name, file, text) in parts {
         let head = match file {

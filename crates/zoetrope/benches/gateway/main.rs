@@ -6,8 +6,10 @@
 //! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors.
 
 #[path = "../server/client.rs"]
+#[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod client;
 #[path = "../server/load.rs"]
+#[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod load;
 #[path = "../server/process.rs"]
 mod process;
