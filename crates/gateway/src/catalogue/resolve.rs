@@ -78,6 +78,9 @@ impl Catalogue {
     /// The known name that `name` is most like, if it is like any.
     fn nearest(&self, name: &str) -> Option<String> {
         let wanted = name.to_lowercase();
+        if let Some(model) = self.model(&wanted) {
+            return Some(model.id.clone());
+        }
         // Somebody may know the provider's own name.
         if let Some((_, found)) = self.deployments().find(|(_, one)| one.upstream == wanted) {
             return Some(found.key.clone());
