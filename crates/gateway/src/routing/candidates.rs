@@ -83,6 +83,7 @@ pub(crate) fn candidates(
         let Some((provider, lane)) = snapshot.provider(deployment) else { continue };
         let abilities = provider.abilities(deployment, mode);
         let planned = plan::work_out(request, sources, deployment, &abilities);
+        let planned = planned.and_then(|plan| strictly(request, plan));
         match planned {
             Ok(plan) => found.push(Candidate {
                 plan,
@@ -100,6 +101,17 @@ pub(crate) fn candidates(
         (true, None) => Err(Problem::new(Code::Unavailable, "Nobody serves this model now.")),
         (false, _) => Ok(found),
     }
+}
+
+/// Nothing is left out for who would rather be told.
+fn strictly(request: &ImageRequest, plan: Plan) -> Result<Plan, Unsuited> {
+    let dropped = plan.changes.iter().find(|change| request.reply.strict && change.to.is_null());
+    let Some(change) = dropped else { return Ok(plan) };
+    let message = format!(
+        "`{}` would be dropped for {}: {}. Leave it out, or send no `strict`.",
+        change.parameter, plan.deployment.key, change.reason
+    );
+    Err(Unsuited { parameter: Some(change.parameter.clone()), message })
 }
 
 fn wrong_mode<'a>(
