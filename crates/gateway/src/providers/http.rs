@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(50);
 /// Bytes of an answer without pictures.
 pub(super) const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Bytes that are set aside for an answer at most before they came: most with a picture fit, and an announcement costs nothing.
+const AT_FIRST_BYTES: u64 = 4 << 20;
 /// Bytes of a picture: one of 2048 × 2048 has 12 MiB before it is compressed at all.
 const PICTURE_BYTES_MAX: u64 = 32 << 20;
 /// How long cancelling may take.
@@ -142,7 +144,7 @@ impl Http {
         if length > bytes_max {
             return Err(too_large());
         }
-        let mut body = BytesMut::with_capacity(length as usize);
+        let mut body = BytesMut::with_capacity(length.min(AT_FIRST_BYTES) as usize);
         loop {
             match tokio::time::timeout_at(deadline.into(), response.chunk()).await {
                 Err(_) => return Err(self.timed_out(Some(first_byte))),
