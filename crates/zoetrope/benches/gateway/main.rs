@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench gateway -- [--database-url postgres://…] [--seconds 10] [--litellm PATH]
 //!
-//! Prints the table that is kept in docs/load.md. With `--litellm`, the command of LiteLLM's proxy (PyPI: `litellm[proxy]`), the same
+//! Prints a table like those of docs/load.md. With `--litellm`, the command of LiteLLM's proxy (PyPI: `litellm[proxy]`), the same
 //! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors.
 
 #[path = "../server/client.rs"]
