@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
+use zoetrope_gateway::catalogue::Catalogue;
+use zoetrope_gateway::{Gateway, House};
 use zoetrope_jobs::{Limits, Queue};
 use zoetrope_server::{App, Settings, app};
 
@@ -134,10 +136,22 @@ async fn router(folder: &tempfile::TempDir, stop: watch::Receiver<bool>) -> Rout
         .expect("a database");
     let store =
         Store::open(&folder.path().join("files").display().to_string(), &[]).expect("a folder");
+    let fetcher = Fetcher::new(Rules::default()).expect("certificates");
+    let house = House {
+        queue: queue.clone(),
+        store: store.clone(),
+        fetcher: fetcher.clone(),
+        now_ms: now_ms.clone(),
+        chance: Arc::new(|| 7),
+        keep_ms: 3_600_000,
+        roots: Vec::new(),
+    };
+    let gateway = Gateway::new(house, Catalogue::standard()).expect("nobody else serves");
     let settings = Settings {
         queue,
         store,
-        fetcher: Fetcher::new(Rules::default()).expect("certificates"),
+        fetcher,
+        gateway,
         address: "http://127.0.0.1:7860".into(),
         public_url: None,
         keys_required: false,

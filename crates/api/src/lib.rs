@@ -5,11 +5,16 @@
 
 mod acceleration;
 pub mod fal;
+mod format;
+pub mod images;
+mod micros;
 mod size;
 pub mod task;
 mod values;
 
 pub use acceleration::Acceleration;
+pub use format::Format;
+pub use micros::Micros;
 pub use size::{ImageSize, NAMED_SIZES};
 pub use values::{Count, Guidance, Seed, Steps, Strength};
 

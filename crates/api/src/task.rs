@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Acceleration;
+pub use crate::Format;
 
 /// The work of one request, as it lies in the queue.
 ///
@@ -37,6 +38,9 @@ pub struct Generate {
     pub guidance_scale: f64,
     /// Start from this picture.
     pub image: Option<Reference>,
+    /// Where that picture is drawn anew: where this one, laid over it, is transparent; if it has no transparency, where it is light.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Place>,
     /// Adapters, applied together.
     pub loras: Vec<Lora>,
     /// How far it may be approximated.
@@ -44,6 +48,9 @@ pub struct Generate {
     pub acceleration: Acceleration,
     /// How results are encoded.
     pub format: Format,
+    /// Quality of that, 0 to 100, where it loses something; the encoder's own where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u8>,
     /// Where results go.
     pub delivery: Delivery,
     /// Whether somebody should look whether the pictures are harmless.
@@ -160,38 +167,6 @@ pub struct Lora {
     pub path: String,
     /// 1 is as trained.
     pub scale: f64,
-}
-
-/// How a picture is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Without loss.
-    Png,
-    /// Quality 95.
-    Jpeg,
-    /// Without loss.
-    Webp,
-}
-
-impl Format {
-    /// `image/png` and so on.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Png => "image/png",
-            Self::Jpeg => "image/jpeg",
-            Self::Webp => "image/webp",
-        }
-    }
-
-    /// The ending of a file's name.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpeg",
-            Self::Webp => "webp",
-        }
-    }
 }
 
 /// Where results go.

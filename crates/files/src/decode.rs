@@ -138,7 +138,42 @@ fn bytes_of(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
+/// What an image file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// As `image/png`, told from the bytes.
+    pub content_type: &'static str,
+    /// Pixels across, once it is turned upright.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+}
+
+/// Reads what an image file says of itself without decoding its pixels; they may still turn out to be damaged.
+pub fn header(bytes: &[u8], limits: &Limits) -> Result<Header> {
+    let Begun { mut decoder, format, .. } = begin(bytes, limits)?;
+    let (width, height) = decoder.dimensions();
+    let turned = decoder.orientation().is_ok_and(|orientation| {
+        matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        )
+    });
+    let (width, height) = if turned { (height, width) } else { (width, height) };
+    Ok(Header { content_type: format.to_mime_type(), width, height })
+}
+
+/// A file whose header was read, and nothing else.
+struct Begun<D> {
+    decoder: D,
+    format: ImageFormat,
+    name: &'static str,
+}
+
+fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<impl ImageDecoder + use<'a>>> {
     if bytes.is_empty() {
         return Err(Error::Image("is empty".into()));
     }
@@ -149,15 +184,10 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
     let reader = reader.map_err(|e| Error::Image(format!("cannot be read: {e}")))?;
     let Some(format) = reader.format() else { return Err(unknown(bytes)) };
     let name = name_of(format)?;
-    let whole = |e: image::ImageError| {
-        Error::Image(format!(
-            "is no whole {name} image ({e}); it may be cut short or damaged: save it again"
-        ))
-    };
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
         return Err(Error::Image("is no whole JPEG image: it is cut short; save it again".into()));
     }
-    let mut decoder = reader.into_decoder().map_err(whole)?;
+    let decoder = reader.into_decoder().map_err(|e| damaged(name, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels_max {
         return Err(Error::Pixels { width, height, pixels_max: limits.pixels_max });
@@ -165,11 +195,22 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
     if width == 0 || height == 0 {
         return Err(Error::NoPixels { width, height });
     }
+    Ok(Begun { decoder, format, name })
+}
+
+fn damaged(name: &str, error: &image::ImageError) -> Error {
+    Error::Image(format!(
+        "is no whole {name} image ({error}); it may be cut short or damaged: save it again"
+    ))
+}
+
+fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
+    let Begun { mut decoder, format, name } = begin(bytes, limits)?;
     let mut allocate = image::Limits::default();
     allocate.max_alloc = Some(limits.pixels_max * 16);
-    decoder.set_limits(allocate).map_err(whole)?;
+    decoder.set_limits(allocate).map_err(|e| damaged(name, &e))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(whole)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(name, &e))?;
     let mut notes = Vec::new();
     if is_animated(bytes, format) {
         notes.push(Note::FirstFrame);

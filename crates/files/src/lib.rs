@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 pub mod fetch;
+mod glance;
 pub mod hub;
 mod metadata;
 mod name;
@@ -12,9 +13,11 @@ mod store;
 mod write;
 
 pub use decode::{
-    Decoded, FORMATS, Limits, Note, decode, decode_alpha, decode_mask, read, read_mask,
+    Decoded, FORMATS, Header, Limits, Note, decode, decode_alpha, decode_mask, header, read,
+    read_mask,
 };
-pub use encode::{Format, encode};
+pub use encode::{Format, encode, encode_at};
+pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};
@@ -75,7 +78,7 @@ pub enum Error {
     },
     /// A file's ending that stands for no format.
     #[error(
-        "{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp or .avif"
+        "{file}: `{ending}` is no format that can be written; end the name in .png, .jpg, .webp, .gif or .avif"
     )]
     Ending {
         /// The file.

@@ -30,6 +30,17 @@ impl Picture {
         let rgb = lanczos(&self.rgb, (self.width, self.height), (width, height), 3);
         Self { width, height, rgb }
     }
+
+    /// The part that begins at column `left` and row `top`, `width` × `height` of it or as much as there is.
+    pub fn cropped(&self, left: u32, top: u32, width: u32, height: u32) -> Self {
+        let width = width.min(self.width.saturating_sub(left));
+        let height = height.min(self.height.saturating_sub(top));
+        let row = 3 * self.width as usize;
+        let (start, length) = (3 * left as usize, 3 * width as usize);
+        let rows = self.rgb.chunks_exact(row.max(1)).skip(top as usize).take(height as usize);
+        let rgb = rows.flat_map(|row| &row[start..start + length]).copied().collect();
+        Self { width, height, rgb }
+    }
 }
 
 impl Mask {

@@ -4,10 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use zoetrope_files::{
-    Format, Limits, Mask, Note, Picture, check_writable, decode, encode, read, read_mask,
-    read_parameters, write,
+    Format, Limits, Mask, Note, Picture, check_writable, decode, encode, encode_at, glance,
+    glance_base64, header, read, read_mask, read_parameters, write,
 };
 
 fn data(name: &str) -> PathBuf {
@@ -105,6 +107,105 @@ fn a_cut_image_is_an_error_at_every_length() {
 }
 
 #[test]
+fn a_quality_makes_files_smaller_and_keeps_the_parameters() {
+    let picture = gradient(97, 64);
+    let parameters = r#"{"prompt":"灯塔"}"#;
+    for format in [Format::Jpeg, Format::WebP, Format::Avif] {
+        let at = |quality| encode_at(&picture, format, quality, Some(parameters)).unwrap();
+        let (low, high) = (at(Some(10)), at(Some(95)));
+        assert!(low.len() < high.len(), "{format:?}: {} {}", low.len(), high.len());
+        for bytes in [low, high, at(Some(0)), at(Some(100))] {
+            assert_eq!(read_parameters(&bytes).as_deref(), Some(parameters), "{format:?}");
+            if format == Format::Avif {
+                continue; // written, not read
+            }
+            let back = decode(&bytes, &Limits::default()).unwrap().picture;
+            assert_eq!((back.width, back.height), (97, 64), "{format:?}");
+        }
+    }
+    let close = encode_at(&picture, Format::WebP, Some(95), None).unwrap();
+    let back = decode(&close, &Limits::default()).unwrap().picture;
+    let sum: u64 = back.rgb.iter().zip(&picture.rgb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    assert!(sum / (back.rgb.len() as u64) < 6, "{sum}");
+    let png = encode(&picture, Format::Png, None).unwrap();
+    assert_eq!(encode_at(&picture, Format::Png, Some(10), None).unwrap(), png);
+    let long = Picture { width: 16_384, height: 1, rgb: vec![0; 3 * 16_384] };
+    assert!(encode_at(&long, Format::WebP, Some(50), None).is_err());
+}
+
+const GLANCED: [Format; 5] = [Format::Png, Format::Jpeg, Format::WebP, Format::Gif, Format::Avif];
+
+#[test]
+fn a_glance_tells_format_and_size_of_whole_files_alone() {
+    // The last is of more than what is decoded of base64 at first.
+    for (width, height) in [(1, 1), (97, 64), (333, 250)] {
+        let picture = noise(width, height);
+        for format in GLANCED {
+            for quality in [None, Some(90)] {
+                let bytes = encode_at(&picture, format, quality, Some("{}")).unwrap();
+                let seen = glance(&bytes).unwrap();
+                assert_eq!((seen.width, seen.height), (width, height), "{format:?}");
+                assert_eq!(Format::from(seen.format), format);
+                assert_eq!(glance_base64(&STANDARD.encode(&bytes)).unwrap(), seen);
+                // A byte less than all may be padding; what holds a picture's end may not be missing.
+                for length in [0, 3, 11, 19, bytes.len() / 2, bytes.len() - 30] {
+                    let cut = &bytes[..length.min(bytes.len() - 30)];
+                    assert!(glance(cut).is_err(), "{format:?} of {length}");
+                    assert!(
+                        glance_base64(&STANDARD.encode(cut)).is_err(),
+                        "{format:?} of {length}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A picture that no format makes small.
+fn noise(width: u32, height: u32) -> Picture {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    Picture { width, height, rgb: (0..3 * width * height).map(|_| next()).collect() }
+}
+
+#[test]
+fn what_is_no_base64_is_no_picture() {
+    let bytes = encode(&noise(64, 64), Format::Png, None).unwrap();
+    let good = STANDARD.encode(&bytes);
+    let mut wrong = good.clone().into_bytes();
+    wrong[good.len() / 2] = b'-';
+    let wrong = String::from_utf8(wrong).unwrap();
+    for text in ["", "=", "====", "AAA", &wrong, &good[1..], &format!("{good}\n")] {
+        assert!(glance_base64(text).is_err());
+    }
+}
+
+#[test]
+fn headers_say_what_a_file_will_be_once_it_is_decoded() {
+    for name in ["cmyk.jpg", "grey16.png", "two.gif", "two.webp", "turned.jpg", "alpha.png"] {
+        let bytes = std::fs::read(data(name)).unwrap();
+        let got = header(&bytes, &Limits::default()).unwrap();
+        let picture = decode(&bytes, &Limits::default()).unwrap().picture;
+        assert_eq!((got.width, got.height), (picture.width, picture.height), "{name}");
+    }
+    assert!(header(b"<html>", &Limits::default()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn glances_at_anything_end(start in 0usize..5, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let marks: [&[u8]; 5] =
+            [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\0\0\0\0WEBP", b"\0\0\0\x10ftypavif"];
+        let all = [marks[start], &bytes].concat();
+        let _ = glance(&all);
+        let _ = glance_base64(&STANDARD.encode(&all));
+    }
+}
+
+#[test]
 fn a_picture_that_claims_to_be_huge_is_refused_from_its_header() {
     let mut png = encode(&gradient(16, 16), Format::Png, None).unwrap();
     png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]); // 60000 x 60000
@@ -181,7 +282,7 @@ fn files_are_written_whole_or_not_at_all() {
         Format::of(Path::new("a.bmp"))
             .unwrap_err()
             .to_string()
-            .contains(".png, .jpg, .webp or .avif")
+            .contains(".png, .jpg, .webp, .gif or .avif")
     );
 }
 

@@ -23,6 +23,10 @@ pub struct Key {
     pub created_ms: i64,
     /// When it ended.
     pub revoked_ms: Option<i64>,
+    /// What it may use.
+    pub limits: KeyLimits,
+    /// Millionths of a dollar that it has spent; requests under way are not in it.
+    pub spent_micros: i64,
 }
 
 /// What a key may do.
@@ -32,6 +36,17 @@ pub enum Scope {
     Api,
     /// Everything.
     Admin,
+}
+
+/// What a key may use of models that cost something. The default is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Millionths of a dollar that it may spend in all.
+    pub budget_micros: Option<i64>,
+    /// Requests a minute, by each server.
+    pub requests_per_minute: Option<u32>,
+    /// Models that it may ask for, by name or as patterns with `*`; empty: all.
+    pub models: Vec<String>,
 }
 
 impl Scope {
@@ -58,7 +73,21 @@ impl Key {
             concurrency_max: row.try_get("concurrency_max")?,
             created_ms: row.try_get("created_ms")?,
             revoked_ms: row.try_get("revoked_ms")?,
+            limits: KeyLimits::of(row)?,
+            spent_micros: row.try_get("spent_micros")?,
             id,
+        })
+    }
+}
+
+impl KeyLimits {
+    fn of(row: &AnyRow) -> Result<Self> {
+        let models: String = row.try_get("models")?;
+        let per_minute: Option<i64> = row.try_get("requests_per_minute")?;
+        Ok(Self {
+            budget_micros: row.try_get("budget_micros")?,
+            requests_per_minute: per_minute.and_then(|number| number.try_into().ok()),
+            models: models.lines().map(String::from).collect(),
         })
     }
 }
@@ -72,7 +101,10 @@ impl Queue {
             .bind(&key.hash)
             .bind(key.scope.name())
             .bind(key.concurrency_max)
-            .bind(key.created_ms);
+            .bind(key.created_ms)
+            .bind(key.limits.budget_micros)
+            .bind(key.limits.requests_per_minute.map(i64::from))
+            .bind(key.limits.models.join("\n"));
         query.execute(&self.pool).await?;
         Ok(())
     }

@@ -3,15 +3,20 @@
 //! What is answered is written: a submission is committed before its id is known to anybody. A worker holds a lease that it
 //! prolongs; whoever loses it can no longer finish the request. The queue does not know what a job does.
 
+mod answers;
+mod budget;
+mod calls;
 mod checkpoint;
 mod clock;
 mod database;
 mod deliveries;
 mod error;
 mod files;
+mod histogram;
 mod history;
 mod keys;
 mod lease;
+mod ledger;
 mod line;
 mod news;
 mod previews;
@@ -21,14 +26,19 @@ mod secrets;
 mod sql;
 mod submit;
 
+pub use answers::{Claim, KeptAnswer};
+pub use budget::{Balance, Held};
+pub use calls::{Calls, LogPage, LogPlace, ModelCall, ModelRequest, ModelStatus, Whose};
 pub use clock::{Clock, shared_clock};
 pub use deliveries::RECEIVERS_BUSY_MAX;
 pub use deliveries::{Delivery, Due};
 pub use error::{Error, Result};
 pub use files::FileRow;
+pub use histogram::Histogram;
 pub use history::{Page, Sort, Status};
-pub use keys::{Key, Scope};
+pub use keys::{Key, KeyLimits, Scope};
 pub use lease::{Attempt, Heartbeat, Lease, Swept};
+pub use ledger::Ledger;
 pub use news::Watcher;
 pub use previews::Preview;
 pub use queue::{Cancelled, Limits, Queue, Settings};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use place::{Place, done, new, work_through};
 use zoetrope_jobs::{
-    Attempt, Cancelled, End, Error, Heartbeat, Key, Limits, New, Outcome, Page, Priority, Queue,
-    Scope, Settings, Sort, State, Status, Swept,
+    Attempt, Cancelled, End, Error, Heartbeat, Key, KeyLimits, Limits, New, Outcome, Page,
+    Priority, Queue, Scope, Settings, Sort, State, Status, Swept,
 };
 
 /// A queue whose clock stands until it is moved.
@@ -387,6 +387,8 @@ async fn a_revoked_key_stays_known() {
         concurrency_max: 4,
         created_ms: START,
         revoked_ms: None,
+        limits: KeyLimits::default(),
+        spent_micros: 0,
     };
     room.queue.insert_key(&key).await.unwrap();
     assert_eq!(room.queue.keys().await.unwrap(), std::slice::from_ref(&key));

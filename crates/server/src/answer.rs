@@ -89,6 +89,10 @@ impl Failure {
         self
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
     /// What is told where a body cannot be sent.
     pub(crate) fn body(&self) -> &Value {
         &self.0.body

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, StatusCode, header};
-use zoetrope_jobs::{Key, Scope};
+use zoetrope_jobs::{Key, KeyLimits, Scope};
 
 use crate::answer::Failure;
 use crate::keys::ID_CHARACTERS;
@@ -18,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) scope: Scope,
     /// Requests of this owner that may run at once.
     pub(crate) concurrency_max: i64,
+    /// What may be used of models that cost something.
+    pub(crate) limits: KeyLimits,
 }
 
 /// The owner of everything where no keys are needed.
@@ -67,6 +69,7 @@ pub(crate) async fn caller(
                 owner: key.id,
                 scope: key.scope,
                 concurrency_max: key.concurrency_max,
+                limits: key.limits,
             });
         }
     }
@@ -91,6 +94,7 @@ fn local(app: &App) -> Caller {
         owner: LOCAL.into(),
         scope: Scope::Admin,
         concurrency_max: app.settings.concurrency_max,
+        limits: KeyLimits::default(),
     }
 }
 
@@ -122,7 +126,12 @@ async fn by_token(
     }
     // What a revoked key has made is revoked with it.
     match row(app, &owner).await? {
-        Some(key) => Ok(Caller { owner, scope: Scope::Api, concurrency_max: key.concurrency_max }),
+        Some(key) => Ok(Caller {
+            owner,
+            scope: Scope::Api,
+            concurrency_max: key.concurrency_max,
+            limits: key.limits,
+        }),
         None => {
             Err(Failure::new(StatusCode::UNAUTHORIZED, "The key behind this token was revoked"))
         }

@@ -7,13 +7,21 @@ use crate::local::is_own_page;
 use crate::state::App;
 
 /// What scripts may read of an answer.
-const EXPOSED: [&str; 6] = [
+const EXPOSED: [&str; 14] = [
     "x-fal-request-id",
     "x-fal-billable-units",
     "x-fal-error-type",
     "x-fal-request-timeout-type",
     "etag",
     "retry-after",
+    "retry-after-ms",
+    "server-timing",
+    "x-gateway-cost",
+    "x-lumenfall-model",
+    "x-lumenfall-provider",
+    "x-lumenfall-request-id",
+    "x-request-id",
+    "x-should-retry",
 ];
 
 pub(crate) fn layer(app: &App) -> CorsLayer {

@@ -17,7 +17,9 @@ use crate::fal::json_of;
 use crate::state::App;
 
 /// Bytes of a request's input: four data URIs of 10 MiB, and words.
-const INPUT_BYTES_MAX: usize = 48 << 20;
+pub(crate) const INPUT_BYTES_MAX: usize = 48 << 20;
+/// Bytes of a form: two pictures of the 50 MB that OpenAI takes, and words.
+pub(crate) const FORM_BYTES_MAX: usize = 104 << 20;
 /// Bytes of everything else: the longest is the list of an upload's 10,000 parts.
 const SMALL_BYTES_MAX: usize = 4 << 20;
 /// Mebibytes of inputs that are in memory at once, until they are in the queue; more are asked to come again.
@@ -34,20 +36,27 @@ pub(crate) struct Asked<T>(pub(crate) T);
 /// The room that an input takes in memory, free again when this is dropped.
 pub(crate) type Held = Option<OwnedSemaphorePermit>;
 
-/// An input of a model as JSON. The first mebibyte is always taken in; room for more is taken as it comes, so that who only
-/// announces much, or sends it slowly, keeps nobody else out.
+/// An input of a model as JSON.
 pub(crate) async fn input(app: &App, body: Body) -> Result<(Value, Held), Failure> {
+    let (bytes, held) = bytes(app, body, INPUT_BYTES_MAX).await?;
+    Ok((json_of(&bytes)?, held))
+}
+
+/// At most `bytes_max` of a body. The first mebibyte is always taken in; room for more is taken as it comes, so that who only
+/// announces much, or sends it slowly, keeps nobody else out.
+pub(crate) async fn bytes(
+    app: &App,
+    body: Body,
+    bytes_max: usize,
+) -> Result<(Bytes, Held), Failure> {
     let (mut parts, mut bytes) = (body.into_data_stream(), BytesMut::new());
     let mut held: Held = None;
     let whole = async {
         while let Some(part) = parts.next().await {
             let part =
                 part.map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "The body ended early"))?;
-            if bytes.len() + part.len() > INPUT_BYTES_MAX {
-                return Err(too_large(
-                    INPUT_BYTES_MAX,
-                    "upload large files and send their addresses",
-                ));
+            if bytes.len() + part.len() > bytes_max {
+                return Err(too_large(bytes_max, "upload large files and send their addresses"));
             }
             bytes.extend_from_slice(&part);
             let wanted = bytes.len() >> 20; // mebibytes besides the first
@@ -64,7 +73,7 @@ pub(crate) async fn input(app: &App, body: Body) -> Result<(Value, Held), Failur
         Ok(())
     };
     tokio::time::timeout(BODY_TIMEOUT, whole).await.unwrap_or_else(|_| Err(too_slow()))?;
-    Ok((json_of(&bytes)?, held))
+    Ok((bytes.freeze(), held))
 }
 
 fn crowded() -> Failure {

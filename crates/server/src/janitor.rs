@@ -13,6 +13,8 @@ use crate::state::App;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks for unfinished uploads.
 const ABANDON_PAUSE: Duration = Duration::from_secs(3600);
+/// Between two looks at old calls, kept answers and parts of budgets.
+const CALLS_PAUSE: Duration = Duration::from_secs(60);
 /// Files deleted in one round.
 const FILES_AT_ONCE: i64 = 100;
 
@@ -40,7 +42,7 @@ pub async fn forget(
 
 /// Sweeps until `stop` holds true. Several nodes may do it at once. Requests are forgotten `keep_ms` after their end.
 pub async fn keep_house(app: App, keep_ms: i64, mut stop: watch::Receiver<bool>) {
-    let mut abandoned: Option<Instant> = None;
+    let (mut abandoned, mut calls): (Option<Instant>, Option<Instant>) = (None, None);
     while !*stop.borrow() {
         if let Err(error) = round(&app, keep_ms).await {
             tracing::warn!(%error, "keeping house failed; trying again");
@@ -48,6 +50,12 @@ pub async fn keep_house(app: App, keep_ms: i64, mut stop: watch::Receiver<bool>)
         if abandoned.is_none_or(|at| at.elapsed() > ABANDON_PAUSE) {
             abandon(&app).await;
             abandoned = Some(Instant::now());
+        }
+        if calls.is_none_or(|at| at.elapsed() > CALLS_PAUSE) {
+            if let Err(error) = app.settings.queue.sweep_calls(keep_ms).await {
+                tracing::warn!(%error, "old calls could not be forgotten; trying again");
+            }
+            calls = Some(Instant::now());
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}

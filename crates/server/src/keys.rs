@@ -1,7 +1,7 @@
 //! API keys: made, and kept as hashes.
 
 use sha2::{Digest, Sha256};
-use zoetrope_jobs::{Key, Scope};
+use zoetrope_jobs::{Key, KeyLimits, Scope};
 
 use crate::token::random_hex;
 
@@ -12,8 +12,18 @@ pub(crate) const ID_CHARACTERS: usize = 16;
 pub fn make(alias: &str, scope: Scope, concurrency_max: i64, now_ms: i64) -> (Key, String) {
     let (id, secret) = (random_hex(ID_CHARACTERS / 2), random_hex(24));
     let text = format!("{id}:{secret}");
-    let (alias, hash) = (alias.into(), hash(&secret));
-    (Key { id, alias, hash, scope, concurrency_max, created_ms: now_ms, revoked_ms: None }, text)
+    let key = Key {
+        id,
+        alias: alias.into(),
+        hash: hash(&secret),
+        scope,
+        concurrency_max,
+        created_ms: now_ms,
+        revoked_ms: None,
+        limits: KeyLimits::default(),
+        spent_micros: 0,
+    };
+    (key, text)
 }
 
 /// Secrets have 192 random bits, so that a plain hash cannot be reversed by guessing.

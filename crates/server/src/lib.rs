@@ -1,7 +1,7 @@
-//! HTTP in: parse, call, render. Knows the queue and the files; no tensor and no SQL.
+//! HTTP in: parse, call, render. Knows the queue, the files and the gateway; no tensor and no SQL.
 //!
-//! [`app`] is everything that answers; [`surface`] decides which of fal's hosts a request was meant for; `fal/` holds a file
-//! for each thing that fal's clients do.
+//! [`app`] is everything that answers; [`surface`] decides which of fal's hosts, or which other API, a request was meant for; `fal/`
+//! and `openai/` hold a file for each thing that those clients do, `sdapi/` what front-ends of AUTOMATIC1111 call.
 
 mod answer;
 mod auth;
@@ -14,7 +14,9 @@ pub mod keys;
 pub mod listen;
 mod local;
 pub mod metrics;
+mod openai;
 mod own;
+mod sdapi;
 mod state;
 mod surface;
 mod token;

@@ -26,6 +26,38 @@ pub fn describe() {
         "zoetrope_stage_seconds",
         "An attempt's stages: fetching inputs, drawing, storing pictures"
     );
+    metrics::describe_counter!(
+        "zoetrope_gateway_requests_total",
+        "Requests for models that were asked of providers, by model and status"
+    );
+    metrics::describe_counter!(
+        "zoetrope_gateway_calls_total",
+        "Calls to providers, by deployment and outcome"
+    );
+    metrics::describe_histogram!(
+        "zoetrope_gateway_call_seconds",
+        "From sending to the last byte of the picture, of completed calls, by deployment"
+    );
+    metrics::describe_histogram!(
+        "zoetrope_gateway_first_byte_seconds",
+        "From sending to the first byte of the answer, by deployment"
+    );
+    metrics::describe_histogram!(
+        "zoetrope_gateway_overhead_seconds",
+        "Time of a request that no provider was waited for"
+    );
+    metrics::describe_counter!(
+        "zoetrope_gateway_cost_micros_total",
+        "Millionths of a dollar that completed calls cost, by deployment"
+    );
+    metrics::describe_gauge!(
+        "zoetrope_gateway_healthy",
+        "Whether a deployment is asked like the others (1), or only where everybody else has failed (0)"
+    );
+    metrics::describe_counter!(
+        "zoetrope_gateway_unrecorded_total",
+        "Requests that could not be written down"
+    );
 }
 
 /// `/healthz` and `/metrics` alone, for a worker that answers nothing else.

@@ -41,7 +41,7 @@ async fn index(Extension(origin): Extension<Origin>) -> Json<Value> {
         .map(|e| json!({"id": e.id, "title": e.title, "llms_txt": format!("{}/models/{}/llms.txt", origin.run, e.id)}))
         .collect();
     Json(
-        json!({"name": "zoetrope", "endpoints": endpoints, "queue": origin.queue, "health": format!("{}/healthz", origin.run)}),
+        json!({"name": "zoetrope", "endpoints": endpoints, "queue": origin.queue, "openai": format!("{}/v1", origin.run), "health": format!("{}/healthz", origin.run)}),
     )
 }
 
@@ -88,11 +88,15 @@ async fn openapi(
     }
 }
 
-/// `/models/{endpoint}/llms.txt`
+/// `/models/{endpoint}/llms.txt`, and the same of the gateway's models
 async fn page(
+    State(app): State<App>,
     Extension(origin): Extension<Origin>,
     Path(page): Path<String>,
 ) -> Result<Response, Failure> {
+    if let Some(page) = crate::openai::page(&app, &origin, &page) {
+        return Ok(page);
+    }
     let endpoint = page.strip_suffix("/llms.txt").and_then(Endpoint::find);
     let endpoint = endpoint
         .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("There is no page {page}")))?;

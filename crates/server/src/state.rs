@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zoetrope_api::fal::Endpoint;
 use zoetrope_files::{Store, fetch::Fetcher};
+use zoetrope_gateway::Gateway;
 use zoetrope_jobs::{Key, Queue};
 
 use crate::extract::HELD_MIB_MAX;
@@ -23,6 +24,8 @@ pub struct Settings {
     pub store: Store,
     /// The door to addresses that users chose; webhooks go through it.
     pub fetcher: Fetcher,
+    /// Who makes pictures for those who ask for a model and not for one of fal's endpoints.
+    pub gateway: Gateway,
     /// Where this server is reached when a request does not tell, as `http://127.0.0.1:7860`.
     pub address: String,
     /// Where files are reached, if that is configured.

@@ -19,7 +19,7 @@ use crate::answer::{Failure, REQUEST_ID};
 use crate::listen::{Local, Secure, Via};
 use crate::local::{is_local, is_own_page};
 use crate::state::App;
-use crate::{cors, fal, files, own};
+use crate::{cors, fal, files, openai, own, sdapi};
 
 /// One of the faces that fal shows under names of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub(crate) enum Surface {
     Cdn,
     /// `api.fal.ai`
     Platform,
+    /// OpenAI's API, under `/v1` and `/openai/v1`.
+    OpenAi,
+    /// AUTOMATIC1111's, under `/sdapi/v1`.
+    Automatic,
     /// This server's own pages.
     Own,
 }
@@ -56,6 +60,8 @@ pub fn app(state: App) -> Router {
         rest: fal::rest(&state),
         cdn: files::router(&state),
         platform: fal::history::router(&state),
+        openai: openai::router(&state),
+        automatic: sdapi::router(&state),
         own: own::router(&state),
         state: state.clone(),
     };
@@ -74,6 +80,8 @@ struct Routers {
     rest: Router,
     cdn: Router,
     platform: Router,
+    openai: Router,
+    automatic: Router,
     own: Router,
     state: App,
 }
@@ -93,8 +101,10 @@ async fn dispatch(State(routers): State<Routers>, request: Request) -> Response 
     );
     let sent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
     zoetrope_trace::adopt(&span, sent);
+    let openai = by_path(request.uri().path()).0 == Surface::OpenAi;
     let mut response = match routed(&routers, request).instrument(span.clone()).await {
         Ok(response) => response,
+        Err(failure) if openai => openai::refusal(&openai::problem(failure)),
         Err(failure) => failure.into_response(),
     };
     // Its presence tells fal's clients that the answer is not that of a proxy in between.
@@ -171,6 +181,8 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
         Surface::Rest => &routers.rest,
         Surface::Cdn => &routers.cdn,
         Surface::Platform => &routers.platform,
+        Surface::OpenAi => &routers.openai,
+        Surface::Automatic => &routers.automatic,
         Surface::Own => &routers.own,
     };
     Ok(router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
@@ -270,6 +282,7 @@ fn by_path(path: &str) -> (Surface, &str) {
         ("/rest/", Surface::Rest),
         ("/cdn/", Surface::Cdn),
         ("/platform/", Surface::Platform),
+        ("/openai/", Surface::OpenAi),
     ];
     for (prefix, surface) in prefixes {
         if path.starts_with(prefix) {
@@ -281,6 +294,8 @@ fn by_path(path: &str) -> (Surface, &str) {
         () if starts(&["/storage/", "/tokens", "/.well-known/"]) => Surface::Rest,
         () if starts(&["/files/", "/uploads/"]) => Surface::Cdn,
         () if starts(&["/fal-ai/", "/workflows/", "/comfy/"]) => Surface::Run,
+        () if starts(&["/v1/"]) => Surface::OpenAi,
+        () if starts(&["/sdapi/", "/internal/ping"]) => Surface::Automatic,
         () => Surface::Own,
     };
     (surface, path)

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
-use zoetrope_api::task::{Delivery, Format, Generate, Size};
+use zoetrope_api::task::{Delivery, Generate, Size};
 use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
 use zoetrope_engine::pipeline::{Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
-use zoetrope_files::Picture;
+use zoetrope_files::{Mask, Picture};
 use zoetrope_jobs::{End, Lease, Outcome, Preview};
 
 use crate::attempt::{Done, Room, Safety, Tally};
@@ -34,10 +34,10 @@ pub(crate) async fn run(
         lease.log("INFO", "Fetching inputs").await?;
     }
     let fetch = inputs::fetch(task, &lease.request, room).instrument(info_span!("fetch"));
-    let Inputs { picture, loras } = timed("fetch", fetch).await?;
+    let Inputs { picture, mask, loras } = timed("fetch", fetch).await?;
     let (width, height) = pixels(task, picture.as_ref());
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let request = request(task, picture, (width, height), seed)?;
+    let request = request(task, (picture, mask), (width, height), seed)?;
     let (news, heard) = mpsc::unbounded_channel();
     let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
@@ -97,7 +97,7 @@ fn pixels(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
 /// The engine's request: the network draws the next multiples of 16, of which the result is the upper left part.
 fn request(
     task: &Generate,
-    picture: Option<Picture>,
+    (picture, mask): (Option<Picture>, Option<Mask>),
     (width, height): (u32, u32),
     seed: u64,
 ) -> Result<Request, JobError> {
@@ -105,10 +105,17 @@ fn request(
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
     let source = match (picture, &task.image) {
-        (Some(picture), Some(reference)) => Source::Image {
-            image: extended(&picture.resized(width, height), size),
-            strength: Strength::new(reference.strength).map_err(field)?,
-        },
+        (Some(picture), Some(reference)) => {
+            let image = extended(&picture.resized(width, height), size);
+            let strength = Strength::new(reference.strength).map_err(field)?;
+            match mask {
+                Some(mask) => {
+                    let mask = extended_mask(&mask.resized(width, height), size);
+                    Source::Inpaint { image, mask, strength }
+                }
+                None => Source::Image { image, strength },
+            }
+        }
         _ => Source::Text,
     };
     Ok(Request {
@@ -140,6 +147,17 @@ fn extended(picture: &Picture, size: ImageSize) -> Rgb {
         }
     }
     Rgb { width, height, bytes }
+}
+
+/// `mask` with its last column and row repeated up to `size`.
+fn extended_mask(mask: &Mask, size: ImageSize) -> Vec<u8> {
+    let (width, height) = (size.width() as usize, size.height() as usize);
+    let (right, bottom) = (mask.width as usize - 1, mask.height as usize - 1);
+    let row = |y: usize| y.min(bottom) * mask.width as usize;
+    (0..height)
+        .flat_map(|y| (0..width).map(move |x| (x, y)))
+        .map(|(x, y)| mask.grey[row(y) + x.min(right)])
+        .collect()
 }
 
 /// The upper left `width` × `height` of `rgb`.
@@ -195,15 +213,14 @@ async fn store(
     lease: &Lease,
     room: &Room,
 ) -> Result<Vec<Value>, JobError> {
-    let format = match task.format {
-        Format::Png => zoetrope_files::Format::Png,
-        Format::Jpeg => zoetrope_files::Format::Jpeg,
-        Format::Webp => zoetrope_files::Format::WebP,
-    };
+    let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
         let pictures = made.pictures.iter();
         pictures
-            .map(|rgb| zoetrope_files::encode(&cropped(rgb, width, height), format, None))
+            .map(|rgb| {
+                let picture = cropped(rgb, width, height);
+                zoetrope_files::encode_at(&picture, format, quality, None)
+            })
             .collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
@@ -233,8 +250,8 @@ async fn store(
 
 #[cfg(test)]
 mod tests {
-    use zoetrope_api::Acceleration;
     use zoetrope_api::task::{Model, Place, Reference};
+    use zoetrope_api::{Acceleration, Format};
 
     use super::*;
 
@@ -249,9 +266,11 @@ mod tests {
             count: 1,
             guidance_scale: 0.0,
             image: Some(Reference { place: Place::Url(String::new()), strength: 0.5 }),
+            mask: None,
             loras: Vec::new(),
             acceleration: Acceleration::Regular,
             format: Format::Png,
+            quality: None,
             delivery: Delivery::Stored,
             safety_checker: true,
             previews: false,
@@ -278,13 +297,25 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_drawn_larger_and_cut() {
-        let request = request(&task(Size::Auto), Some(picture(33, 20)), (33, 20), 1).unwrap();
+        let inputs = (Some(picture(33, 20)), None);
+        let request = request(&task(Size::Auto), inputs, (33, 20), 1).unwrap();
         assert_eq!((request.size.width(), request.size.height()), (48, 32));
         let Source::Image { image, .. } = request.source else { panic!("an image was given") };
         let pixel = |x: usize, y: usize| &image.bytes[3 * (48 * y + x)..][..2];
         assert_eq!((pixel(5, 6), pixel(47, 31)), (&[5, 6][..], &[32, 19][..]));
         let cut = cropped(&image, 33, 20);
         assert_eq!(cut.rgb, picture(33, 20).rgb);
+    }
+
+    #[test]
+    fn a_mask_is_laid_over_its_picture_at_every_size() {
+        let mask = Mask { width: 2, height: 1, grey: vec![0, 255] };
+        let inputs = (Some(picture(40, 20)), Some(mask));
+        let request = request(&task(Size::Auto), inputs, (40, 20), 1).unwrap();
+        let Source::Inpaint { mask, .. } = request.source else { panic!("a mask was given") };
+        assert_eq!(mask.len(), 48 * 32);
+        let at = |x: usize, y: usize| mask[48 * y + x];
+        assert_eq!((at(0, 0), at(39, 0), at(47, 31)), (0, 255, 255));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use zoetrope_api::fal::Problem;
 use zoetrope_api::task::{Generate, Place};
 use zoetrope_files::fetch::{FetchError, Limit, data_uri};
-use zoetrope_files::{FORMATS, Limits, Name, Picture, StoreError};
+use zoetrope_files::{FORMATS, Limits, Mask, Name, Picture, StoreError};
 use zoetrope_jobs::Request;
 
 use crate::attempt::Room;
@@ -19,6 +19,8 @@ use crate::loras;
 /// What the engine needs besides numbers and words.
 pub(crate) struct Inputs {
     pub(crate) picture: Option<Picture>,
+    /// Where the picture is drawn anew: 255.
+    pub(crate) mask: Option<Mask>,
     pub(crate) loras: Vec<(PathBuf, f64)>,
 }
 
@@ -39,35 +41,64 @@ pub(crate) async fn fetch(
         Some(reference) => Some(image(&reference.place, request, room).await?),
         None => None,
     };
+    let mask = match &task.mask {
+        Some(place) => Some(mask(place, request, room).await?),
+        None => None,
+    };
     let mut files = Vec::new();
     for (index, lora) in task.loras.iter().enumerate() {
         files.push((loras::adapter(lora, index, base, room).await?, lora.scale));
     }
-    Ok(Inputs { picture, loras: files })
+    Ok(Inputs { picture, mask, loras: files })
 }
 
 async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture, JobError> {
     let path = [json!("image_url")];
-    let bytes = match place {
-        Place::Input(field) => sent(request, field, IMAGE).map_err(|e| refused(&path, e))?,
-        Place::Url(url) => match own_file(url, &request.base, room, &path).await? {
+    let bytes = bytes(place, &path, request, room).await?;
+    decoded(&path, move |limits| Ok(zoetrope_files::decode(&bytes, limits)?.picture)).await
+}
+
+/// Where a picture is drawn anew: where the mask is transparent, or, if it is not anywhere, where it is light.
+async fn mask(place: &Place, request: &Request, room: &Room) -> Result<Mask, JobError> {
+    let path = [json!("mask_url")];
+    let bytes = bytes(place, &path, request, room).await?;
+    let read = move |limits: &Limits| match zoetrope_files::decode_alpha(&bytes, limits)? {
+        Some(mut opacity) => {
+            opacity.grey.iter_mut().for_each(|alpha| *alpha = 255 - *alpha);
+            Ok(opacity)
+        }
+        None => zoetrope_files::decode_mask(&bytes, limits),
+    };
+    decoded(&path, read).await
+}
+
+async fn bytes(
+    place: &Place,
+    path: &[Value],
+    request: &Request,
+    room: &Room,
+) -> Result<Bytes, JobError> {
+    match place {
+        Place::Input(field) => sent(request, field, IMAGE).map_err(|e| refused(path, e)),
+        Place::Url(url) => match own_file(url, &request.base, room, path).await? {
             Some(name) => {
                 let read = room.store.read(&name, IMAGE.bytes_max).await;
-                read.map_err(|e| unread(&path, e))?.ok_or_else(|| gone(&path))?
+                read.map_err(|e| unread(path, e))?.ok_or_else(|| gone(path))
             }
-            None => room.fetcher.get(url, IMAGE).await.map_err(|e| refused(&path, e))?.bytes,
+            None => Ok(room.fetcher.get(url, IMAGE).await.map_err(|e| refused(path, e))?.bytes),
         },
-    };
-    let decode = move || {
-        let limits = Limits { bytes_max: IMAGE.bytes_max, ..Limits::default() };
-        zoetrope_files::decode(&bytes, &limits)
-    };
-    let decoded = tokio::task::spawn_blocking(decode).await;
-    let decoded = decoded.map_err(|_| JobError::Engine("decoding an image panicked".into()))?;
-    match decoded {
-        Ok(decoded) => Ok(decoded.picture),
-        Err(error) => Err(JobError::Input(Box::new(unreadable(&path, &error)))),
     }
+}
+
+/// What `read` makes of an image file, beside everything that waits.
+async fn decoded<T: Send + 'static>(
+    path: &[Value],
+    read: impl FnOnce(&Limits) -> zoetrope_files::Result<T> + Send + 'static,
+) -> Result<T, JobError> {
+    let limits = Limits { bytes_max: IMAGE.bytes_max, ..Limits::default() };
+    let decoded = tokio::task::spawn_blocking(move || read(&limits)).await;
+    let decoded = decoded.map_err(|_| JobError::Engine("decoding an image panicked".into()))?;
+    decoded.map_err(|error| JobError::Input(Box::new(unreadable(path, &error))))
 }
 
 /// Fetches the zip of the input's field `name` into `file`, which then holds all of it.

@@ -9,7 +9,7 @@ use clap::Command;
 use toml::{Table, Value};
 
 use crate::environment::Environment;
-use crate::serve;
+use crate::{gateway, serve};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -53,7 +53,8 @@ pub(crate) fn with_file(
     let text = std::fs::read_to_string(&file).with_context(shown)?;
     let table: Table = text.parse().with_context(shown)?;
     let mut values = Vec::new();
-    for (name, value) in &table {
+    // The gateway's part is no option, and is read by itself.
+    for (name, value) in table.iter().filter(|(name, _)| *name != gateway::TABLE) {
         let texts = texts(value).with_context(|| format!("{}: `{name}`", shown()))?;
         values.push((name.replace('_', "-"), texts));
     }

@@ -53,6 +53,12 @@ impl Environment {
             fal_key: variable("FAL_KEY").and_then(|value| value.into_string().ok()),
         }
     }
+
+    /// The variable called `name`; which ones hold providers' keys, only the configuration file says.
+    pub(crate) fn named(&self, name: &str) -> Option<String> {
+        let sayable = !name.is_empty() && !name.contains(['=', '\0']);
+        sayable.then(|| variable(name))??.into_string().ok()
+    }
 }
 
 #[allow(clippy::disallowed_methods)] // this is the place

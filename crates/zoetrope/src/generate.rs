@@ -82,7 +82,7 @@ pub(crate) struct Args {
     acceleration: Acceleration,
     #[command(flatten)]
     packed: packed::Args,
-    /// The file to write, .png, .jpg, .webp or .avif [default: named after the prompt].
+    /// The file to write, .png, .jpg, .webp, .gif or .avif [default: named after the prompt].
     #[arg(long, short)]
     output: Option<PathBuf>,
     /// Write the final latents, `[n, 16, h, w]` float32, as a safetensors file.

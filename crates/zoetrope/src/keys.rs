@@ -2,7 +2,8 @@
 
 use anyhow::bail;
 use serde_json::json;
-use zoetrope_jobs::{Key, Limits, Queue, Scope};
+use zoetrope_api::Micros;
+use zoetrope_jobs::{Key, KeyLimits, Limits, Queue, Scope};
 
 use crate::environment::Environment;
 use crate::place::{Place, now_ms};
@@ -31,9 +32,18 @@ enum Action {
         /// Its requests that may run at once.
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..=100_000))]
         concurrency: i64,
+        #[command(flatten)]
+        limits: LimitArgs,
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Say anew what a key may use; what is left out is no limit any more. Servers notice within seconds.
+    Limit {
+        /// The part before the colon.
+        id: String,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// List all keys, without their secrets.
     List {
@@ -46,6 +56,37 @@ enum Action {
         /// The part before the colon.
         id: String,
     },
+}
+
+/// What a key may use of the models that are asked for by name.
+#[derive(Clone, Debug, clap::Args)]
+struct LimitArgs {
+    /// Dollars that it may spend in all [default: no limit].
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
+    budget: Option<Micros>,
+    /// Requests a minute, by each server [default: no limit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_minute: Option<u32>,
+    /// Models that it may ask for, by name, by provider/name, or as patterns with * [default: all].
+    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+    allow_models: Vec<String>,
+}
+
+fn dollars(text: &str) -> Result<Micros, String> {
+    let dollars: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    let micros = Micros::of_dollars(dollars).filter(|micros| *micros >= Micros::ZERO);
+    micros.ok_or_else(|| format!("the budget is {dollars}; it must be 0 or more dollars"))
+}
+
+impl LimitArgs {
+    fn limits(&self) -> KeyLimits {
+        let models = self.allow_models.iter().map(|name| name.trim().to_string());
+        KeyLimits {
+            budget_micros: self.budget.map(|micros| micros.0),
+            requests_per_minute: self.requests_per_minute,
+            models: models.filter(|name| !name.is_empty()).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -65,12 +106,13 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
 
 async fn act(action: &Action, queue: &Queue) -> anyhow::Result<()> {
     match action {
-        Action::Create { alias, scope, concurrency, json } => {
+        Action::Create { alias, scope, concurrency, limits, json } => {
             let scope = match scope {
                 ScopeName::Api => Scope::Api,
                 ScopeName::Admin => Scope::Admin,
             };
             let (key, secret) = zoetrope_server::keys::make(alias, scope, *concurrency, now_ms()());
+            let key = Key { limits: limits.limits(), ..key };
             queue.insert_key(&key).await?;
             match json {
                 true => {
@@ -85,6 +127,13 @@ async fn act(action: &Action, queue: &Queue) -> anyhow::Result<()> {
                 true => println!("{}", json!({"keys": keys.iter().map(shown).collect::<Vec<_>>()})),
                 false => keys.iter().for_each(print),
             }
+        }
+        Action::Limit { id, limits } => {
+            let id = id.split(':').next().unwrap_or_default();
+            if !queue.limit_key(id, &limits.limits()).await? {
+                bail!("there is no key `{id}` in use; `zoetrope keys list` shows them");
+            }
+            println!("{id} has new limits");
         }
         Action::Revoke { id } => {
             let id = id.split(':').next().unwrap_or_default(); // whoever pastes the whole key means the same
@@ -112,17 +161,24 @@ fn shown(key: &Key) -> serde_json::Value {
         "concurrency": key.concurrency_max,
         "created_at": time(key.created_ms),
         "revoked_at": key.revoked_ms.map(time),
+        "budget": key.limits.budget_micros.map(|micros| Micros(micros).dollars()),
+        "spent": Micros(key.spent_micros).dollars(),
+        "requests_per_minute": key.limits.requests_per_minute,
+        "models": key.limits.models,
     })
 }
 
 fn print(key: &Key) {
     let state = key.revoked_ms.map_or("in use".into(), |at| format!("revoked {}", time(at)));
+    let budget = key.limits.budget_micros.map(|micros| format!(" of {}", Micros(micros)));
     println!(
-        "{}  {:5}  {:4} at once  {}  {state}  {}",
+        "{}  {:5}  {:4} at once  {}  {state}  spent {}{}  {}",
         key.id,
         scope(key),
         key.concurrency_max,
         time(key.created_ms),
+        Micros(key.spent_micros),
+        budget.unwrap_or_default(),
         key.alias
     );
 }

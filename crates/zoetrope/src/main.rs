@@ -6,6 +6,7 @@ mod demo;
 mod device;
 mod drawing;
 mod environment;
+mod gateway;
 mod generate;
 mod info;
 mod keys;

@@ -18,7 +18,7 @@ use zoetrope_server::{App, Settings};
 
 use crate::environment::Environment;
 use crate::place::{Place, Running, now_ms};
-use crate::{drawing, logs, signals};
+use crate::{drawing, gateway, logs, signals};
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -148,7 +148,12 @@ impl Args {
         say("upload_mb_max", &self.upload_mb_max);
         say("keep_days", &self.keep_days);
         say("drain_seconds", &self.drawing.drain_seconds);
+        out.push_str(&gateway::shown(&self.gateway_file().read(environment)?));
         Ok(out)
+    }
+
+    fn gateway_file(&self) -> gateway::File {
+        gateway::File { path: self.place.config.clone(), keys_required: self.keys_required() }
     }
 
     fn keep_ms(&self) -> i64 {
@@ -173,10 +178,15 @@ impl Args {
         address: String,
         (metrics, stop): (PrometheusHandle, watch::Receiver<bool>),
     ) -> anyhow::Result<Settings> {
+        let (store, fetcher) = (self.place.store(environment)?, self.drawing.fetcher(environment)?);
         Ok(Settings {
             queue: queue.clone(),
-            store: self.place.store(environment)?,
-            fetcher: self.drawing.fetcher(environment)?,
+            gateway: gateway::open(
+                self.gateway_file().read(environment)?,
+                (queue, &store, &fetcher),
+            )?,
+            store,
+            fetcher,
             address,
             public_url: self.public_url.as_ref().map(|url| url.trim_end_matches('/').into()),
             keys_required: self.keys_required(),
@@ -215,7 +225,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let address = reached("http", plain.local_addr()?);
     let stop = signals::stop();
     let settings = args.settings(environment, &queue, address.clone(), (metrics, stop.clone()))?;
-    let store = settings.store.clone();
+    let (store, gateway) = (settings.store.clone(), settings.gateway.clone());
     args.place.probe(&store).await?;
     let app = App::open(settings).await?;
     let mut house = JoinSet::new();
@@ -225,6 +235,9 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     }
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
+    house.spawn(gateway::learn(gateway.clone(), stop.clone()));
+    let (file, named) = (args.gateway_file(), environment.clone());
+    house.spawn(gateway::follow(gateway.clone(), file, named, stop.clone()));
 
     let running = Running {
         pid: std::process::id(),
@@ -241,6 +254,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     listeners.join_all().await;
     house.join_all().await;
     app.settle().await;
+    gateway.settle().await;
     drop(note);
     queue.close().await;
     Ok(())

@@ -1,7 +1,7 @@
 //! What long-running subcommands begin with: a runtime, TLS, metrics, and the signals that end them.
 
 use anyhow::Context;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use zoetrope_engine::Interrupt;
@@ -36,9 +36,17 @@ pub(crate) fn prepare() {
 const SECONDS: [f64; 14] =
     [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
 
+/// What the gateway itself takes, besides waiting for providers.
+const OWN_SECONDS: [f64; 10] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
+
 /// Begins to count; the handle renders what was counted.
 pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets(&SECONDS).context("metrics cannot begin")?;
+    let own = Matcher::Full("zoetrope_gateway_overhead_seconds".into());
+    let builder = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(own, &OWN_SECONDS))
+        .context("metrics cannot begin")?;
     let handle = builder.install_recorder().context("metrics cannot begin")?;
     zoetrope_server::metrics::describe();
     let upkeep = handle.clone();

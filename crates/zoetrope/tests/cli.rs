@@ -188,7 +188,7 @@ fn wrong_values_are_refused_with_what_to_do() {
         (&["--model", "nowhere"], "there is no such file or folder"),
         (&["--model", "garbage.png"], "garbage.png: is no whole safetensors file"),
         (&["--output", "no/folder.png"], "there is no folder"),
-        (&["--output", "a.bmp"], "end the name in .png, .jpg, .webp or .avif"),
+        (&["--output", "a.bmp"], "end the name in .png, .jpg, .webp, .gif or .avif"),
         (&["--guidance-scale=-2"], "`guidance_scale` is -2; it must lie between 0 and 100"),
         (&["--mask", &photo], "--image"),
     ];

@@ -19,12 +19,24 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("files", &["api"]),
     ("jobs", &[]),
     ("trace", &[]),
-    ("server", &["api", "files", "jobs", "trace"]),
+    ("gateway", &["api", "files", "jobs"]),
+    ("server", &["api", "files", "gateway", "jobs", "trace"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
     (
         "zoetrope",
-        &["api", "checkpoint", "engine", "files", "jobs", "server", "trace", "trainer", "worker"],
+        &[
+            "api",
+            "checkpoint",
+            "engine",
+            "files",
+            "gateway",
+            "jobs",
+            "server",
+            "trace",
+            "trainer",
+            "worker",
+        ],
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! The only SQL. One text for both databases wherever they agree, which is nearly everywhere.
 
+pub(crate) mod calls;
 mod plans;
 
 /// Where a request stands. What it was sent and what it answers may be a hundred megabytes, and is in no list.
@@ -230,11 +231,17 @@ pub(crate) const UNDELIVERED: &str =
 pub(crate) const DELIVERY: &str =
     "SELECT url, attempts, due_ms, delivered_ms, error FROM deliveries WHERE request = $1";
 
+macro_rules! key {
+    () => {
+        "SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms, budget_micros, requests_per_minute, models, \
+            spent_micros FROM keys"
+    };
+}
+
 pub(crate) const INSERT_KEY: &str = "
-    INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms) VALUES ($1, $2, $3, $4, $5, $6)";
-pub(crate) const KEY: &str = "
-    SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms FROM keys WHERE id = $1";
-pub(crate) const KEYS: &str = "
-    SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms FROM keys ORDER BY created_ms, id";
+    INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms, budget_micros, requests_per_minute, models)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+pub(crate) const KEY: &str = concat!(key!(), " WHERE id = $1");
+pub(crate) const KEYS: &str = concat!(key!(), " ORDER BY created_ms, id");
 pub(crate) const REVOKE_KEY: &str =
     "UPDATE keys SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL";

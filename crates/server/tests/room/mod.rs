@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
+use zoetrope_gateway::catalogue::Catalogue;
+use zoetrope_gateway::{Gateway, House};
 use zoetrope_jobs::{Attempt, End, Lease, Limits, Outcome, Queue, Scope};
 use zoetrope_server::{App, Settings, app, keys};
 
@@ -31,6 +33,7 @@ pub(crate) struct Setup {
     pub(crate) upload_bytes_max: u64,
     pub(crate) public_url: Option<String>,
     pub(crate) private: bool,
+    pub(crate) catalogue: Catalogue,
 }
 
 impl Default for Setup {
@@ -43,6 +46,7 @@ impl Default for Setup {
             upload_bytes_max: 1 << 20,
             public_url: None,
             private: true,
+            catalogue: Catalogue::standard(),
         }
     }
 }
@@ -52,6 +56,7 @@ pub(crate) struct Room {
     pub(crate) app: App,
     pub(crate) queue: Queue,
     pub(crate) store: Store,
+    pub(crate) gateway: Gateway,
     pub(crate) now: Arc<AtomicI64>,
     pub(crate) folder: TempDir,
     pub(crate) stop: watch::Sender<bool>,
@@ -114,10 +119,22 @@ impl Room {
         let store = Store::open(folder.path().join("files").to_str().unwrap(), &[]).unwrap();
         let fetcher = Fetcher::new(Rules { private: setup.private, ..Rules::default() }).unwrap();
         let stop = watch::Sender::new(false);
+        let chance = AtomicU64::new(1);
+        let house = House {
+            queue: queue.clone(),
+            store: store.clone(),
+            fetcher: fetcher.clone(),
+            now_ms: now_ms.clone(),
+            chance: Arc::new(move || chance.fetch_add(1, Ordering::Relaxed)),
+            keep_ms: 3_600_000,
+            roots: Vec::new(),
+        };
+        let gateway = Gateway::new(house, setup.catalogue).unwrap();
         let app_state = App::open(Settings {
             queue: queue.clone(),
             store: store.clone(),
             fetcher,
+            gateway: gateway.clone(),
             address: "http://127.0.0.1:7860".into(),
             public_url: setup.public_url,
             keys_required: setup.keys_required,
@@ -131,7 +148,8 @@ impl Room {
         })
         .await
         .unwrap();
-        Self { router: app(app_state.clone()), app: app_state, queue, store, now, folder, stop }
+        let router = app(app_state.clone());
+        Self { router, app: app_state, queue, store, gateway, now, folder, stop }
     }
 
     pub(crate) fn later(&self, ms: i64) {
