@@ -10,8 +10,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes from which on blocks are kept; also what they begin at a multiple of, so that whole large pages fit.
+/// Bytes from which on blocks are kept: a large page.
 const LARGE: usize = 2 << 20;
+/// A multiple of the small pages of every system.
+const PAGE: usize = 64 << 10;
 /// Blocks that are kept at once.
 const BLOCKS: usize = 64;
 
@@ -113,32 +115,65 @@ impl Kept {
 
 /// The size of a block of `layout`, if it is one of those that are kept.
 fn large(layout: Layout) -> Option<usize> {
-    (layout.size() >= LARGE && layout.align() <= LARGE).then_some(layout.size())
+    (layout.size() >= LARGE && layout.align() <= PAGE).then_some(layout.size())
 }
 
-/// A block of its own from the system, in large pages where it has them; null if there is none.
+/// A block of its own from the system, from the start of a large page on; null if there is none.
+///
+/// Not from the allocator's heap: blocks that begin at multiples of so much leave holes there that nothing fits into.
+#[cfg(target_os = "linux")]
 fn fresh(size: usize) -> *mut u8 {
-    let Ok(layout) = Layout::from_size_align(size, LARGE) else {
+    let Some(mapped) = size.checked_next_multiple_of(PAGE).and_then(|s| s.checked_add(LARGE))
+    else {
         return std::ptr::null_mut();
     };
-    // SAFETY: `size` is not 0.
-    let block = unsafe { System.alloc(layout) };
-    #[cfg(target_os = "linux")]
-    if !block.is_null() {
-        // Small pages for the rest: of a large one, all would be taken for it.
-        let whole = size / LARGE * LARGE;
-        // SAFETY: the pages are the block's, and the advice changes no value. A system that refuses it loses nothing.
-        unsafe { libc::madvise(block.cast(), whole, libc::MADV_HUGEPAGE) };
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: new pages somewhere touch nothing that is there.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), mapped, access, kind, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return std::ptr::null_mut();
     }
-    block
+    let start: *mut u8 = start.cast();
+    let before = start.align_offset(LARGE);
+    // SAFETY: all of it lies in what was mapped, in whole pages; what is before and behind the block goes back, and the
+    // advice changes no value. A system that refuses it loses nothing.
+    unsafe {
+        let block = start.add(before);
+        if before > 0 {
+            libc::munmap(start.cast(), before);
+        }
+        libc::munmap(block.add(mapped - LARGE).cast(), LARGE - before);
+        // Small pages for the rest: of a large one, all would be taken for it.
+        libc::madvise(block.cast(), size / LARGE * LARGE, libc::MADV_HUGEPAGE);
+        block
+    }
 }
 
 /// # Safety
 ///
 /// `block` is of [`fresh`], of `size`, and nobody uses it.
+#[cfg(target_os = "linux")]
+unsafe fn free(block: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(block.cast(), size.next_multiple_of(PAGE)) };
+}
+
+/// A block of its own from the system's allocator; null if there is none.
+#[cfg(not(target_os = "linux"))]
+fn fresh(size: usize) -> *mut u8 {
+    // SAFETY: `size` is not 0.
+    Layout::from_size_align(size, PAGE)
+        .map_or(std::ptr::null_mut(), |layout| unsafe { System.alloc(layout) })
+}
+
+/// # Safety
+///
+/// As above.
+#[cfg(not(target_os = "linux"))]
 unsafe fn free(block: *mut u8, size: usize) {
     // SAFETY: this is the layout that `fresh` asked with.
-    unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, LARGE)) }
+    unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, PAGE)) }
 }
 
 // SAFETY: a block is the system's or one that was freed, of the same size and as large an alignment; kept ones have one owner,
