@@ -1,7 +1,7 @@
 //! Gradients of a loss with respect to what is trained beside the layers: adapters. The layers' own weights are frozen.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Tensor, TensorId, Var};
 
 use super::{Batch, Transformer};
 use crate::{Result, Watch};
@@ -54,7 +54,7 @@ impl Transformer {
         }
         let velocities = self.finish(&batch, &x, &c, watch)?;
         let loss = loss(&velocities[0])?;
-        Ok((loss.to_scalar()?, Gradients(loss.backward()?)))
+        Ok((loss.to_scalar()?, Gradients(gradients(&loss)?)))
     }
 
     /// From what entered the main layers, keeping no more of each than its input.
@@ -76,7 +76,7 @@ impl Transformer {
         let left = Var::from_tensor(&x)?;
         let velocities = self.finish(batch, &left, c, watch)?;
         let loss = loss(&velocities[0])?;
-        let mut all = loss.backward()?;
+        let mut all = gradients(&loss)?;
         let mut upstream = all.remove(&left);
         for (i, input) in inputs.into_iter().enumerate().rev() {
             let Some(gradient) = upstream else { break };
@@ -95,7 +95,19 @@ impl Transformer {
 
 /// Gradients of what `y` was made from, where that of `y` is `gradient`.
 fn pull_back(y: &Tensor, gradient: &Tensor) -> Result<GradStore> {
-    Ok((y * gradient)?.sum_all()?.backward()?)
+    gradients(&(y * gradient)?.sum_all()?)
+}
+
+/// The gradients of `loss`, without the graph that they were computed by: it would keep what each layer computed.
+fn gradients(loss: &Tensor) -> Result<GradStore> {
+    let mut all = loss.backward()?;
+    let ids: Vec<TensorId> = all.get_ids().copied().collect();
+    for id in ids {
+        if let Some(gradient) = all.get_id(id).map(Tensor::detach) {
+            all.insert_id(id, gradient);
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
