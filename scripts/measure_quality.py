@@ -30,7 +30,7 @@ DEMO = ROOT / "models/demo"
 sys.path.insert(0, str(DEMO))
 from recipe import captions, judge, world  # noqa: E402
 
-DTYPES = ["f32", "bf16", "f16", "fp8", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0"]
+DTYPES = ["f32", "bf16", "f16", "fp8", "int8", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0"]
 FIRST = 1000  # number of the first held-out prompt, as in models/demo/evaluate.py
 EXACT = ("f32", "none")
 
