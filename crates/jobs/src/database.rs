@@ -81,3 +81,9 @@ fn beginning(dialect: Dialect, commit: Commit) -> &'static [&'static str] {
         (Dialect::Postgres, Commit::Hasty) => &["SET synchronous_commit = off"],
     }
 }
+
+/// A number that may be missing as what SQL casts to one. sqlx 0.9 declares a missing `f64` to PostgreSQL as four bytes, so that the
+/// statement, once prepared, refuses the next one that is there.
+pub(crate) fn decimal(value: Option<f64>) -> Option<String> {
+    value.map(|value| value.to_string())
+}

@@ -4,7 +4,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use crate::database::Dialect;
+use crate::database::{Dialect, decimal};
 use crate::history::Files;
 use crate::queue::{Queue, cancelled};
 use crate::request::{End, Outcome, Request, Standing, storable};
@@ -227,7 +227,7 @@ impl Hold {
             .bind(end.error.as_deref().map(storable))
             .bind(end.error_type.clone())
             .bind(end.inference_ms)
-            .bind(end.billable_units)
+            .bind(decimal(end.billable_units))
             .bind(&self.id)
             .bind(&self.token);
         if query.execute(&mut *transaction).await?.rows_affected() == 0 {

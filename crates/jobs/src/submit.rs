@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AnyPool, Row};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::database::decimal;
 use crate::news::News;
 use crate::queue::{Limits, Queue, Settings};
 use crate::request::Priority;
@@ -181,7 +182,7 @@ impl Writer {
                 .bind(new.webhook.clone())
                 .bind(new.webhook.as_deref().map(receiver))
                 .bind(&new.base)
-                .bind(new.unit_price)
+                .bind(decimal(new.unit_price))
                 .bind(new.trace.clone())
                 .execute(&mut *transaction)
                 .await?;

@@ -54,6 +54,19 @@ fn broken() -> End {
 }
 
 #[tokio::test]
+async fn numbers_may_be_missing_in_one_request_and_there_in_the_next() {
+    let room = Room::new().await;
+    for number in [None, Some(0.1), None, Some(1.048_576), Some(1e-9), None].repeat(4) {
+        let id = room.submit(|new| new.unit_price = number).await;
+        let lease = room.queue.claim().await.unwrap().unwrap();
+        let end = End { billable_units: number, ..done() };
+        lease.finish(Attempt::End(end.clone())).await.unwrap();
+        let ended = room.queue.request(&id).await.unwrap().unwrap();
+        assert_eq!((ended.unit_price, ended.end), (number, Some(end)));
+    }
+}
+
+#[tokio::test]
 async fn a_request_waits_runs_and_ends_once() {
     let room = Room::new().await;
     let id = room.submit(|_| {}).await;

@@ -21,7 +21,7 @@ macro_rules! columns {
 pub(crate) const INSERT: &str = "
     INSERT INTO requests (id, endpoint, owner, state, priority, keep_io, input, task, concurrency_max, attempts_max, \
         created_ms, available_ms, start_by_ms, webhook, receiver, base, unit_price, trace)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13, $14, $15, $16)";
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13, $14, CAST($15 AS DOUBLE PRECISION), $16)";
 
 pub(crate) const COUNT_QUEUED: &str = "SELECT count(*) FROM requests WHERE state = 'queued'";
 
@@ -76,7 +76,7 @@ pub(crate) const HEARTBEAT: &str = "
 /// The end of an attempt that still holds its lease: whoever lost it changes nothing.
 pub(crate) const FINISH: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
-        error_type = $6, inference_ms = $7, billable_units = $8, lease = NULL, lease_until_ms = NULL,
+        error_type = $6, inference_ms = $7, billable_units = CAST($8 AS DOUBLE PRECISION), lease = NULL, lease_until_ms = NULL,
         input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = '{}'
     WHERE id = $9 AND lease = $10 AND state = 'running'";
 
