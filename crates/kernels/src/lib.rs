@@ -5,6 +5,9 @@
 
 mod attention;
 mod conv;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
+mod device;
 mod gradient;
 mod group_norm;
 mod linear;
@@ -24,6 +27,7 @@ mod values;
 
 pub use attention::{Mask, attention};
 pub use conv::{Before, Conv, Filter, conv2d};
+pub use device::{cuda_devices, device_memory, device_name, multiplies_fp8, open_cuda};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{
     FP8_E4M3FN, Input, Layer, Matrix, PACKING, Precision, Region, Stored, fp8_e4m3fn_from_f32,

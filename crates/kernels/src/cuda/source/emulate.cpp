@@ -65,7 +65,7 @@ template <class... A> Run runner(void (*kernel)(A...)) { return runner(kernel, s
 const std::map<std::string, Run> KERNELS = {
     RUN(norm_f32_f32), RUN(norm_f32_bf16), RUN(norm_bf16_f32), RUN(norm_bf16_bf16), RUN(norm_f32_fp8), RUN(norm_bf16_fp8),
     RUN(gate_f32_f32), RUN(gate_f32_bf16), RUN(gate_bf16_bf16), RUN(gate_f32_fp8), RUN(gate_bf16_fp8), RUN(keep_f32_fp8),
-    RUN(keep_bf16_fp8), RUN(scale_f32), RUN(scale_bf16), RUN(turn_f32), RUN(turn_bf16), RUN(channel_sums), RUN(group_factors),
+    RUN(keep_bf16_fp8), RUN(widen_fp8), RUN(scale_f32), RUN(scale_bf16), RUN(turn_f32), RUN(turn_bf16), RUN(channel_sums), RUN(group_factors),
     RUN(apply_f32), RUN(apply_bf16), RUN(narrow), RUN(convolve), RUN(attend_64), RUN(attend_128),
 };
 

@@ -161,6 +161,18 @@ GATE_FP8(gate_bf16_fp8, bf16)
 KEEP_FP8(keep_f32_fp8, float)
 KEEP_FP8(keep_bf16_fp8, bf16)
 
+// e4m3 values with a scale a row as bfloat16, for GPUs that do not multiply them.
+KERNEL widen_fp8(bf16* out, const unsigned char* x, const float* scales, int width) {
+    long start = static_cast<long>(blockIdx.x) * width;
+    float scale = scales[blockIdx.x];
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        unsigned bits = x[start + i], size = bits & 0x7fu;
+        float value = size < 8u ? static_cast<float>(size) / 512.0f : bits_to_float((size << 20) + (120u << 23));
+        if (size == 0x7fu) value = bits_to_float(0x7fffffffu);
+        round_to(out[start + i], (bits & 0x80u ? -value : value) * scale);
+    }
+}
+
 // y[row, i] · rows[row] · columns[i], for products of 8-bit values on GPUs whose library cannot scale them so itself.
 template <class T> DEVICE void scale_row(T* y, const float* rows, const float* columns, int width) {
     float of_row = rows[blockIdx.x];
