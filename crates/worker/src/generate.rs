@@ -20,6 +20,7 @@ use crate::engine::{Made, News, Work};
 use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 use crate::outputs::keep;
+use crate::shown;
 use crate::stage::{record, timed};
 
 /// Runs what `lease` holds.
@@ -46,8 +47,10 @@ pub(crate) async fn run(
     let made = made?;
     let inference = made.took;
     record("draw", inference);
-    let store = store(task, made, (width, height), lease, room);
+    let parameters = shown::parameters(task, &lease.request, (width, height), seed);
+    let store = store(task, made, ((width, height), parameters), lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
+    let pictures = shown::pictures(task, &lease.request, &images, seed);
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
     let response = json!({
@@ -67,7 +70,7 @@ pub(crate) async fn run(
         inference_ms: Some(inference.as_millis() as i64),
         billable_units: Some(megapixels),
     };
-    Ok(Done { end, tally: Tally::Pictures { count, megapixels } })
+    Ok(Done { end, pictures, tally: Tally::Pictures { count, megapixels } })
 }
 
 /// Refuses what asks for a look that nobody here takes.
@@ -209,7 +212,7 @@ pub(crate) fn data_uri(picture: &Picture) -> Option<String> {
 async fn store(
     task: &Generate,
     made: Made,
-    (width, height): (u32, u32),
+    ((width, height), parameters): ((u32, u32), Option<String>),
     lease: &Lease,
     room: &Room,
 ) -> Result<Vec<Value>, JobError> {
@@ -219,7 +222,7 @@ async fn store(
         pictures
             .map(|rgb| {
                 let picture = cropped(rgb, width, height);
-                zoetrope_files::encode_at(&picture, format, quality, None)
+                zoetrope_files::encode_at(&picture, format, quality, parameters.as_deref())
             })
             .collect()
     };

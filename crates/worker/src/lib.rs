@@ -12,6 +12,7 @@ mod inputs;
 mod loras;
 mod outputs;
 mod residency;
+mod shown;
 mod stage;
 mod train;
 mod training_news;
