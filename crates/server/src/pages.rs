@@ -5,7 +5,9 @@ use axum::http::HeaderMap;
 use serde_json::Value;
 use zoetrope_api::fal::Endpoint;
 use zoetrope_files::Store;
+use zoetrope_api::images::ModelSheet;
 use zoetrope_gateway::Gateway;
+use zoetrope_gateway::catalogue::{Choice, Model};
 use zoetrope_jobs::{FileRow, Queue};
 
 pub use crate::answer::Failure;
@@ -35,6 +37,11 @@ impl App {
     /// Who makes pictures by a model's name.
     pub fn gateway(&self) -> &Gateway {
         &self.settings.gateway
+    }
+
+    /// All that is known of a model.
+    pub fn model_sheet(&self, model: &Model) -> ModelSheet {
+        crate::openai::sheet(self, model, &Choice::Any)
     }
 
     /// Whether every request needs a key.

@@ -142,7 +142,7 @@ async function upload(file, name) {
 
 /** The place for a picture: shows it, and takes files that are chosen, dropped or pasted. */
 function place(field) {
-  const [drop, chooser, text] = [".drop", ".chooser", "input[type=text]"].map((each) => field.querySelector(each));
+  const [drop, chooser, text] = [".drop", "input.file", "input[type=text]"].map((each) => field.querySelector(each));
   const image = drop.querySelector("img");
   const remove = drop.querySelector("[data-remove]");
 

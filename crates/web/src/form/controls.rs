@@ -261,7 +261,7 @@ impl Controls<'_> {
                         button.small.scripted type="button" data-remove hidden[value.is_empty()] { (icon(icons::CROSS)) (words.image_remove) }
                     }
                 }
-                input.chooser type="file" name={ (name) (FILE) } accept="image/*" aria-label={ (label) ": " (words.image_choose) };
+                input.file type="file" name={ (name) (FILE) } accept="image/*" aria-label={ (label) ": " (words.image_choose) };
                 input #(id(name)) name=(name) type="text" inputmode="url" value=(value) placeholder=(words.image_address) autocomplete="off"
                     aria-invalid=[self.invalid(name)] aria-describedby=(self.described(name));
                 p.help #{ (id(name)) "-help" } { (help) }

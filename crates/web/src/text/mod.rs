@@ -3,6 +3,7 @@
 pub(crate) mod common;
 pub(crate) mod fields;
 pub(crate) mod gallery;
+pub(crate) mod models;
 pub(crate) mod playground;
 
 /// A language of the pages.

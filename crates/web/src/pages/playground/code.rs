@@ -36,17 +36,25 @@ pub(super) async fn show(
 fn sheet(visitor: &Visitor, endpoint: &Endpoint, input: &Value) -> Markup {
     let (words, common) =
         (Playground::of(visitor.look.language), Common::of(visitor.look.language));
-    let base = &visitor.origin.run;
-    let openai = openai_body(endpoint, input);
     html! {
         div.head {
             h2 #code-title { (words.code_title) }
             button.square.push.scripted type="button" data-closes aria-label=(common.close) { (icon(icons::CROSS)) }
         }
+        (programs(visitor, endpoint, input))
+    }
+}
+
+/// The programs that ask `endpoint` for `input`.
+pub(crate) fn programs(visitor: &Visitor, endpoint: &Endpoint, input: &Value) -> Markup {
+    let language = visitor.look.language;
+    let (words, common) = (Playground::of(language), Common::of(language));
+    let base = &visitor.origin.run;
+    html! {
         p.help { (words.code_key) }
         (part("fal", common, &fal(endpoint, input, base)))
-        @match &openai {
-            Some(body) => (part("OpenAI", common, &of_openai(body, base))),
+        @match openai_body(endpoint, input) {
+            Some(body) => (part("OpenAI", common, &of_openai(&body, base))),
             None => { h3 { "OpenAI" } p.soft { (words.code_no_openai) } }
         }
         (part("CLI", common, &[("Shell", command(endpoint, input))]))

@@ -1,6 +1,6 @@
 //! `/playground`: an endpoint's form, what it makes, and `/requests`, where a request and its end are seen.
 
-mod code;
+pub(crate) mod code;
 mod form;
 mod read;
 mod recent;
