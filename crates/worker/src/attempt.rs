@@ -10,11 +10,12 @@ use tracing::Instrument as _;
 use zoetrope_api::task::Task;
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
-use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Queue};
+use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
 
 use crate::engine::Engine;
-use crate::error::JobError;
-use crate::{generate, train};
+use crate::error::{JobError, UNSAFE};
+use crate::safety::Checker;
+use crate::{Expansion, generate, train};
 
 /// What a worker is given.
 pub struct Settings {
@@ -36,6 +37,8 @@ pub struct Settings {
     pub hub: String,
     /// What is known of the pictures' harmlessness.
     pub safety: Safety,
+    /// How prompts are expanded.
+    pub expansion: Expansion,
     /// Random numbers for seeds that nobody chose.
     pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Milliseconds since 1970.
@@ -47,10 +50,12 @@ pub struct Settings {
 }
 
 /// What is known of the pictures' harmlessness: nothing ever says that one is harmless without a reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Safety {
     /// The models can draw nothing else.
     Harmless,
+    /// This one looks.
+    Checked(Checker),
     /// Nobody looks; requests that ask for it are refused.
     Unchecked,
     /// Nobody looks, and whoever runs this server wants it so.
@@ -72,6 +77,8 @@ impl Settings {
 /// What became of a request that went well.
 pub(crate) struct Done {
     pub(crate) end: End,
+    /// What is shown of it to those who look through pictures.
+    pub(crate) pictures: Vec<NewPicture>,
     pub(crate) tally: Tally,
 }
 
@@ -152,10 +159,11 @@ impl Worker {
         tracing::info!(request = %id, endpoint = %lease.request.endpoint, attempt = lease.request.attempts, "started");
         let waited = self.room.now_ms() - lease.request.created_ms;
         metrics::histogram!("zoetrope_wait_seconds").record(waited as f64 / 1000.0);
-        let (mut tally, span) = (None, tracing::Span::current());
+        let (mut tally, mut pictures) = (None, Vec::new());
+        let span = tracing::Span::current();
         let attempt = match self.watched(&lease, stop).await {
             Some(Ok(done)) => {
-                tally = Some(done.tally);
+                (tally, pictures) = (Some(done.tally), done.pictures);
                 span.record("end", "completed");
                 Attempt::End(done.end)
             }
@@ -172,7 +180,7 @@ impl Worker {
         };
         // The result is made: a database that is away for a moment must not lose it.
         for pause in [100, 400, 1600, 6400] {
-            match lease.finish(attempt.clone()).await {
+            match lease.finish_with(attempt.clone(), &pictures).await {
                 Ok(()) => {
                     tally.iter().for_each(|tally| tally.count());
                     return tracing::info!(request = %id, "ended");
@@ -267,6 +275,7 @@ impl Tally {
 fn kind(error: &JobError) -> &'static str {
     match error {
         JobError::Input(problem) => problem.kind,
+        JobError::Unsafe { .. } => UNSAFE,
         JobError::Cancelled => "cancelled",
         JobError::Going => "handed_back",
         JobError::Engine(_) | JobError::Memory(_) => "internal_server_error",

@@ -199,8 +199,12 @@ pub(crate) fn attention(
     let Some(gpu) = gpu_of(&[Some(q), Some(k), Some(v)])? else { return Ok(None) };
     let (batch, heads, queries, d) = q.dims4()?;
     let (_, kv_heads, keys, _) = k.dims4()?;
-    if precision == Precision::F32 || !call::attends(d) || q.elem_count() == 0 || keys == 0 {
+    if precision == Precision::F32 || q.elem_count() == 0 || keys == 0 {
         return Ok(None);
+    }
+    if !call::attends(d) {
+        let one = batch == 1 && heads == 1 && mask == Mask::None;
+        return if one { attention_by_products(&gpu, [q, k, v]).map(Some) } else { Ok(None) };
     }
     let narrow = |x: &Tensor| -> Result<(Tensor, Strides)> {
         let x = x.to_dtype(DType::BF16)?;
@@ -224,6 +228,32 @@ pub(crate) fn attention(
         causal: mask == Mask::Causal,
     })?)?;
     Ok(Some(room.tensor().transpose(1, 2)?))
+}
+
+/// Attention of one wide head, `[1, 1, tokens, d]`, as that of the autoencoder: two products of bfloat16 around a softmax in float32, some queries
+/// after others.
+fn attention_by_products(gpu: &Gpu, [q, k, v]: [&Tensor; 3]) -> Result<Tensor> {
+    /// 0.25 GB.
+    const SCORES_AT_ONCE: usize = 64 << 20;
+    let flat = |x: &Tensor| x.squeeze(0)?.squeeze(0)?.to_dtype(DType::BF16)?.contiguous();
+    let (q, k) = (flat(q)?, Matrix::Dense(flat(k)?)); // [queries, d], [keys, d]
+    let v = Matrix::Dense(flat(v)?.t()?.contiguous()?); // [d, keys]
+    let ((queries, d), (keys, _)) = (q.dims2()?, k.shape()?);
+    let product = |x: &Tensor, w: &Matrix| {
+        let held = Held::kept(gpu, x)?;
+        let input = Input::Plain(x);
+        Prepared { gpu, held: &held, input, eight: None, narrow: None }.multiply(w, Kind::F32)
+    };
+    let at_once = (SCORES_AT_ONCE / keys).max(1);
+    let part = |start: usize| {
+        let q = q.narrow(0, start, at_once.min(queries - start))?;
+        let scores = (product(&q, &k)? / (d as f64).sqrt())?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(1)?)?.exp()?;
+        let total = weights.sum_keepdim(1)?;
+        product(&weights, &v)?.broadcast_div(&total)
+    };
+    let parts = (0..queries).step_by(at_once).map(part).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 0)?.reshape((1, 1, queries, d))
 }
 
 /// Rows in 8 bits.
