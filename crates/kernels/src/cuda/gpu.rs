@@ -63,13 +63,19 @@ pub(crate) fn count() -> usize {
     }
 }
 
-/// GPU `index`, with one stream, and memory that stays with the program once it has it.
+/// GPU `index`, with one stream, and memory that stays with the program once it has it. Opened again it is the same.
 pub(crate) fn open(index: usize) -> Result<Device> {
+    static OPEN: Mutex<Vec<(usize, Device)>> = Mutex::new(Vec::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, device)) = open.iter().find(|(known, _)| *known == index) {
+        return Ok(device.clone());
+    }
     let device = Device::new_cuda_with_stream(index)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: there is one stream, so that nothing runs beside what was asked for before.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda)?;
+    open.push((index, device.clone()));
     Ok(device)
 }
 

@@ -161,7 +161,8 @@ impl Matrix {
         Ok(self)
     }
 
-    fn is_on_cpu(&self) -> bool {
+    /// Whether it is in main memory.
+    pub fn is_on_cpu(&self) -> bool {
         match self {
             Self::Dense(values) | Self::Fp8 { values, .. } => values.device().is_cpu(),
             #[cfg(feature = "cuda")]

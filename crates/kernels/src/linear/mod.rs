@@ -61,6 +61,13 @@ impl Input<'_> {
         values?.to_dtype(DType::F32)
     }
 
+    /// Where the values are.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Plain(x) | Self::Normed { x, .. } | Self::Gated { gate: x, .. } => x.device(),
+        }
+    }
+
     fn dims(&self) -> &[usize] {
         match self {
             Self::Plain(x) | Self::Normed { x, .. } | Self::Gated { gate: x, .. } => x.dims(),

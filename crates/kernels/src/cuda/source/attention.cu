@@ -78,8 +78,7 @@ DEVICE void weigh(float (&scores)[2][KEYS / 8][4], float (&sums)[2][D / 8][4], R
 template <int D>
 DEVICE void attend(bf16* out, const bf16* q, const bf16* k, const bf16* v, Strides of_out, Strides of_q, Strides of_k, Strides of_v,
                    int queries, int keys, int shared, int causal, float scale) {
-    DYNAMIC_SHARED(memory);
-    bf16* query_tile = reinterpret_cast<bf16*>(memory);
+    bf16* query_tile = reinterpret_cast<bf16*>(dynamic_shared());
     bf16* tiles = query_tile + QUERIES * D; // STAGES times keys, then values
     int lane = threadIdx.x % WARP, of_warp = threadIdx.x / WARP * 32;
     int first_query = blockIdx.x * QUERIES, head = blockIdx.y;

@@ -24,8 +24,7 @@ struct Shape {
 KERNEL AT_MOST(256, 2) convolve(float* out, const bf16* x, const bf16* filter, const float* bias, const float* residual, int height, int width,
                                 int channels, int rows, int columns, int outputs, int size, int stride, int padding, int doubled) {
     using namespace conv;
-    DYNAMIC_SHARED(memory);
-    bf16* tiles = reinterpret_cast<bf16*>(memory); // STAGES times pixels, then filters
+    bf16* tiles = reinterpret_cast<bf16*>(dynamic_shared()); // STAGES times pixels, then filters
     Shape shape{height, width, channels, rows, columns, outputs, size, stride, padding, doubled};
     int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     int pixels = shape.rows * shape.columns, first_pixel = blockIdx.x * PIXELS, first_output = blockIdx.y * OUTPUTS;

@@ -21,7 +21,6 @@
 #define KERNEL extern "C" void
 #define AT_MOST(threads, blocks)
 #define __shared__ static // blocks run one after another
-#define DYNAMIC_SHARED(name) unsigned char* name = emulator::dynamic_shared()
 
 struct Dimensions {
     unsigned x = 1, y = 1, z = 1;
@@ -57,8 +56,6 @@ inline std::vector<std::vector<uint64_t>> exchanged; // of each warp, eight valu
 inline std::vector<unsigned char> shared_memory;
 inline std::function<void()> body;
 inline long progress; // counts whatever brings a block nearer to its end
-
-inline unsigned char* dynamic_shared() { return shared_memory.data(); }
 
 inline void meet(Meeting& meeting) {
     long round = meeting.round;
@@ -136,6 +133,7 @@ inline void launch(Dimensions grid, int count, size_t shared_bytes, std::functio
 
 } // namespace emulator
 
+DEVICE unsigned char* dynamic_shared() { return emulator::shared_memory.data(); }
 DEVICE void block_barrier() { emulator::meet(emulator::block); }
 
 DEVICE unsigned float_to_bits(float value) {

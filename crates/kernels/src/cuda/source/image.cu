@@ -4,8 +4,7 @@
 // Sums and sums of squares of every channel over `chunk` pixels, `[batch, chunks, 2, channels]`. `x`: `[batch, pixels, channels]`.
 // A block has 256 threads and takes one chunk; the launch gives shared memory for 512 float32.
 KERNEL channel_sums(float* sums, const float* x, int pixels, int channels, int chunk) {
-    DYNAMIC_SHARED(memory);
-    float* partial = reinterpret_cast<float*>(memory);
+    float* partial = reinterpret_cast<float*>(dynamic_shared());
     int threads = blockDim.x, lanes = channels < threads ? channels : threads;
     int beside = threads / lanes, lane = threadIdx.x % lanes, part = threadIdx.x / lanes;
     int first = blockIdx.x * chunk, end = first + chunk < pixels ? first + chunk : pixels;

@@ -7,8 +7,10 @@
 #define DEVICE __device__ __forceinline__
 #define KERNEL extern "C" __global__ void
 #define AT_MOST(threads, blocks) __launch_bounds__(threads, blocks)
+
+extern __shared__ __align__(128) unsigned char shared_by_launch[];
 // Shared memory whose size the launch gives.
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+DEVICE unsigned char* dynamic_shared() { return shared_by_launch; }
 
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }

@@ -109,8 +109,7 @@ template <int N, class Source> DEVICE float most_of_packets(const Source& source
 // Rows of `source` as e4m3 with `scales`, by which they are to be multiplied: the largest value of a row becomes 448. The
 // launch gives shared memory for a row of float32.
 template <class Source> DEVICE void write_fp8(const Source& source, unsigned char* out, float* scales, int width) {
-    DYNAMIC_SHARED(memory);
-    float* kept = reinterpret_cast<float*>(memory);
+    float* kept = reinterpret_cast<float*>(dynamic_shared());
     float factor = source.prepare(blockIdx.x, width);
     float most = width % 4 == 0 ? most_of_packets<4>(source, kept, width, factor)
                                 : most_of_packets<1>(source, kept, width, factor);
