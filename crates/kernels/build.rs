@@ -45,7 +45,10 @@ fn compile(nvcc: &Path, to: &Path) {
     command.arg(format!("-gencode=arch=compute_{newest},code=compute_{newest}"));
     let done = command.arg("src/cuda/source/kernels.cu").status();
     let done = done.unwrap_or_else(|why| {
-        panic!("{} does not run: {why}. Run scripts/cuda_toolkit, and set CUDA_HOME as it says", nvcc.display())
+        panic!(
+            "{} does not run: {why}. Run scripts/cuda_toolkit, and set CUDA_HOME as it says",
+            nvcc.display()
+        )
     });
     assert!(done.success(), "{} could not compile the kernels", nvcc.display());
 }

@@ -89,7 +89,9 @@ pub(crate) fn eight_bits(weights: &Weights, storage: Storage, device: &Device) -
         Storage::F32 | Storage::Bf16 | Storage::F16 | Storage::Fp8 if device.is_cpu() => {
             Storage::Int8
         }
-        Storage::F32 | Storage::Bf16 | Storage::F16 if device.is_cuda() && multiplies_fp8(device) => {
+        Storage::F32 | Storage::Bf16 | Storage::F16
+            if device.is_cuda() && multiplies_fp8(device) =>
+        {
             Storage::Fp8
         }
         _ if device.is_cuda() => storage,

@@ -1,7 +1,7 @@
 //! The networks of a model, each read when it is first used, in the form that a request's acceleration asks for.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 use zoetrope_api::Acceleration;

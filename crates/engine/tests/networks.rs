@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::sync::Mutex;
 
 use candle_core::{DType, Tensor};
-use common::{device, Case, FIXTURES, Fixture};
+use common::{Case, FIXTURES, Fixture, device};
 use zoetrope_api::{ImageSize, Seed};
 use zoetrope_checkpoint::Role;
 use zoetrope_engine::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
@@ -132,8 +132,7 @@ fn time_becomes_the_reference_s_embedding() {
         for (i, t) in t.iter().enumerate() {
             let recorder = Recorder::default();
             let config: TransformerConfig = fixture.config("transformer/config.json");
-            let caption =
-                Tensor::zeros((1, config.cap_feat_dim), DType::F32, &device()).unwrap();
+            let caption = Tensor::zeros((1, config.cap_feat_dim), DType::F32, &device()).unwrap();
             let caption = network.caption(&caption, &Unwatched).unwrap();
             let latents = Tensor::zeros((16, 2, 2), DType::F32, &device()).unwrap();
             let batch = network.batch([(&caption, (2, 2))]).unwrap();
@@ -330,10 +329,7 @@ fn schedules_are_the_reference_s() {
             let sigmas = Tensor::new(schedule.sigmas(), &device()).unwrap();
             case.check(&format!("{name}.sigmas"), &sigmas);
             let timesteps: Vec<f32> = (0..steps).map(|i| schedule.timestep(i)).collect();
-            case.check(
-                &format!("{name}.timesteps"),
-                &Tensor::new(timesteps, &device()).unwrap(),
-            );
+            case.check(&format!("{name}.timesteps"), &Tensor::new(timesteps, &device()).unwrap());
         };
         for shift in case.params()["shifts"].as_array().unwrap() {
             let shift = shift.as_f64().unwrap();
@@ -387,9 +383,7 @@ fn noise_is_torch_s() {
         let rows: Vec<Tensor> = numbers(&list["seeds"])
             .into_iter()
             .map(|seed| {
-                Generator::new(Seed(seed))
-                    .normal(&[&[1], &shape[1..]].concat(), &device())
-                    .unwrap()
+                Generator::new(Seed(seed)).normal(&[&[1], &shape[1..]].concat(), &device()).unwrap()
             })
             .collect();
         case.check("list", &Tensor::cat(&rows, 0).unwrap());
@@ -397,10 +391,7 @@ fn noise_is_torch_s() {
         let mut generator = Generator::new(Seed(consecutive["seed"].as_u64().unwrap()));
         for (i, shape) in consecutive["shapes"].as_array().unwrap().iter().enumerate() {
             let shape: Vec<usize> = numbers(shape).iter().map(|n| *n as usize).collect();
-            case.check(
-                &format!("consecutive.{i}"),
-                &generator.normal(&shape, &device()).unwrap(),
-            );
+            case.check(&format!("consecutive.{i}"), &generator.normal(&shape, &device()).unwrap());
         }
     });
 }

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use candle_core::Tensor;
-use common::{device, Case, FIXTURES, Fixture};
+use common::{Case, FIXTURES, Fixture, device};
 use serde_json::Value;
 use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Adapter, Blob, Role, Storage};
@@ -339,8 +339,7 @@ fn small_request(fixture: &Fixture) -> Request {
 #[test]
 fn an_interrupt_ends_a_generation_between_layers() {
     let fixture = Fixture::open("wide");
-    let options =
-        Options { storage: None, device: device(), keep: Keep::OneAtATime, packed: None };
+    let options = Options { storage: None, device: device(), keep: Keep::OneAtATime, packed: None };
     let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
     let interrupt = Interrupt::default();
     let stop = interrupt.clone();
@@ -441,9 +440,8 @@ fn two_generators_draw_as_two_seeds() {
     let case = fixture.cases(&["t2i"]).into_iter().find(|c| c.id == "t2i_two_generators").unwrap();
     let seeds = case.params()["seed"].as_array().unwrap();
     for (i, seed) in seeds.iter().enumerate() {
-        let drawn = Generator::new(Seed(seed.as_u64().unwrap()))
-            .normal(&[1, 16, 8, 8], &device())
-            .unwrap();
+        let drawn =
+            Generator::new(Seed(seed.as_u64().unwrap())).normal(&[1, 16, 8, 8], &device()).unwrap();
         let recorded = case.input("noise").narrow(0, i, 1).unwrap();
         let worst =
             (drawn - recorded).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();

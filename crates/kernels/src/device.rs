@@ -21,7 +21,9 @@ pub fn open_cuda(index: usize) -> Result<Device> {
         }
     }
     #[cfg(not(feature = "cuda"))]
-    candle_core::bail!("GPU {index} is out of reach: this program was built without the feature `cuda`")
+    candle_core::bail!(
+        "GPU {index} is out of reach: this program was built without the feature `cuda`"
+    )
 }
 
 /// How many GPUs of NVIDIA's this program can use here: 0 where it was built without the feature `cuda`, or where a library is missing.

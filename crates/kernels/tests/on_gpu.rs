@@ -15,7 +15,8 @@ use candle_core::{DType, Device, Tensor};
 use testing::{random, rounded, share, worst};
 use zoetrope_kernels::{
     Before, Conv, Filter, GroupNorm, Input, Mask, Matrix, Pairs, Precision, RmsNorm, Statistics,
-    add_gated, attention, conv2d, group_norm, linears, norm_and_rotate, open_cuda, rms_norm, swiglu,
+    add_gated, attention, conv2d, group_norm, linears, norm_and_rotate, open_cuda, rms_norm,
+    swiglu,
 };
 
 fn gpu() -> Device {
@@ -43,7 +44,8 @@ fn norm_there(norm: &RmsNorm) -> RmsNorm {
 fn norms_gates_and_turns_are_those_of_the_processor() {
     for (tokens, width) in [(1, 256), (70, 3840), (33, 130)] {
         let (x, y) = (random(&[2, tokens, width]), random(&[2, tokens, width]));
-        let (scale, norm) = (random(&[2, 1, width]), RmsNorm { weight: random(&[width]), eps: 1e-5 });
+        let (scale, norm) =
+            (random(&[2, 1, width]), RmsNorm { weight: random(&[width]), eps: 1e-5 });
         let of_gpu = norm_there(&norm);
         let got = rms_norm(&there(&x), &of_gpu, Some(&there(&scale))).unwrap();
         assert!(worst(&back(&got), &rms_norm(&x, &norm, Some(&scale)).unwrap()) < 5e-5);
@@ -119,7 +121,8 @@ fn linear_layers_are_those_of_the_processor() {
             ),
             (Input::Gated { gate: &x_there, up: &up_there }, swiglu(&x, &up).unwrap()),
         ] {
-            let want = wide.broadcast_matmul(&w.t().unwrap()).unwrap().broadcast_add(&bias).unwrap();
+            let want =
+                wide.broadcast_matmul(&w.t().unwrap()).unwrap().broadcast_add(&bias).unwrap();
             let bias = there(&bias);
             let one = linears(input, &[(form, Some(&bias))]).unwrap();
             assert_eq!(one[0].dtype(), DType::F32);
@@ -150,7 +153,9 @@ fn convolutions_and_their_norms_are_those_of_the_processor() {
     }
     let known = [norm.with(&statistics[0]).unwrap(), of_gpu.with(&statistics[1]).unwrap()];
 
-    for (outputs, size, stride, padding) in [(130, 3, 1, [1, 1]), (64, 3, 2, [0, 1]), (3, 1, 1, [0, 0])] {
+    for (outputs, size, stride, padding) in
+        [(130, 3, 1, [1, 1]), (64, 3, 2, [0, 1]), (3, 1, 1, [0, 0])]
+    {
         let weight = (random(&[outputs, 64, size, size]) / 20.0).unwrap();
         let bias = random(&[outputs]);
         for precision in [Precision::F32, Precision::Bf16] {

@@ -8,8 +8,8 @@ use candle_core::Device;
 use serde_json::{Value, json};
 use zoetrope_api::{Acceleration, ImageSize};
 use zoetrope_checkpoint::Storage;
-use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::device_name;
+use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
 use zoetrope_files::Picture;
 

@@ -14,23 +14,36 @@ pub(crate) fn all(text: &str) -> anyhow::Result<Vec<Device>> {
     let (kind, index) = match text.split_once(':') {
         Some((kind, index)) => {
             let index = index.parse::<usize>();
-            (kind, Some(index.with_context(|| format!("--device {text}: what follows the colon is no number"))?))
+            (
+                kind,
+                Some(index.with_context(|| {
+                    format!("--device {text}: what follows the colon is no number")
+                })?),
+            )
         }
         None => (text, None),
     };
     let said = || format!("--device {text}");
     match (kind, index) {
-        ("auto", None) => every_gpu().map(|gpus| if gpus.is_empty() { vec![Device::Cpu] } else { gpus }),
+        ("auto", None) => {
+            every_gpu().map(|gpus| if gpus.is_empty() { vec![Device::Cpu] } else { gpus })
+        }
         ("cpu", None) => Ok(vec![Device::Cpu]),
         ("cuda", _) if !cfg!(feature = "cuda") => not_in_this_build(text, "cuda"),
         ("cuda", None) if cuda_devices() > 0 => every_gpu().with_context(said),
         ("cuda", index) => {
             let opened = open_cuda(index.unwrap_or(0));
-            Ok(vec![opened.with_context(|| format!("--device {text} (docs/gpu.md says what it needs; --device cpu needs nothing)"))?])
+            Ok(vec![opened.with_context(|| {
+                format!(
+                    "--device {text} (docs/gpu.md says what it needs; --device cpu needs nothing)"
+                )
+            })?])
         }
         ("metal", _) if !cfg!(feature = "metal") => not_in_this_build(text, "metal"),
         ("metal", index) => Ok(vec![Device::new_metal(index.unwrap_or(0)).with_context(said)?]),
-        _ => bail!("--device {text}: there is no such device; use auto, cpu, cuda, cuda:N or metal"),
+        _ => {
+            bail!("--device {text}: there is no such device; use auto, cpu, cuda, cuda:N or metal")
+        }
     }
 }
 

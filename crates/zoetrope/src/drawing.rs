@@ -124,7 +124,8 @@ impl Args {
         environment: &Environment,
         (queue, store): (Queue, Store),
     ) -> anyhow::Result<Vec<Worker>> {
-        let worker = |device| self.worker(place, environment, (queue.clone(), store.clone()), device);
+        let worker =
+            |device| self.worker(place, environment, (queue.clone(), store.clone()), device);
         device::all(&self.device)?.into_iter().map(worker).collect()
     }
 

@@ -46,10 +46,7 @@ impl Fixture {
             Role::Vae => layout.vae,
             Role::Safety => panic!("a pipeline has no safety checker"),
         };
-        Parameters::new(
-            Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),
-            &device(),
-        )
+        Parameters::new(Weights::open(&blobs, role).unwrap().with_storage(Storage::F32), &device())
     }
 
     pub fn config<T: serde::de::DeserializeOwned>(&self, part: &str) -> T {

@@ -76,13 +76,7 @@ pub fn attention(
 const SCORES_AT_ONCE: usize = 64 << 20;
 
 /// The plain twin on devices without a kernel, some queries after others: all scores of a large picture fit into no memory.
-fn plain_in_parts(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    mask: Mask,
-    scores: usize,
-) -> Result<Tensor> {
+fn plain_in_parts(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask, scores: usize) -> Result<Tensor> {
     let wide = |x: &Tensor| x.to_dtype(DType::F32);
     let (q, k, v) = (&wide(q)?, &wide(k)?, &wide(v)?);
     let (batch, heads, queries, _) = q.dims4()?;

@@ -142,8 +142,7 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
     #[cfg(feature = "cuda")]
     if let Form::Taps(taps) = &conv.filter.form {
-        let moved =
-            crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
+        let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
         if let Some(y) = crate::cuda::conv2d(x, before, (taps, conv.bias), &moved, residual)? {
             return Ok(y);
         }
@@ -228,7 +227,12 @@ fn conv2d_at(
 }
 
 /// The plain twin: the path of gradients and of other devices.
-pub(crate) fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn plain(
+    x: &Tensor,
+    before: Before,
+    conv: Conv,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let x = match before {
         Before::Nothing => x.contiguous()?,

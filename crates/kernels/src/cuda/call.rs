@@ -54,7 +54,12 @@ pub(crate) struct Call<B> {
 
 impl<B> Call<B> {
     /// A block for each of `rows` rows.
-    fn of_rows(kernel: String, rows: usize, shared_bytes: usize, args: Vec<Arg<B>>) -> Result<Self> {
+    fn of_rows(
+        kernel: String,
+        rows: usize,
+        shared_bytes: usize,
+        args: Vec<Arg<B>>,
+    ) -> Result<Self> {
         let grid = [int(rows)?.unsigned_abs(), 1, 1];
         let shared_bytes = int(shared_bytes)?.unsigned_abs();
         Ok(Self { kernel, grid, threads: ROW_THREADS, shared_bytes, args })
@@ -162,7 +167,8 @@ pub(crate) struct Turn<B> {
 /// A warp for each head.
 pub(crate) fn turn<B>(turn: Turn<B>) -> Result<Call<B>> {
     const HEADS_AT_ONCE: usize = 8;
-    let Turn { out, x, kind, weight, cos, sin, dims: [batch, tokens, heads, d], halves, eps } = turn;
+    let Turn { out, x, kind, weight, cos, sin, dims: [batch, tokens, heads, d], halves, eps } =
+        turn;
     let rows = batch * tokens * heads;
     let mut args: Vec<_> = [out, x, weight, cos, sin].into_iter().map(Arg::Buffer).collect();
     for number in [rows, tokens, heads, d, usize::from(halves)] {

@@ -150,7 +150,9 @@ const ROWS: &[[usize; 3]] = &[[1, 1, 7], [2, 3, 64], [1, 5, 192], [3, 2, 1100]];
 #[test]
 fn norms_are_those_of_the_plain_twin() {
     for &[batch, tokens, width] in ROWS {
-        for (from, to) in [Kind::F32, Kind::Bf16].map(|f| [(f, Kind::F32), (f, Kind::Bf16)]).concat() {
+        for (from, to) in
+            [Kind::F32, Kind::Bf16].map(|f| [(f, Kind::F32), (f, Kind::Bf16)]).concat()
+        {
             for scaled in [false, true] {
                 let (x, added) = (random(&[batch, tokens, width]), random(&[batch, tokens, width]));
                 let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
@@ -182,7 +184,8 @@ fn gates_are_those_of_the_plain_twin() {
         for (from, to) in
             [(Kind::F32, Kind::F32), (Kind::F32, Kind::Bf16), (Kind::Bf16, Kind::Bf16)]
         {
-            let (gate, up) = ((random(&[batch, tokens, width]) * 3.0).unwrap(), random(&[batch, tokens, width]));
+            let (gate, up) =
+                ((random(&[batch, tokens, width]) * 3.0).unwrap(), random(&[batch, tokens, width]));
             let want = (seen(&gate, from).silu().unwrap() * seen(&up, from)).unwrap();
             let mut memory = Memory::default();
             let out = memory.room(gate.elem_count(), to);
@@ -202,12 +205,14 @@ fn eight_bits_are_the_nearest_and_widen_to_what_they_are() {
         let x = random(&[batch * tokens, width]);
         for from in [Kind::F32, Kind::Bf16] {
             let mut memory = Memory::default();
-            let (out, scales) = (memory.poison(x.elem_count(), 1), memory.room(batch * tokens, Kind::F32));
+            let (out, scales) =
+                (memory.poison(x.elem_count(), 1), memory.room(batch * tokens, Kind::F32));
             let source = Rows::Kept { x: (memory.of(&x, from), from) };
             memory.run(call::write_fp8((out, scales), source, [batch * tokens, width]).unwrap());
             let factors: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.0[scales]);
             let rows: Vec<Vec<f32>> = seen(&x, from).to_vec2().unwrap();
-            for ((row, factor), bytes) in rows.iter().zip(&factors).zip(memory.0[out].chunks(width)) {
+            for ((row, factor), bytes) in rows.iter().zip(&factors).zip(memory.0[out].chunks(width))
+            {
                 let most = row.iter().fold(0f32, |m, v| m.max(v.abs()));
                 assert!((factor * 448.0 / most - 1.0).abs() < 1e-6);
                 for (value, byte) in row.iter().zip(bytes) {
@@ -265,20 +270,24 @@ fn norms_and_gates_in_eight_bits_are_the_rounded_plain_twins() {
 #[test]
 fn scales_of_rows_and_columns_are_multiplied_in() {
     let (rows, width) = (5, 300);
-    let (y, of_rows, of_columns) = (random(&[rows, width]), random(&[rows, 1]), random(&[1, width]));
+    let (y, of_rows, of_columns) =
+        (random(&[rows, width]), random(&[rows, 1]), random(&[1, width]));
     for kind in [Kind::F32, Kind::Bf16] {
         let mut memory = Memory::default();
         let place = memory.of(&y, kind);
         let scales = [memory.f32(&of_rows), memory.f32(&of_columns)];
         memory.run(call::scale((place, kind), scales[0], scales[1], [rows, width]).unwrap());
-        let want = seen(&y, kind).broadcast_mul(&of_rows).unwrap().broadcast_mul(&of_columns).unwrap();
+        let want =
+            seen(&y, kind).broadcast_mul(&of_rows).unwrap().broadcast_mul(&of_columns).unwrap();
         assert!(off(&memory.tensor(place, kind, y.dims()), &want, kind) < 1.0);
     }
 }
 
 #[test]
 fn heads_turn_as_the_plain_twin_turns_them() {
-    for (batch, tokens, heads, d) in [(1, 1, 1, 2), (2, 5, 3, 20), (1, 9, 2, 128), (1, 3, 4, 66), (1, 2, 1, 256)] {
+    for (batch, tokens, heads, d) in
+        [(1, 1, 1, 2), (2, 5, 3, 20), (1, 9, 2, 128), (1, 3, 4, 66), (1, 2, 1, 256)]
+    {
         let x = random(&[batch, tokens, heads, d]);
         let norm = RmsNorm { weight: random(&[d]), eps: 1e-5 };
         let angles = random(&[tokens, d / 2]);
@@ -309,13 +318,17 @@ fn heads_turn_as_the_plain_twin_turns_them() {
 
 #[test]
 fn group_norms_are_those_of_the_plain_twin() {
-    for (batch, channels, height, width, groups) in [(1, 6, 3, 5, 2), (2, 24, 20, 30, 4), (1, 320, 9, 7, 32)] {
+    for (batch, channels, height, width, groups) in
+        [(1, 6, 3, 5, 2), (2, 24, 20, 30, 4), (1, 320, 9, 7, 32)]
+    {
         let x = (random(&[batch, height, width, channels]) + 1.0).unwrap();
         let (weight, bias) = (random(&[channels]), random(&[channels]));
         let norm = GroupNorm { weight, bias, groups, eps: 1e-6 };
         let image = x.permute((0, 3, 1, 2)).unwrap();
         let want = group_norm::plain(&image.contiguous().unwrap(), &norm).unwrap();
-        for (kind, then) in [(Kind::F32, Then::Nothing), (Kind::F32, Then::Silu), (Kind::Bf16, Then::Silu)] {
+        for (kind, then) in
+            [(Kind::F32, Then::Nothing), (Kind::F32, Then::Silu), (Kind::Bf16, Then::Silu)]
+        {
             let want = if then == Then::Silu { want.silu().unwrap() } else { want.clone() };
             let dims = [batch, height * width, channels];
             let mut memory = Memory::default();
@@ -373,7 +386,12 @@ fn convolutions_are_those_of_the_plain_twin() {
             let got = memory.tensor(out, Kind::F32, &[batch, rows, columns, outputs]);
             let got = got.permute((0, 3, 1, 2)).unwrap();
             let want = if added { (&want + &residual).unwrap() } else { want.clone() };
-            assert!(off(&got, &want, Kind::F32) < 2.0, "{:?}: {}", x.dims(), off(&got, &want, Kind::F32));
+            assert!(
+                off(&got, &want, Kind::F32) < 2.0,
+                "{:?}: {}",
+                x.dims(),
+                off(&got, &want, Kind::F32)
+            );
         }
     }
 }
@@ -395,7 +413,8 @@ fn attention_is_that_of_the_plain_twin() {
         let view = |x: &Tensor| x.transpose(1, 2).unwrap();
         let want = crate::attention::plain(&view(&q), &view(&k), &view(&v), mask).unwrap();
         let mut memory = Memory::default();
-        let strides = |tokens, heads| Strides { batch: tokens * heads * d, token: heads * d, head: d };
+        let strides =
+            |tokens, heads| Strides { batch: tokens * heads * d, token: heads * d, head: d };
         let (of_queries, of_keys) = (strides(queries, heads), strides(keys, kv_heads));
         let out = memory.room(q.elem_count(), Kind::Bf16);
         let attention = Attention {

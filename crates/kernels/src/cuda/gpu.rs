@@ -202,7 +202,9 @@ impl Gpu {
         Ok(match x.dtype() {
             DType::F32 => (self.address_of::<f32>(x)?, Kind::F32),
             DType::BF16 => (self.address_of::<half::bf16>(x)?, Kind::Bf16),
-            other => candle_core::bail!("a GPU's kernel takes float32 or bfloat16 and got {other:?}"),
+            other => {
+                candle_core::bail!("a GPU's kernel takes float32 or bfloat16 and got {other:?}")
+            }
         })
     }
 
@@ -223,7 +225,10 @@ impl Gpu {
     }
 
     /// Memory for a result of `shape`, which is written before it is read.
-    pub(crate) fn room<T: CudaDType + DeviceRepr>(&self, shape: impl Into<Shape>) -> Result<Room<T>> {
+    pub(crate) fn room<T: CudaDType + DeviceRepr>(
+        &self,
+        shape: impl Into<Shape>,
+    ) -> Result<Room<T>> {
         let shape = shape.into();
         // SAFETY: whoever asks has every value written by the next launch.
         let values = unsafe { self.device.alloc::<T>(shape.elem_count())? };

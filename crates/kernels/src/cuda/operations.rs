@@ -338,14 +338,22 @@ impl Prepared<'_> {
         }
         let w = narrow_weight(self.gpu, weight)?;
         let x = self.narrow()?;
-        let (x, w) = (self.gpu.address_of::<half::bf16>(&x)?, self.gpu.address_of::<half::bf16>(&w)?);
+        let (x, w) =
+            (self.gpu.address_of::<half::bf16>(&x)?, self.gpu.address_of::<half::bf16>(&w)?);
         match self.ask([rows, outputs], Values::Bf16, (x, w), None, kind)? {
             Some(y) => Ok(y),
-            None => candle_core::bail!("cuBLASLt has no product of bfloat16 for {rows} rows and {outputs} outputs"),
+            None => candle_core::bail!(
+                "cuBLASLt has no product of bfloat16 for {rows} rows and {outputs} outputs"
+            ),
         }
     }
 
-    fn multiply_eight(&mut self, w: &Tensor, scales: &Tensor, kind: Kind) -> Result<Option<Tensor>> {
+    fn multiply_eight(
+        &mut self,
+        w: &Tensor,
+        scales: &Tensor,
+        kind: Kind,
+    ) -> Result<Option<Tensor>> {
         if self.eight.is_none() {
             self.eight = Some(eight(self.gpu, self.held)?);
         }
@@ -357,7 +365,9 @@ impl Prepared<'_> {
             return Ok(Some(y));
         }
         // Only Hopper's library multiplies by the scales itself.
-        let Some(y) = self.ask(dims, Values::Unscaled, places, None, Kind::F32)? else { return Ok(None) };
+        let Some(y) = self.ask(dims, Values::Unscaled, places, None, Kind::F32)? else {
+            return Ok(None);
+        };
         let place = self.gpu.address(&y)?;
         self.gpu.launch(&call::scale(place, factors.0, factors.1, dims)?)?;
         Ok(Some(if kind == Kind::Bf16 { y.to_dtype(DType::BF16)? } else { y }))
@@ -540,7 +550,9 @@ pub(crate) fn conv2d(
     }
     let doubled = matches!(before, Before::Double);
     let times = if doubled { 2 } else { 1 };
-    let across = |n: usize| (times * n + moved.padding.iter().sum::<usize>() - moved.size) / moved.stride + 1;
+    let across = |n: usize| {
+        (times * n + moved.padding.iter().sum::<usize>() - moved.size) / moved.stride + 1
+    };
     let (rows, columns, (_, outputs, _)) = (across(height), across(width), taps.0.dims3()?);
     let residual = residual.map(channels_last).transpose()?;
     let bias = bias.to_dtype(DType::F32)?.contiguous()?;

@@ -85,7 +85,11 @@ impl Matrix {
             Self::Fp8 { .. } | Self::Quantized(_) => false,
         };
         // GPUs multiply bfloat16 whatever the processor does.
-        if wide || (self.is_on_cpu() && !Level::best().has_bf16()) { Precision::F32 } else { Precision::Bf16 }
+        if wide || (self.is_on_cpu() && !Level::best().has_bf16()) {
+            Precision::F32
+        } else {
+            Precision::Bf16
+        }
     }
 
     /// The same weight on `device`.
