@@ -207,13 +207,24 @@ fn header(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> 
     Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
 }
 
+/// A document, or why there is none.
+pub(super) fn rendered(result: Result<Value, Problem>) -> Response {
+    match result {
+        Ok(body) => text_answer(StatusCode::OK, body.to_string()),
+        Err(problem) => refusal(&problem),
+    }
+}
+
 /// Why there are no pictures, once somebody was asked for them.
 pub(crate) fn refused(refusal: &Refusal) -> Response {
     let mut body = refusal.problem.body();
-    if !refusal.attempts.is_empty() {
-        body["error"]["metadata"] = json!({"attempts": attempts(&refusal.attempts)});
-    }
-    told(&refusal.problem, refusal.id.as_deref(), &body)
+    let Some(last) = refusal.attempts.last() else {
+        return told(&refusal.problem, refusal.id.as_deref(), &body);
+    };
+    body["error"]["metadata"] = json!({"attempts": attempts(&refusal.attempts)});
+    let mut response = told(&refusal.problem, refusal.id.as_deref(), &body);
+    response.headers_mut().extend(header("x-lumenfall-provider", &last.deployment.provider));
+    response
 }
 
 /// Why there are no pictures, before anybody was asked for them.
