@@ -192,7 +192,17 @@ impl Gateway {
         caller: Caller,
         partials: Option<mpsc::Sender<Partial>>,
     ) -> Result<Answer, Refusal> {
-        let id = format!("req_{}", Uuid::now_v7().simple());
+        self.make_as(fresh_id(), request, caller, partials).await
+    }
+
+    /// The same under an `id` that was told already, from [`fresh_id`].
+    pub async fn make_as(
+        &self,
+        id: String,
+        request: ImageRequest,
+        caller: Caller,
+        partials: Option<mpsc::Sender<Partial>>,
+    ) -> Result<Answer, Refusal> {
         let created_ms = (self.0.house.now_ms)();
         let mut entry = Entry::new(&self.0.ledger, &id, &request, &caller, created_ms);
         match self.run(&mut entry, &id, request, caller, partials).await {
@@ -325,6 +335,11 @@ impl Gateway {
             changes: plan.changes,
         })
     }
+}
+
+/// What a request is called: `req_` and a UUID of version 7.
+pub fn fresh_id() -> String {
+    format!("req_{}", Uuid::now_v7().simple())
 }
 
 /// Without what the house holds.

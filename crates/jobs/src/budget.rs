@@ -88,6 +88,7 @@ impl Queue {
             .bind(limits.requests_per_minute.map(i64::from))
             .bind(limits.models.join("\n"))
             .bind(limits.budget_period.monthly())
+            .bind(&limits.on_flagged)
             .bind(id);
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)
     }

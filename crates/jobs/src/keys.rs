@@ -39,7 +39,7 @@ pub enum Scope {
     Admin,
 }
 
-/// What a key may use of models that cost something. The default is no limit.
+/// What a key may use of models that cost something, and what it gets to see. The default is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
     /// Millionths of a dollar that it may spend.
@@ -50,6 +50,8 @@ pub struct KeyLimits {
     pub requests_per_minute: Option<u32>,
     /// Models that it may ask for, by name or as patterns with `*`; empty: all.
     pub models: Vec<String>,
+    /// What becomes of its pictures that were found unsafe, by the policy's name; absent, what the request's route does.
+    pub on_flagged: Option<String>,
 }
 
 /// The time in which a budget may be spent.
@@ -130,6 +132,7 @@ impl KeyLimits {
             budget_period: Period::of(row.try_get("budget_monthly")?),
             requests_per_minute: per_minute.and_then(|number| number.try_into().ok()),
             models: models.lines().map(String::from).collect(),
+            on_flagged: row.try_get("on_flagged")?,
         })
     }
 }
@@ -147,7 +150,8 @@ impl Queue {
             .bind(key.limits.budget_micros)
             .bind(key.limits.requests_per_minute.map(i64::from))
             .bind(key.limits.models.join("\n"))
-            .bind(key.limits.budget_period.monthly());
+            .bind(key.limits.budget_period.monthly())
+            .bind(&key.limits.on_flagged);
         query.execute(&self.pool).await?;
         Ok(())
     }

@@ -49,6 +49,7 @@ pub fn shown(key: &Key, time: impl Fn(i64) -> String) -> Value {
         "spent": Micros(key.spent_micros).dollars(),
         "requests_per_minute": key.limits.requests_per_minute,
         "models": key.limits.models,
+        "on_flagged": key.limits.on_flagged,
     })
 }
 

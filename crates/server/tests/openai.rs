@@ -361,6 +361,7 @@ async fn a_stream_shows_as_many_unfinished_pictures_as_were_asked_for() {
         let answer = generate(&room, json!({"stream": true, "partial_images": partials})).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(answer.header("content-type").starts_with("text/event-stream"));
+        assert!(answer.header("x-request-id").starts_with("req_"), "{answer:?}");
         let text = answer.text();
         assert!(text.trim_end().ends_with("data: [DONE]"), "{text}");
         let data = text
@@ -403,6 +404,7 @@ async fn what_the_engine_refuses_is_told_with_its_parameter() {
                     error_type: Some("feature_not_supported".into()),
                     inference_ms: None,
                     billable_units: None,
+                    flagged: None,
                 };
                 return lease.finish(Attempt::End(end)).await.unwrap();
             }

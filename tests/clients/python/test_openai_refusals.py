@@ -142,6 +142,21 @@ def test_a_provider_s_refusal_is_told_and_not_repeated(remote, provider):
     assert raised.value.code == "CONTENT_POLICY_VIOLATION" and len(sent) == 1
 
 
+def test_a_parameter_that_a_provider_refuses_is_named(remote, provider):
+    client, sent = asking(remote)
+    provider.script = [(422, {}, {"error": {"message": "Too odd", "param": "prompt"}})]
+    with pytest.raises(openai.UnprocessableEntityError) as raised:
+        client.images.generate(**ASKED)
+    assert (raised.value.code, raised.value.param, len(sent)) == ("UPSTREAM_ERROR", "prompt", 1)
+
+
+def test_a_provider_can_be_forced_and_is_found(remote):
+    client, _ = asking(remote)
+    assert client.models.retrieve("theirs/remote").id == "theirs/remote"
+    raw = client.images.with_raw_response.generate(**(ASKED | {"model": "theirs/remote"}))
+    assert raw.headers["x-lumenfall-provider"] == "theirs"
+
+
 def test_a_stream_that_fails_raises_too(remote, provider):
     client, _ = asking(remote, retries=0)
     provider.script = [(200, {}, {"created": 1, "data": []})]

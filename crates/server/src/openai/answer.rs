@@ -5,10 +5,10 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 use zoetrope_api::Format;
 use zoetrope_api::images::{Change, ImageRequest, Pixels, Problem};
 use zoetrope_gateway::answer::{Answer, Attempt, Picture, Refusal};
+use zoetrope_gateway::fresh_id;
 
 use crate::answer::text_answer;
 use crate::state::App;
@@ -198,7 +198,8 @@ pub(super) fn headers_of(done: &Answer, took: Duration) -> Vec<(HeaderName, Head
     headers
 }
 
-fn ids(id: &str) -> Vec<(HeaderName, HeaderValue)> {
+/// What the request is called, in the words of both.
+pub(super) fn ids(id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let ids = [header("x-request-id", id), header("x-lumenfall-request-id", id)];
     ids.into_iter().flatten().collect()
 }
@@ -234,7 +235,7 @@ pub(crate) fn refusal(problem: &Problem) -> Response {
 
 fn told(problem: &Problem, id: Option<&str>, body: &Value) -> Response {
     let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let id = id.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), String::from);
+    let id = id.map_or_else(fresh_id, String::from);
     let mut response = text_answer(status, body.to_string());
     let headers = response.headers_mut();
     headers.extend(ids(&id));

@@ -1,16 +1,17 @@
 //! What the gateway adds to a provider that answers at once: the time of a request, both sockets, JSON and the log included.
 //!
-//!     cargo bench --bench gateway -- [--database-url postgres://…] [--seconds 10] [--litellm PATH]
+//!     cargo bench -p zoetrope --bench gateway -- [--database-url postgres://…] [--seconds 10] [--litellm PATH] [--requests 1000000]
 //!
 //! Prints a table like those of docs/load.md. With `--litellm`, the command of LiteLLM's proxy (PyPI: `litellm[proxy]`), the same
-//! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors.
+//! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors. Last,
+//! how long the log of a million requests takes to be looked at.
 
 #[path = "../server/client.rs"]
 #[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod client;
 #[path = "../server/load.rs"]
-#[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod load;
+mod log;
 #[path = "../server/process.rs"]
 mod process;
 mod upstream;
@@ -41,6 +42,9 @@ struct Args {
     /// The command of LiteLLM's proxy.
     #[arg(long)]
     litellm: Option<PathBuf>,
+    /// Requests that are written down before the log is looked at; 0 leaves that out.
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: usize,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -85,6 +89,9 @@ async fn main() -> anyhow::Result<()> {
             ));
         }
     }
+    if args.requests > 0 {
+        log::measure(args.database_url.as_deref(), args.requests).await?;
+    }
     println!();
     notes.iter().for_each(|note| println!("{note}"));
     Ok(())
@@ -117,6 +124,7 @@ async fn ask(mut client: Client, _turn: usize) -> anyhow::Result<Client> {
     Ok(client)
 }
 
+/// A line of the table.
 fn row(what: &str, took: &Latencies, seconds: f64, memory: &str) {
     let (rate, count) = (took.count() as f64 / seconds, took.count());
     let ms = |share: f64| format!("{:.2}", took.quantile_ms(share));
@@ -214,10 +222,14 @@ async fn litellm(args: &Args, command: &Path, provider: SocketAddr) -> anyhow::R
             "2",
             "--telemetry",
             "False",
+            // While a process imports its modules it answers nobody, its supervisor neither.
+            "--timeout_worker_healthcheck",
+            "240",
         ])
         .arg("--config")
         .arg(&file)
         // It is alone on this machine, and asks nobody for a key, as the gateway does here.
+        .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         .env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
