@@ -16,6 +16,7 @@ mod window;
 
 pub(crate) use answer::refusal;
 pub(crate) use caller::{caller, problem};
+pub(crate) use models::sheet;
 pub(crate) use page::{listed, page, plain};
 
 use axum::http::{Method, StatusCode, Uri};
