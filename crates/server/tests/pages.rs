@@ -254,7 +254,7 @@ async fn what_was_measured_and_voted_is_on_the_page() {
     let figure = ArenaFigure {
         board: Board::Challenge,
         title: "Fantasy Warrior".into(),
-        mode: "text-to-image",
+        mode: Some("text-to-image"),
         rating: 1201.4,
         wins: 11,
         losses: 5,

@@ -39,7 +39,8 @@ pub fn llms_txt(model: &ModelSheet, record: &Record, base: &str) -> String {
     questions(&mut page, model, base);
     let _ = write!(
         page,
-        "## Links\n\n- [Parameters as JSON]({base}/v1/models/{id}?schema=true)\n- [All models]({base}/llms.txt)\n"
+        "## Links\n\n- [Parameters as JSON]({base}/v1/models/{id}?schema=true)\n- [All models]({base}/llms.txt)\n\
+         - [Page for people]({base}/models/{owned_by}/{id})\n- [Gallery of what was made here]({base}/gallery)\n"
     );
     page
 }
@@ -217,9 +218,8 @@ fn arena(page: &mut String, figures: &[ArenaFigure]) {
         line(
             page,
             format_args!(
-                "### {} ({})\n\n- Elo: {:.0}\n- Record: {}\n- Rank: #{} of {}\n",
-                one.title,
-                titles(std::iter::once(one.mode)),
+                "### {}\n\n- Elo: {:.0}\n- Record: {}\n- Rank: #{} of {}\n",
+                headed(one),
                 one.rating,
                 record(one),
                 one.rank,
@@ -236,9 +236,8 @@ fn arena(page: &mut String, figures: &[ArenaFigure]) {
         line(
             page,
             format_args!(
-                "### {} ({})\n\n- Rank: #{} of {}\n- Elo: {:.0}\n- Record: {}\n- Win Rate: {:.1}%\n",
-                one.title,
-                titles(std::iter::once(one.mode)),
+                "### {}\n\n- Rank: #{} of {}\n- Elo: {:.0}\n- Record: {}\n- Win Rate: {:.1}%\n",
+                headed(one),
                 one.rank,
                 one.of,
                 one.rating,
@@ -246,6 +245,14 @@ fn arena(page: &mut String, figures: &[ArenaFigure]) {
                 one.win_rate().unwrap_or_default()
             ),
         );
+    }
+}
+
+/// A board's name and mode.
+fn headed(figure: &ArenaFigure) -> String {
+    match figure.mode {
+        Some(mode) => format!("{} ({})", figure.title, titles(std::iter::once(mode))),
+        None => figure.title.clone(),
     }
 }
 
@@ -336,7 +343,7 @@ mod tests {
 
     fn figure(board: Board, title: &str, rating: f64, record: (u64, u64, u64)) -> ArenaFigure {
         let (wins, losses, ties) = record;
-        let (title, mode) = (title.into(), "text-to-image");
+        let (title, mode) = (title.into(), Some("text-to-image"));
         ArenaFigure { board, title, mode, rating, wins, losses, ties, rank: 3, of: 21 }
     }
 

@@ -243,7 +243,7 @@ pub const PARAMETERS: &[Parameter] = &[
     ),
     Parameter::new(
         "n",
-        Core,
+        OutputFormat,
         Kind::Whole { min: 1, max: COUNT_MAX as i64 },
         "How many pictures. Made by several calls where a provider makes fewer at once.",
     )

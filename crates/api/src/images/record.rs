@@ -69,8 +69,8 @@ pub struct ArenaFigure {
     pub board: Board,
     /// The challenge's or the use case's name.
     pub title: String,
-    /// `text-to-image` or `image-edit`.
-    pub mode: &'static str,
+    /// `text-to-image` or `image-edit`, where the board is of one of them.
+    pub mode: Option<&'static str>,
     /// As it is shown, about 1000 for a newcomer.
     pub rating: f64,
     /// Battles that it won.
