@@ -14,6 +14,7 @@ use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Queue};
 
 use crate::engine::Engine;
 use crate::error::JobError;
+use crate::presence::Presence;
 use crate::{generate, train};
 
 /// What a worker is given.
@@ -107,6 +108,7 @@ impl Worker {
     /// Works until `stop` holds true and what runs has ended or was handed back.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut work = self.room.queue.work();
+        let presence = Presence::begin(&self.room);
         let mut swept: Option<Instant> = None;
         while !*stop.borrow() {
             if swept.is_none_or(|at| at.elapsed() > SWEEP) {
@@ -116,7 +118,11 @@ impl Worker {
                 }
             }
             match self.room.queue.claim().await {
-                Ok(Some(lease)) => self.attempt(lease, stop.clone()).await,
+                Ok(Some(lease)) => {
+                    presence.works_on(Some(&lease.request.id));
+                    self.attempt(lease, stop.clone()).await;
+                    presence.works_on(None);
+                }
                 Ok(None) => {
                     tokio::select! {
                         _ = work.changed() => {}
@@ -130,6 +136,7 @@ impl Worker {
                 }
             }
         }
+        presence.end().await;
     }
 
     async fn attempt(&self, lease: Lease, stop: watch::Receiver<bool>) {

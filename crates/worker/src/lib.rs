@@ -11,6 +11,7 @@ mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod presence;
 mod residency;
 mod stage;
 mod train;

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("jobs", &[]),
     ("trace", &[]),
     ("gateway", &["api", "files", "jobs"]),
+    ("arena", &["api", "files", "gateway", "jobs"]),
     ("server", &["api", "files", "gateway", "jobs", "trace"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
@@ -27,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "zoetrope",
         &[
             "api",
+            "arena",
             "checkpoint",
             "engine",
             "files",
