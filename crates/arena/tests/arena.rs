@@ -187,6 +187,7 @@ async fn paint(lease: Lease) {
             error_type: None,
             inference_ms: None,
             billable_units: None,
+            flagged: None,
         }
     } else {
         let rgb = vec![task.steps as u8; (3 * width * height) as usize];
@@ -205,6 +206,7 @@ async fn paint(lease: Lease) {
             error_type: None,
             inference_ms: Some(10),
             billable_units: Some(0.1),
+            flagged: None,
         }
     };
     lease.finish(Attempt::End(end)).await.unwrap();

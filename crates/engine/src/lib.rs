@@ -5,6 +5,7 @@
 
 pub mod config;
 mod error;
+pub mod expand;
 pub mod layers;
 pub mod lora;
 mod memory;
@@ -14,6 +15,7 @@ mod parts;
 pub mod pipeline;
 pub mod pixels;
 pub mod prompt;
+pub mod safety;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;

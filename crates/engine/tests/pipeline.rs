@@ -318,6 +318,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
             .map(|s| s.iter().map(|v| v.as_f64().unwrap() as f32).collect()),
         acceleration: Acceleration::None,
         previews: false,
+        expansion: None,
     }
 }
 

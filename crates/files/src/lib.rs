@@ -21,6 +21,7 @@ pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};
+pub use resample::Filter;
 pub use store::{Head, Store, StoreError, Stored};
 pub use write::{check_writable, write};
 

@@ -277,5 +277,6 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         stops: None,
         acceleration: Acceleration::Regular,
         previews: false,
+        expansion: None,
     })
 }
