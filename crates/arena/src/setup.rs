@@ -28,13 +28,13 @@ pub struct Draft {
 /// Characters of a challenge's name and of a use case.
 const NAME_MAX: usize = 80;
 /// Prompts of one challenge: each is drawn by everybody.
-pub const PROMPTS_MAX: usize = 200;
+const PROMPTS_MAX: usize = 200;
 /// Characters of one.
 const PROMPT_MAX: usize = 4000;
 /// A side of the pictures, from and to.
 const SIDES: (u32, u32) = (64, 2048);
 /// Contenders of one challenge: twenty are 190 pairs a prompt.
-pub const CONTENDERS_MAX: usize = 20;
+const CONTENDERS_MAX: usize = 20;
 
 impl Arena {
     /// A challenge of `draft` for `caller`; nobody takes part yet.

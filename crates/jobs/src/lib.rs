@@ -22,6 +22,7 @@ mod line;
 mod load;
 mod news;
 mod performance;
+mod pictures;
 mod previews;
 mod queue;
 mod request;
@@ -29,6 +30,7 @@ mod secrets;
 mod sql;
 mod submit;
 mod training;
+mod words;
 
 pub use answers::{Claim, KeptAnswer};
 pub use arena::{
@@ -50,6 +52,7 @@ pub use ledger::Ledger;
 pub use load::{Load, WorkerRow};
 pub use news::Watcher;
 pub use performance::{CallsAt, Finished};
+pub use pictures::{NewPicture, Picture, Search};
 pub use previews::Preview;
 pub use queue::{Cancelled, Limits, Queue, Settings};
 pub use request::{End, Ended, LogLine, Outcome, Priority, Request, Standing, State};

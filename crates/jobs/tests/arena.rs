@@ -141,7 +141,7 @@ async fn every_contender_draws_every_prompt_once() {
         seen.push(picture.request);
     }
     seen.sort();
-    assert_eq!(seen, [None, Some("in the queue".into())]);
+    assert_eq!(seen, [None, None, Some("in the queue".into())]);
 }
 
 #[tokio::test]

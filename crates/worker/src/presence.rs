@@ -33,7 +33,7 @@ impl Presence {
     pub(crate) fn begin(room: &Room) -> Self {
         let row = WorkerRow {
             id: uuid::Uuid::now_v7().to_string(),
-            host: System::host_name().unwrap_or_else(|| "?".into()),
+            host: System::host_name().unwrap_or_else(|_| "?".into()),
             since_ms: room.now_ms(),
             seen_ms: 0,
             request: None,
@@ -46,7 +46,9 @@ impl Presence {
         let speaking = tokio::spawn(async move {
             let mut system = System::new();
             loop {
-                speaker.measure(&mut system);
+                if let Ok(system) = &mut system {
+                    speaker.measure(system);
+                }
                 speaker.say().await;
                 let _ = timeout(PAUSE, speaker.changed.notified()).await; // either way it is time
                 sleep(GATHER).await;

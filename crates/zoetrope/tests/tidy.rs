@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gateway", &["api", "files", "jobs"]),
     ("arena", &["api", "files", "gateway", "jobs"]),
     ("server", &["api", "files", "gateway", "jobs", "trace"]),
+    ("web", &["api", "arena", "files", "gateway", "jobs", "server"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
     (
@@ -37,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
             "trace",
             "trainer",
+            "web",
             "worker",
         ],
     ),

@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod calls;
 pub(crate) mod load;
 pub(crate) mod performance;
+pub(crate) mod pictures;
 mod plans;
 pub(crate) mod training;
 
