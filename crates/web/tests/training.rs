@@ -191,7 +191,7 @@ async fn a_training_is_begun_looked_at_and_ends_with_a_lora() {
     let page = visit.get(&run).await;
     for text in [
         "The LoRA is ready",
-        "lora=http%3A//127.0.0.1%3A7860/files/",
+        &format!("/playground/fal-ai/z-image/turbo/lora?loras.0.path=/files/{lora}"),
         &format!("/files/{lora}?download=1"),
         "Step 1/100",
     ] {

@@ -92,7 +92,7 @@ async fn live_of(
                 (timing(words, request))
             }
             @if told.of > 0 && !over { progress.wide value=(told.step()) max=(told.of) aria-label=(words.steps) {} }
-            (end(visitor, words, request))
+            (end(words, request))
             (loss(words, &told))
             (samples(words, &told))
             @if !over {
@@ -112,7 +112,7 @@ fn timing(words: &Words, standing: &Standing) -> Markup {
 }
 
 /// What came of it.
-fn end(visitor: &Visitor, words: &Words, request: &Request) -> Markup {
+fn end(words: &Words, request: &Request) -> Markup {
     let Some(end) = &request.end else { return html! {} };
     if end.outcome != Outcome::Completed {
         let body: Value = serde_json::from_str(&end.response).unwrap_or_default();
@@ -123,20 +123,18 @@ fn end(visitor: &Visitor, words: &Words, request: &Request) -> Markup {
     let response: Value = serde_json::from_str(&end.response).unwrap_or_default();
     let file = |name: &str| response[name]["url"].as_str().map(String::from);
     let Some(lora) = file("diffusers_lora_file") else { return html! {} };
-    // As a program would name it, so that what is copied out of the playground works elsewhere too.
-    let address =
-        own_path(&lora).map_or(lora.clone(), |path| format!("{}{path}", visitor.origin.files));
+    let Some(path) = own_path(&lora) else { return html! {} };
     let endpoint = match request.endpoint.contains("base") {
         true => "fal-ai/z-image/base/lora",
         false => "fal-ai/z-image/turbo/lora",
     };
-    let playground = link("/playground", &[("endpoint", endpoint), ("lora", &address)]);
+    let playground = link(&format!("/playground/{endpoint}"), &[("loras.0.path", &path)]);
     html! {
         div.card.ready {
             p { strong { (words.ready) } }
             div.row {
                 a.button.primary href=(playground) { (words.use_it) }
-                a.button href=(format!("{}?download=1", own_path(&lora).unwrap_or_default())) download { (words.get_it) }
+                a.button href=(format!("{path}?download=1")) download { (words.get_it) }
                 @if let Some(config) = file("config_file").and_then(|url| own_path(&url)) {
                     a.button.quiet href=(format!("{config}?download=1")) download { (words.get_config) }
                 }
