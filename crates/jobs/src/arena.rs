@@ -374,6 +374,10 @@ impl Queue {
             Dialect::Postgres => sql::CLAIM_PICTURE_POSTGRES,
         };
         let now = self.now_ms();
+        let any = sqlx::query(sql::ANY_PICTURE_DUE).bind(now).fetch_optional(&self.pool).await?;
+        if any.is_none() {
+            return Ok(None);
+        }
         let query = sqlx::query(statement).bind(now + lease_ms).bind(now);
         query.fetch_optional(&self.hasty).await?.as_ref().map(picture).transpose()
     }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { PATIENCE, PHONE, Server, clean, close, drawn, finish, shot, visit } from "../room.mjs";
+import { PATIENCE, PHONE, Server, clean, close, drawn, finish, generate, shot, visit } from "../room.mjs";
 
 let server;
 /** Pictures that somebody might have on disk. */
@@ -78,7 +78,8 @@ test("pictures become a LoRA that the playground draws with", async () => {
   assert.match(file.suggestedFilename(), /\.safetensors$/);
   await page.getByRole("link", { name: "Use it in the playground" }).click();
   await page.getByLabel("Prompt", { exact: true }).waitFor();
-  assert.ok((await page.content()).includes("pytorch_lora_weights.safetensors"), "the playground has the LoRA");
+  assert.match(await page.locator("[name='loras.0.path']").inputValue(), /^\/files\/[0-9a-f]{32}\/pytorch_lora_weights\.safetensors$/);
+  await generate(page, "ohwx, red house");
   await finish(page);
 });
 

@@ -88,6 +88,9 @@ macro_rules! claim_picture {
     };
 }
 
+/// Whether there may be one: looking takes no writer's turn.
+pub(crate) const ANY_PICTURE_DUE: &str =
+    "SELECT 1 FROM arena_pictures WHERE state = 'waiting' AND due_ms <= $1 LIMIT 1";
 /// Takes a picture that is due, until $1.
 pub(crate) const CLAIM_PICTURE_SQLITE: &str = claim_picture!("");
 /// The same, stepping over what another node is taking.
