@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Acceleration;
+use crate::{Acceleration, Controls};
 pub use crate::Format;
 
 /// The work of one request, as it lies in the queue.
@@ -62,6 +62,9 @@ pub struct Generate {
     /// How long stored results live; as long as the request where nobody said.
     #[serde(default)]
     pub keep_seconds: Option<u64>,
+    /// What is asked for beyond fal's and OpenAI's fields.
+    #[serde(default, skip_serializing_if = "Controls::are_default")]
+    pub controls: Controls,
 }
 
 /// An adapter from pictures.

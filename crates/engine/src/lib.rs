@@ -13,10 +13,12 @@ pub mod noise;
 mod parts;
 pub mod pipeline;
 pub mod pixels;
+pub mod preview;
 pub mod prompt;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;
+mod start;
 pub mod training;
 mod watch;
 

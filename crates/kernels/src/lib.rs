@@ -23,7 +23,7 @@ mod testing;
 mod values;
 
 pub use attention::{Mask, attention};
-pub use conv::{Before, Conv, Filter, conv2d};
+pub use conv::{Before, Conv, Filter, Wrap, conv2d};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{
     FP8_E4M3FN, Input, Layer, Matrix, PACKING, Precision, Region, Stored, fp8_e4m3fn_from_f32,

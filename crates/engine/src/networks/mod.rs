@@ -2,9 +2,11 @@
 
 pub mod reuse;
 pub mod text_encoder;
+mod tiny;
 pub mod transformer;
 pub mod vae;
 
 pub use text_encoder::TextEncoder;
+pub use tiny::TinyDecoder;
 pub use transformer::Transformer;
 pub use vae::Vae;
