@@ -215,7 +215,8 @@ impl Tiling {
             }
         }
         if stride > size {
-            let problem = format!("is {stride}, more than the tile_size of {size}: windows would not meet");
+            let problem =
+                format!("is {stride}, more than the tile_size of {size}: windows would not meet");
             return Err(InvalidField::new("tile_stride", problem));
         }
         Ok(Self { mode, size, stride })

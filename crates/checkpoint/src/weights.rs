@@ -22,6 +22,7 @@ pub enum Role {
     Transformer,
     TextEncoder,
     Vae,
+    Safety,
 }
 
 /// Called with how many bytes of a file were read just now.

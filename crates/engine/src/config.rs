@@ -17,15 +17,15 @@ pub fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
     })
 }
 
-fn unsupported(part: &str, problem: String) -> Error {
+pub(crate) fn unsupported(part: &str, problem: String) -> Error {
     Error::Config { file: format!("{part}/config.json"), problem }
 }
 
 /// Widths beyond this are no Z-Image; a lying file must not choose how much is allocated.
-const WIDTH_MAX: usize = 1 << 17;
-const LAYERS_MAX: usize = 1024;
+pub(crate) const WIDTH_MAX: usize = 1 << 17;
+pub(crate) const LAYERS_MAX: usize = 1024;
 
-fn check_range(part: &str, fields: &[(&str, usize, usize)]) -> Result<()> {
+pub(crate) fn check_range(part: &str, fields: &[(&str, usize, usize)]) -> Result<()> {
     for (name, value, most) in fields {
         if *value == 0 || value > most {
             return Err(unsupported(
@@ -294,14 +294,22 @@ impl TinyConfig {
         const PART: &str = "taef1";
         let widths = &self.decoder_block_out_channels;
         let blocks = self.num_decoder_blocks.iter().copied().max().unwrap_or(0);
-        check_range(PART, &[("decoder_block_out_channels", widths.first().copied().unwrap_or(0), 4096)])?;
+        check_range(
+            PART,
+            &[("decoder_block_out_channels", widths.first().copied().unwrap_or(0), 4096)],
+        )?;
         let wrong = if self.latent_channels != channels {
-            Some(format!("decodes latents of {} channels; the model's have {channels}", self.latent_channels))
+            Some(format!(
+                "decodes latents of {} channels; the model's have {channels}",
+                self.latent_channels
+            ))
         } else if widths.len() != 4 || self.num_decoder_blocks.len() != 4 || blocks > 64 {
             Some("`num_decoder_blocks` and `decoder_block_out_channels` have 4 levels, of at most 64 blocks".into())
         } else if widths.iter().any(|width| *width != widths[0]) {
             Some(format!("`decoder_block_out_channels` {widths:?} are not all the same"))
-        } else if (self.out_channels, self.upsampling_scaling_factor) != (3, 2) || self.act_fn != "relu" {
+        } else if (self.out_channels, self.upsampling_scaling_factor) != (3, 2)
+            || self.act_fn != "relu"
+        {
             Some("is supported with 3 channels, doubling and `relu` alone".into())
         } else {
             None

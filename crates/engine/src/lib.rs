@@ -4,7 +4,9 @@
 //! [`pipeline::Pipeline::generate`].
 
 pub mod config;
+mod emphasis;
 mod error;
+pub mod expand;
 pub mod layers;
 pub mod lora;
 mod memory;
@@ -15,6 +17,7 @@ pub mod pipeline;
 pub mod pixels;
 pub mod preview;
 pub mod prompt;
+pub mod safety;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;

@@ -58,6 +58,11 @@ impl Generator {
         (0..count).map(|_| draw() as f32).collect()
     }
 
+    /// A number between 0 and 1, 1 left out.
+    pub fn uniform(&mut self) -> f64 {
+        self.uniform53()
+    }
+
     fn uniform24(&mut self) -> f32 {
         (self.words.next_u32() & 0xff_ffff) as f32 / (1 << 24) as f32
     }
@@ -91,7 +96,9 @@ pub fn between(a: &Tensor, b: &Tensor, share: f64) -> Result<Tensor> {
         // Where the two point the same way there is no arc.
         let (of_a, of_b) = match angle.sin() < 1e-6 {
             true => (1.0 - share, share),
-            false => (((1.0 - share) * angle).sin() / angle.sin(), (share * angle).sin() / angle.sin()),
+            false => {
+                (((1.0 - share) * angle).sin() / angle.sin(), (share * angle).sin() / angle.sin())
+            }
         };
         Ok(((a * of_a)? + (b * of_b)?)?)
     };

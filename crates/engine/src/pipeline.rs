@@ -11,15 +11,18 @@ use zoetrope_checkpoint::{Adapter, Blob, Layout, PackedFolder, Storage};
 use zoetrope_kernels::Wrap;
 
 use crate::config::{self, SchedulerConfig};
+use crate::emphasis::{self, Weighted};
+use crate::expand::{self, Expansion};
 use crate::lora::{self, Applied};
-use crate::networks::transformer::Caption;
 use crate::networks::TextEncoder;
+use crate::networks::text_encoder::Depth;
+use crate::networks::transformer::Caption;
 use crate::parts::Parts;
 use crate::pixels::{self, Rgb};
+pub use crate::preview::PREVIEW_SIDE;
 use crate::prompt::PromptTokenizer;
 use crate::sampler::{self, Conditioning, Method, Run, Start, TOKENS_AT_ONCE};
 use crate::schedule::Schedule;
-pub use crate::preview::PREVIEW_SIDE;
 use crate::{Interrupt, Result, memory, start};
 
 /// What a picture is made from, besides the prompt.
@@ -71,6 +74,8 @@ pub struct Request {
     pub acceleration: Acceleration,
     /// Whether each step but the last is shown as a small picture.
     pub previews: bool,
+    /// How the text encoder makes the prompt more detailed before it is drawn, if it does.
+    pub expansion: Option<Expansion>,
     /// Sampler, noise levels, seeds and tiles.
     pub controls: Controls,
 }
@@ -117,6 +122,11 @@ pub enum Event<'a> {
         /// Tokens that were cut.
         tokens: usize,
     },
+    /// The expanded prompt has grown.
+    Words {
+        /// By this.
+        text: &'a str,
+    },
     /// A step was taken.
     Step {
         /// Steps so far, over all pictures.
@@ -150,6 +160,8 @@ pub struct Generated {
     pub pictures: Vec<Rgb>,
     /// `[count, channels, height / 8, width / 8]` float32.
     pub latents: Tensor,
+    /// What the prompt was expanded to, if it was.
+    pub expanded: Option<String>,
 }
 
 /// How a model is kept in memory.
@@ -229,11 +241,30 @@ impl Pipeline {
         on: &Listener,
     ) -> Result<Generated> {
         self.check(request)?;
-        let features = self.encode_prompts(request, interrupt, on)?;
+        let expanded = self.expand(request, interrupt, on)?;
+        let prompt = expanded.as_ref().unwrap_or(&request.prompt);
+        let features = self.encode_prompts(prompt, request, interrupt, on)?;
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_text_encoder();
         }
-        self.generate_from(request, &features, adapters, interrupt, on)
+        let generated = self.generate_from(request, &features, adapters, interrupt, on)?;
+        Ok(Generated { expanded, ..generated })
+    }
+
+    /// The prompt of `request` made more detailed, if it asks for that. Follows from the prompt, the seed and the expansion alone.
+    pub fn expand(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Option<String>> {
+        let Some(expansion) = &request.expansion else { return Ok(None) };
+        expansion.check()?;
+        let (level, vocabulary) = (request.acceleration, self.tokenizer.vocabulary());
+        let model = self.parts.text_encoder(vocabulary, level, Depth::Full, on)?;
+        let prompt = (request.prompt.as_str(), expansion);
+        let told = &mut |text: &str| on(Event::Words { text });
+        expand::expanded(model, &self.tokenizer, prompt, request.seed, interrupt, told).map(Some)
     }
 
     /// Makes the pictures of `request` from the features of its prompt and, with guidance, of its negative prompt, in
@@ -265,7 +296,7 @@ impl Pipeline {
         }
         on(Event::Decoding);
         let pictures = self.decode(request, &latents, interrupt, on)?;
-        Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)? })
+        Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)?, expanded: None })
     }
 
     /// Refuses what can be refused before anything is loaded.
@@ -313,20 +344,43 @@ impl Pipeline {
         memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
     }
 
-    /// Caption features of the prompt and, with guidance, of the negative prompt.
+    /// Caption features of `prompt` and, with guidance, of the negative prompt.
     fn encode_prompts(
         &mut self,
+        prompt: &str,
         request: &Request,
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Vec<Tensor>> {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
-        let prompts = std::iter::once(request.prompt.clone()).chain(negative);
+        let prompts = std::iter::once(prompt.to_string()).chain(negative);
+        if request.controls.prompt_weighting {
+            let weighted = prompts.map(|p| emphasis::parse(&p)).collect::<Result<Vec<_>, _>>()?;
+            return weighted.iter().map(|w| self.weighted(w, request, interrupt, on)).collect();
+        }
         let tokens =
             prompts.map(|p| self.tokens(&p, request.tokens_max, on)).collect::<Result<Vec<_>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
         tokens.iter().map(|ids| encoder.forward(ids, interrupt)).collect()
+    }
+
+    /// Caption features of a prompt with weights.
+    fn weighted(
+        &mut self,
+        prompt: &Weighted,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Tensor> {
+        let (vocabulary, level) = (self.tokenizer.vocabulary(), request.acceleration);
+        let encoder = self.parts.text_encoder(vocabulary, level, Depth::Features, on)?;
+        let networks = (&self.tokenizer, encoder);
+        let (features, cut) = emphasis::features(prompt, request.tokens_max, networks, interrupt)?;
+        if cut > 0 {
+            on(Event::PromptCut { tokens: cut });
+        }
+        Ok(features)
     }
 
     /// At most `most` tokens of `prompt`; whether it was cut is told.
@@ -374,8 +428,7 @@ impl Pipeline {
             };
             let noise = noise.narrow(0, first, pictures)?;
             let start = (noise, start.part(first, pictures)?);
-            let mut run =
-                Run::with(method, transformer, &conditioning, &schedule, start, watch)?;
+            let mut run = Run::with(method, transformer, &conditioning, &schedule, start, watch)?;
             if request.acceleration == Acceleration::High {
                 run = run.reusing();
             }
@@ -414,12 +467,22 @@ impl Pipeline {
         Ok(pictures)
     }
 
+    /// The text encoder, for features at least.
     pub(crate) fn text_encoder(
         &mut self,
         level: Acceleration,
         on: &Listener,
     ) -> Result<&TextEncoder> {
-        self.parts.text_encoder(self.tokenizer.vocabulary(), level, on)
+        self.parts.text_encoder(self.tokenizer.vocabulary(), level, Depth::Features, on)
+    }
+
+    /// The text encoder with everything that makes words.
+    pub(crate) fn language_model(
+        &mut self,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<&TextEncoder> {
+        self.parts.text_encoder(self.tokenizer.vocabulary(), level, Depth::Full, on)
     }
 
     /// The model's networks.

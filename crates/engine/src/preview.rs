@@ -60,7 +60,8 @@ impl Projection {
         let samples = rows(&latents)?; // [pixels][channels]
         let channels = samples[0].len();
         // The last sample is 1: its factor is the offset.
-        let with_one = |row: &[f32]| row.iter().map(|v| f64::from(*v)).chain([1.0]).collect::<Vec<_>>();
+        let with_one =
+            |row: &[f32]| row.iter().map(|v| f64::from(*v)).chain([1.0]).collect::<Vec<_>>();
         let samples: Vec<Vec<f64>> = samples.iter().map(|row| with_one(row)).collect();
         let of = |channel: usize| {
             let wanted: Vec<f64> = colours.iter().map(|row| f64::from(row[channel])).collect();
@@ -170,7 +171,8 @@ mod tests {
 
     #[test]
     fn least_squares_find_the_line_through_points() {
-        let samples: Vec<Vec<f64>> = (0..50).map(|i| vec![f64::from(i), f64::from(i * i), 1.0]).collect();
+        let samples: Vec<Vec<f64>> =
+            (0..50).map(|i| vec![f64::from(i), f64::from(i * i), 1.0]).collect();
         let wanted: Vec<f64> = samples.iter().map(|s| 3.0 * s[0] - 0.5 * s[1] + 7.0).collect();
         let found = least_squares(&samples, &wanted);
         for (found, want) in found.iter().zip([3.0, -0.5, 7.0]) {

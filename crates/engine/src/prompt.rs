@@ -1,7 +1,10 @@
 //! Prompts: the chat template around them, and their tokens.
 
+use std::ops::Range;
+
 use tokenizers::Tokenizer;
 
+use crate::emphasis::Weighted;
 use crate::{Error, Result};
 
 /// Tokens that the reference keeps of a prompt.
@@ -35,12 +38,43 @@ impl PromptTokenizer {
         format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n")
     }
 
-    /// Tokens of `prompt` in its chat, cut to `most`.
-    pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
-        let encoding = self.tokenizer.encode(Self::chat(prompt), true);
+    /// The chat in which `prompt` is asked to be expanded: Qwen3's template, with a system turn where there is one, and with
+    /// thinking off.
+    pub fn expansion_chat(system_prompt: &str, prompt: &str) -> String {
+        let system = match system_prompt {
+            "" => String::new(),
+            text => format!("<|im_start|>system\n{text}<|im_end|>\n"),
+        };
+        format!("{system}{}<think>\n\n</think>\n\n", Self::chat(prompt))
+    }
+
+    /// All tokens of that chat.
+    pub(crate) fn question(&self, system_prompt: &str, prompt: &str) -> Result<Vec<u32>> {
+        self.ids(Self::expansion_chat(system_prompt, prompt))
+    }
+
+    /// The tokens that end an answer.
+    pub fn ends(&self) -> Vec<u32> {
+        let ends = ["<|im_end|>", "<|endoftext|>"];
+        ends.iter().filter_map(|end| self.tokenizer.token_to_id(end)).collect()
+    }
+
+    /// The text of `ids`, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let decoded = self.tokenizer.decode(ids, true);
+        decoded.map_err(|e| Error::Tokenizer(format!("failed on an answer: {e}")))
+    }
+
+    fn ids(&self, chat: String) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode(chat, true);
         let encoding =
             encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
-        let mut ids = encoding.get_ids().to_vec();
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens of `prompt` in its chat, cut to `most`.
+    pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
+        let mut ids = self.ids(Self::chat(prompt))?;
         let cut = ids.len().saturating_sub(most);
         ids.truncate(most);
         if ids.is_empty() {
@@ -49,6 +83,33 @@ impl PromptTokenizer {
             ));
         }
         Ok(Tokens { ids, cut })
+    }
+
+    /// The same of a prompt with weights, with the tokens that each of them is of.
+    pub(crate) fn encode_spans(
+        &self,
+        weighted: &Weighted,
+        most: usize,
+    ) -> Result<(Tokens, Vec<(Vec<usize>, f64)>)> {
+        let tokens = self.encode(&weighted.text, most)?;
+        let chat = Self::chat(&weighted.text);
+        let start = chat.find(&weighted.text).unwrap_or_default();
+        let encoding = self.tokenizer.encode(chat, true);
+        let encoding =
+            encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
+        let offsets = &encoding.get_offsets()[..tokens.ids.len()];
+        let inside = |(span, weight): &(Range<usize>, f64)| {
+            let (from, to) = (start + span.start, start + span.end);
+            let overlaps = |(a, b): &(usize, usize)| *a < to && *b > from;
+            let tokens = offsets.iter().enumerate().filter(|(_, at)| overlaps(at));
+            (tokens.map(|(i, _)| i).collect(), *weight)
+        };
+        Ok((tokens, weighted.spans.iter().map(inside).collect()))
+    }
+
+    /// The token that words are blotted out with: the one that says nothing.
+    pub(crate) fn blot(&self) -> u32 {
+        self.tokenizer.token_to_id("<|endoftext|>").unwrap_or_default()
     }
 
     /// How many ids the tokenizer may produce, for a check against the text encoder's vocabulary.

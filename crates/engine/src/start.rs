@@ -104,8 +104,5 @@ fn posterior(
 pub(crate) fn passage(request: &Request, device: &candle_core::Device) -> Passage {
     let pixels = request.size.width() as usize * request.size.height() as usize;
     let whole = crate::memory::decodes_whole(pixels, device);
-    Passage {
-        wrap: request.wrap(),
-        values_max: (!whole).then_some(crate::memory::STRIPPED_VALUES),
-    }
+    Passage { wrap: request.wrap(), values_max: (!whole).then_some(crate::memory::STRIPPED_VALUES) }
 }

@@ -118,7 +118,7 @@ fn every_layer_of_the_text_encoder_is_the_reference_s() {
     every("text_trace", |fixture, case| {
         let (encoder, recorder) = (text_encoder(fixture, Depth::Full), Recorder::default());
         let ids: Vec<u32> = case.input("ids").to_vec1().unwrap();
-        encoder.forward(&ids, &recorder).unwrap();
+        encoder.next(&ids, &mut encoder.past(ids.len()), &recorder).unwrap();
         let stages = recorder.stages();
         assert!(stages.len() > 2);
         for (name, value) in stages {
@@ -336,15 +336,18 @@ fn pictures_whose_edges_meet_may_be_shifted_around() {
         let (network, latents) = (vae(fixture), case.input("latents"));
         for wrap in WRAPS {
             let (down, across) = (i32::from(wrap.rows), i32::from(wrap.columns));
-            let shifted = |x: &Tensor, by: i32| x.roll(by * down, 2).unwrap().roll(by * across, 3).unwrap();
+            let shifted =
+                |x: &Tensor, by: i32| x.roll(by * down, 2).unwrap().roll(by * across, 3).unwrap();
             let passage = Passage { wrap, values_max: None };
             let decode = |x: &Tensor, passage| network.decode_by(x, passage, &Unwatched).unwrap();
             let image = decode(latents, passage);
             let off = worst(&decode(&shifted(latents, 1), passage), &shifted(&image, 8));
             assert!(off < 2e-4, "{} {wrap:?}: {off}", case.id);
             assert!(worst(&decode(latents, Passage::default()), &image) > 1e-3, "{}", case.id);
-            let encode = |x: &Tensor, passage| network.encode_by(x, passage, &Unwatched).unwrap().mean;
-            let off = worst(&encode(&shifted(&image, 8), passage), &shifted(&encode(&image, passage), 1));
+            let encode =
+                |x: &Tensor, passage| network.encode_by(x, passage, &Unwatched).unwrap().mean;
+            let off =
+                worst(&encode(&shifted(&image, 8), passage), &shifted(&encode(&image, passage), 1));
             assert!(off < 2e-4, "{} {wrap:?}: {off}", case.id);
             for most in [1, 40 * image.elem_count()] {
                 let strips = Passage { wrap, values_max: Some(most) };

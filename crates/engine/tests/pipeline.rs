@@ -317,6 +317,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
         acceleration: Acceleration::None,
         previews: false,
         controls: Controls { sigmas: sigmas(params), ..Controls::default() },
+        expansion: None,
     }
 }
 

@@ -11,7 +11,8 @@ pub(crate) fn to_srgb(image: &DynamicImage, profile: &[u8]) -> Option<DynamicIma
     match profile.color_space {
         DataColorSpace::Rgb if is_nearly_srgb(&profile)? => None,
         DataColorSpace::Rgb if alpha => {
-            let bytes = transformed(&profile, Layout::Rgba, image.to_rgba8().as_raw(), Layout::Rgba)?;
+            let bytes =
+                transformed(&profile, Layout::Rgba, image.to_rgba8().as_raw(), Layout::Rgba)?;
             Some(image::RgbaImage::from_raw(width, height, bytes)?.into())
         }
         DataColorSpace::Rgb => {
@@ -25,7 +26,8 @@ pub(crate) fn to_srgb(image: &DynamicImage, profile: &[u8]) -> Option<DynamicIma
             Some(image::RgbaImage::from_raw(width, height, bytes)?.into())
         }
         DataColorSpace::Gray => {
-            let bytes = transformed(&profile, Layout::Gray, image.to_luma8().as_raw(), Layout::Rgb)?;
+            let bytes =
+                transformed(&profile, Layout::Gray, image.to_luma8().as_raw(), Layout::Rgb)?;
             Some(image::RgbImage::from_raw(width, height, bytes)?.into())
         }
         // JPEG's four inks are decoded to RGB without their profile.
@@ -35,7 +37,8 @@ pub(crate) fn to_srgb(image: &DynamicImage, profile: &[u8]) -> Option<DynamicIma
 
 fn transformed(profile: &ColorProfile, from: Layout, pixels: &[u8], to: Layout) -> Option<Vec<u8>> {
     let srgb = ColorProfile::new_srgb();
-    let transform = profile.create_transform_8bit(from, &srgb, to, TransformOptions::default()).ok()?;
+    let transform =
+        profile.create_transform_8bit(from, &srgb, to, TransformOptions::default()).ok()?;
     let mut out = vec![0; pixels.len() / from.channels() * to.channels()];
     transform.transform(pixels, &mut out).ok()?;
     Some(out)

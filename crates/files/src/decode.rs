@@ -8,6 +8,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use crate::avif::Avif;
 use crate::{Error, Mask, Picture, Result, colour};
 
 /// What is read at most.
@@ -174,13 +175,13 @@ pub fn header(bytes: &[u8], limits: &Limits) -> Result<Header> {
 }
 
 /// A file whose header was read, and nothing else.
-struct Begun<D> {
-    decoder: D,
+struct Begun<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
     format: ImageFormat,
     name: &'static str,
 }
 
-fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<impl ImageDecoder + use<'a>>> {
+fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<'a>> {
     if bytes.is_empty() {
         return Err(Error::Image("is empty".into()));
     }
@@ -194,7 +195,10 @@ fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<impl ImageDecoder
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
         return Err(Error::Image("is no whole JPEG image: it is cut short; save it again".into()));
     }
-    let decoder = reader.into_decoder().map_err(|e| damaged(name, &e))?;
+    let decoder: Box<dyn ImageDecoder + 'a> = match format {
+        ImageFormat::Avif => Box::new(Avif::new(bytes).map_err(|e| damaged(name, &e))?),
+        _ => Box::new(reader.into_decoder().map_err(|e| damaged(name, &e))?),
+    };
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels_max {
         return Err(Error::Pixels { width, height, pixels_max: limits.pixels_max });
@@ -239,11 +243,12 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<Opened> {
 }
 
 /// Content types of what is read.
-pub const FORMATS: [&str; 9] = [
+pub const FORMATS: [&str; 10] = [
     "image/png",
     "image/jpeg",
     "image/webp",
     "image/gif",
+    "image/avif",
     "image/bmp",
     "image/tiff",
     "image/x-tga",
@@ -262,11 +267,7 @@ fn name_of(format: ImageFormat) -> Result<&'static str> {
         ImageFormat::Tga => "TGA",
         ImageFormat::Pnm => "PNM",
         ImageFormat::Qoi => "QOI",
-        ImageFormat::Avif => {
-            return Err(Error::Format(
-                "is an AVIF image, which can be written but not read yet; convert it to PNG".into(),
-            ));
-        }
+        ImageFormat::Avif => "AVIF",
         _ => {
             return Err(Error::Format(
                 "is an image of a format that is not read; convert it to PNG".into(),
@@ -282,7 +283,7 @@ fn unknown(bytes: &[u8]) -> Error {
     } else if start.contains("<html") || start.contains("<!doctype") {
         "is a web page, not an image"
     } else {
-        "is no image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, TGA, PNM, QOI)"
+        "is no image of a known format (PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF, TGA, PNM, QOI)"
     };
     Error::Image(what.into())
 }

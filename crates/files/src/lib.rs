@@ -1,5 +1,6 @@
 //! Bytes in and out: images decoded under limits, encoded with their parameters, and written whole or not at all.
 
+mod avif;
 mod colour;
 mod decode;
 mod encode;
@@ -22,6 +23,7 @@ pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};
+pub use resample::Filter;
 pub use store::{Head, Store, StoreError, Stored};
 pub use write::{check_writable, write};
 

@@ -1,6 +1,6 @@
 //! Pictures and masks in memory, and the resampling between sizes.
 
-use crate::resample::lanczos;
+use crate::resample::{Filter, resample};
 
 /// An RGB picture, 8 bit, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,12 @@ pub struct Mask {
 impl Picture {
     /// The picture at another size, by the 8-bit Lanczos filter that Pillow and so the reference uses.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let rgb = lanczos(&self.rgb, (self.width, self.height), (width, height), 3);
+        self.resized_by(width, height, Filter::Lanczos)
+    }
+
+    /// The picture at another size, by another of Pillow's filters.
+    pub fn resized_by(&self, width: u32, height: u32, filter: Filter) -> Self {
+        let rgb = resample(&self.rgb, (self.width, self.height), (width, height), 3, filter);
         Self { width, height, rgb }
     }
 
@@ -46,7 +51,8 @@ impl Picture {
 impl Mask {
     /// The mask at another size, by the same filter.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let grey = lanczos(&self.grey, (self.width, self.height), (width, height), 1);
+        let (from, to) = ((self.width, self.height), (width, height));
+        let grey = resample(&self.grey, from, to, 1, Filter::Lanczos);
         Self { width, height, grey }
     }
 }

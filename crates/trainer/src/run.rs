@@ -277,5 +277,6 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         acceleration: Acceleration::Regular,
         previews: false,
         controls: Controls::default(),
+        expansion: None,
     })
 }

@@ -74,7 +74,8 @@ impl Args {
             [] => None,
             sigmas => Some(Sigmas::new(sigmas.to_vec()).context("--sigmas")?),
         };
-        let variation = self.variation_seed.map(|seed| Variation::new(seed, self.variation_strength));
+        let variation =
+            self.variation_seed.map(|seed| Variation::new(seed, self.variation_strength));
         Ok(Controls {
             sampler: self.sampler,
             sigmas,
@@ -102,7 +103,8 @@ impl Args {
         };
         let size = self.tile_size.unwrap_or(Tiling::SIZE_DEFAULT);
         // Smaller windows overlap by the same share unless told otherwise.
-        let scaled = (size * usual / Tiling::SIZE_DEFAULT / 2 * 2).clamp(Tiling::STRIDE.0, Tiling::STRIDE.1);
+        let scaled =
+            (size * usual / Tiling::SIZE_DEFAULT / 2 * 2).clamp(Tiling::STRIDE.0, Tiling::STRIDE.1);
         let stride = self.tile_stride.unwrap_or(scaled);
         Ok(Some(Tiling::new(mode, size, stride)?))
     }
@@ -129,9 +131,10 @@ impl Args {
             add("variation_seed", seed.into());
             add("variation_strength", strength.into());
         }
-        for (name, on) in
-            [("seed_per_image", controls.seed_per_image), ("prompt_weighting", controls.prompt_weighting)]
-        {
+        for (name, on) in [
+            ("seed_per_image", controls.seed_per_image),
+            ("prompt_weighting", controls.prompt_weighting),
+        ] {
             if on {
                 add(name, true.into());
             }

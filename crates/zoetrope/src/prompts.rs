@@ -85,7 +85,13 @@ fn lines(file: &Path) -> anyhow::Result<Vec<String>> {
         bail!("it is larger than {} MiB, the most that is read", FILE_BYTES_MAX >> 20);
     }
     let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    Ok(text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(said).map(String::from).collect())
+    Ok(text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim)
+        .filter(said)
+        .map(String::from)
+        .collect())
 }
 
 /// What chooses among wildcards.
@@ -127,7 +133,8 @@ impl Dice<'_> {
 
     fn line(&mut self, name: &str) -> anyhow::Result<String> {
         let file = self.folder.join(format!("{name}.txt"));
-        let lines = lines(&file).with_context(|| format!("--wildcards: __{name}__: {}", file.display()))?;
+        let lines =
+            lines(&file).with_context(|| format!("--wildcards: __{name}__: {}", file.display()))?;
         if lines.is_empty() {
             bail!("--wildcards: __{name}__: {} is empty", file.display());
         }
@@ -198,7 +205,8 @@ mod tests {
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("colour.txt"), "# warm\nred\n\n orange \n").unwrap();
-        std::fs::write(folder.path().join("thing.txt"), "a {big|small} __colour__ house\n").unwrap();
+        std::fs::write(folder.path().join("thing.txt"), "a {big|small} __colour__ house\n")
+            .unwrap();
         std::fs::write(folder.path().join("loop.txt"), "__loop__\n").unwrap();
         folder
     }
@@ -221,7 +229,12 @@ mod tests {
             ("__colour__", &["orange", "red"]),
             (
                 "__thing__",
-                &["a big orange house", "a big red house", "a small orange house", "a small red house"],
+                &[
+                    "a big orange house",
+                    "a big red house",
+                    "a small orange house",
+                    "a small red house",
+                ],
             ),
             // What is no wildcard stays as it is.
             (r#"{"subject": "a house"}"#, &[r#"{"subject": "a house"}"#]),
@@ -236,7 +249,8 @@ mod tests {
     #[test]
     fn the_same_seed_chooses_the_same() {
         let folder = folder();
-        let expand = |seed| Dice { folder: folder.path(), state: seed }.expand("{a|b|c}{a|b|c}{a|b|c}", 0);
+        let expand =
+            |seed| Dice { folder: folder.path(), state: seed }.expand("{a|b|c}{a|b|c}{a|b|c}", 0);
         assert_eq!(expand(7).unwrap(), expand(7).unwrap());
         assert_ne!(expand(7).unwrap(), expand(8).unwrap());
     }

@@ -80,7 +80,12 @@ pub const TRAINING_STEPS: (i64, i64) = (100, 10_000);
 /// The highest learning rate: far above any that learns, and what the trainer takes.
 pub const LEARNING_RATE_MAX: f64 = 10.0;
 
-pub(super) fn field(name: &'static str, kind: Kind, default: Value, description: &'static str) -> Field {
+pub(super) fn field(
+    name: &'static str,
+    kind: Kind,
+    default: Value,
+    description: &'static str,
+) -> Field {
     Field { name, kind, default: Some(default), required: false, description, example: None }
 }
 

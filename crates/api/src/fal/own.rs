@@ -90,3 +90,47 @@ impl Reader<'_> {
         self.wrong(wrong.field, "value_error", format!("Value error, {wrong}"), &sent);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fal::field::fields as published;
+    use crate::fal::schema::input_schema;
+    use crate::fal::{ENDPOINTS, parse};
+    use crate::task::Task;
+
+    #[test]
+    fn fields_of_ours_are_taken_and_not_shown() {
+        for endpoint in ENDPOINTS {
+            let schema = input_schema(endpoint).to_string();
+            for own in fields(endpoint) {
+                assert!(
+                    published(endpoint).iter().all(|field| field.name != own.name),
+                    "{}",
+                    own.name
+                );
+                assert!(
+                    !schema.contains(&format!("\"{}\"", own.name)),
+                    "{} {}",
+                    endpoint.id,
+                    own.name
+                );
+            }
+        }
+        let body = json!({"prompt": "x", "sampler": "heun", "sigmas": [1, "x"]});
+        let endpoint = Endpoint::find("fal-ai/z-image/base").unwrap();
+        assert_eq!(parse(endpoint, &body).unwrap_err()[0].kind, "list_type");
+        let body = json!({"prompt": "x", "sampler": "heun", "sigmas": [1, 0.5], "variation_seed": -1,
+            "variation_strength": 0.3, "seed_per_image": true, "prompt_weighting": "yes"});
+        let Task::Generate(task) = parse(endpoint, &body).unwrap() else { panic!("it draws") };
+        let want = Controls {
+            sampler: Sampler::Heun,
+            sigmas: Some(Sigmas::new(vec![1.0, 0.5]).unwrap()),
+            tiling: None,
+            variation: Some(Variation { seed: u64::MAX, strength: 0.3 }),
+            seed_per_image: true,
+            prompt_weighting: true,
+        };
+        assert_eq!(task.controls, want);
+    }
+}

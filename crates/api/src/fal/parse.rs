@@ -8,7 +8,7 @@ use super::own;
 use super::problem::Problem;
 use super::read::{Reader, not_among};
 use crate::task::{Delivery, Format, Generate, Lora, Reference, Size, Task, Train, TrainingType};
-use crate::{ImageSize, NAMED_SIZES, Tiling, TilingMode};
+use crate::{ImageSize, NAMED_SIZES, OnFlagged, Tiling, TilingMode};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
 pub const PIXELS_MAX: u64 = 2048 * 2048;
@@ -28,9 +28,7 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
     let fields = [fields(endpoint), own::fields(endpoint)].concat();
     let mut read = Reader { body, fields: &fields, problems: Vec::new() };
     let task = match endpoint.makes {
-        Makes::Pictures { draws, .. } => {
-            Task::Generate(Box::new(read.generate(endpoint, draws)))
-        }
+        Makes::Pictures { draws, .. } => Task::Generate(Box::new(read.generate(endpoint, draws))),
         Makes::Adapter { .. } => Task::Train(read.train(endpoint)),
     };
     match read.problems.is_empty() {
@@ -66,12 +64,7 @@ impl Reader<'_> {
             _ => Format::Png,
         };
         let acceleration = self.choice("acceleration").parse().unwrap_or_default();
-        if self.flag("enable_prompt_expansion") {
-            let path = [json!("enable_prompt_expansion")];
-            let msg = "prompt expansion needs a language model, and this server has none; leave it out or send false";
-            self.problems
-                .push(Problem::new(&path, "feature_not_supported", msg).input(&json!(true)));
-        }
+        let expand_prompt = self.flag("enable_prompt_expansion");
         Generate {
             model: endpoint.model,
             prompt,
@@ -89,6 +82,8 @@ impl Reader<'_> {
             quality: None,
             delivery: if inline { Delivery::Inline } else { Delivery::Stored },
             safety_checker,
+            on_flagged: OnFlagged::Blank,
+            expand_prompt,
             previews: false,
             keep_seconds: None,
             controls: self.controls(draws),
@@ -204,9 +199,9 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::{Acceleration, Controls};
     use crate::fal::endpoint::ENDPOINTS;
     use crate::task::{Model, Place};
+    use crate::{Acceleration, Controls};
 
     fn endpoint(path: &str) -> &'static Endpoint {
         let id = path.strip_prefix("../").map_or(format!("z-image/{path}"), String::from);
@@ -250,6 +245,8 @@ mod tests {
                 quality: None,
                 delivery: Delivery::Stored,
                 safety_checker: true,
+                on_flagged: OnFlagged::Blank,
+                expand_prompt: false,
                 previews: false,
                 keep_seconds: None,
                 controls: Controls::default(),
@@ -367,8 +364,8 @@ mod tests {
             ),
             (
                 "turbo",
-                json!({"prompt": "x", "enable_prompt_expansion": true}),
-                vec!["enable_prompt_expansion feature_not_supported"],
+                json!({"prompt": "x", "enable_prompt_expansion": "often"}),
+                vec!["enable_prompt_expansion bool_parsing"],
             ),
             (
                 "turbo/tiling",

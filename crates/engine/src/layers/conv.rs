@@ -42,11 +42,7 @@ impl Conv2d {
     }
 
     /// A kernel of 3 × 3 without bias.
-    pub fn load_without_bias(
-        parameters: &Parameters,
-        out: usize,
-        channels: usize,
-    ) -> Result<Self> {
+    pub fn load_without_bias(parameters: &Parameters, out: usize, channels: usize) -> Result<Self> {
         let weight = parameters.tensor("weight", &[out, channels, 3, 3])?;
         let bias = Tensor::zeros(out, weight.dtype(), weight.device())?;
         let filter = Filter::new(&weight, parameters.precision(), 1)?;

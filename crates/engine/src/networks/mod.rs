@@ -1,11 +1,16 @@
-//! The three networks of Z-Image, as their papers draw them: no device, dtype, file or flag.
+//! The three networks of Z-Image, and those that look at its pictures, as their papers draw them: no device, dtype, file or flag.
 
+pub mod image_classifier;
 pub mod reuse;
+pub mod safety_checker;
 pub mod text_encoder;
 mod tiny;
 pub mod transformer;
 pub mod vae;
+pub mod vision;
 
+pub use image_classifier::ImageClassifier;
+pub use safety_checker::SafetyChecker;
 pub use text_encoder::TextEncoder;
 pub use tiny::TinyDecoder;
 pub use transformer::Transformer;

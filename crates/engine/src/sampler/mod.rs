@@ -211,7 +211,8 @@ impl<'a> Run<'a> {
         // The network's velocity points from noise to image; the pipeline's from image to noise.
         let denoised = (&x + (&velocity * f64::from(sigma))?)?;
         let last = self.next + 1 == self.schedule.steps();
-        let along = |velocity: Tensor| Ok::<_, Error>((&x - (velocity * f64::from(next - sigma))?)?);
+        let along =
+            |velocity: Tensor| Ok::<_, Error>((&x - (velocity * f64::from(next - sigma))?)?);
         let mut latents = match self.solver.sampler() {
             Sampler::Euler => along(velocity)?,
             // Level 0 has no velocity.

@@ -84,7 +84,11 @@ fn even(n: usize) -> usize {
 
 impl Windows {
     /// For latents of `height` × `width`.
-    pub(super) fn new(tiling: Tiling, (height, width): (usize, usize), device: &Device) -> Result<Self> {
+    pub(super) fn new(
+        tiling: Tiling,
+        (height, width): (usize, usize),
+        device: &Device,
+    ) -> Result<Self> {
         let mode = tiling.mode;
         let along = |wraps: bool| (wraps || mode == TilingMode::Windows).then_some(tiling);
         let (down, across) = (mode.wraps_rows(), mode.wraps_columns());

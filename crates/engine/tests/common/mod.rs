@@ -36,6 +36,7 @@ impl Fixture {
             Role::Transformer => layout.transformer,
             Role::TextEncoder => layout.text_encoder,
             Role::Vae => layout.vae,
+            Role::Safety => panic!("a pipeline has no safety checker"),
         };
         Parameters::new(
             Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),

@@ -160,9 +160,8 @@ impl Resnet {
     fn in_strips(&self, x: &Rows, cut: &Cut) -> Result<Tensor> {
         let [_, _, width] = x.shape()?;
         let norm1 = x.normed(&self.norm1, cut)?;
-        let inner = |rows: &Span| {
-            cut.convolved(&self.conv1, &norm1, rows, |rows| x.get(rows, cut.wrap))
-        };
+        let inner =
+            |rows: &Span| cut.convolved(&self.conv1, &norm1, rows, |rows| x.get(rows, cut.wrap));
         let norm2 = self.norm2.kernel().with(&cut.statistics(|rows| inner(&rows))?)?;
         cut.gather((self.conv2.outputs(), width), |rows| {
             let x = x.get(&rows, cut.wrap)?;
