@@ -82,8 +82,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether it starts from an image, or may.
+    /// Whether it starts from an image.
     pub fn takes_image(&self) -> bool {
+        matches!(self.makes, Makes::Pictures { draws: Draws::Image, .. })
+    }
+
+    /// Whether an image may be sent.
+    pub fn may_take_image(&self) -> bool {
         matches!(self.makes, Makes::Pictures { draws, .. } if draws != Draws::Text)
     }
 
