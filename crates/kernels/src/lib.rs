@@ -24,7 +24,7 @@ mod testing;
 mod values;
 
 pub use attention::{Mask, attention};
-pub use conv::{Before, Conv, Filter, conv2d};
+pub use conv::{Before, Conv, Filter, Wrap, conv2d};
 pub use gelu::{Gelu, gelu};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{
