@@ -232,8 +232,9 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let app = App::open(settings).await?;
     let mut house = JoinSet::new();
     if !args.no_worker {
-        let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
-        house.spawn(worker.run(stop.clone()));
+        for worker in args.drawing.workers(&args.place, environment, (queue.clone(), store))? {
+            house.spawn(worker.run(stop.clone()));
+        }
     }
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
