@@ -17,6 +17,7 @@ pub mod safety;
 mod stage;
 mod train;
 mod training_news;
+mod words;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;
