@@ -40,7 +40,7 @@ pub(crate) async fn run(
     let Inputs { picture, mask, loras } = timed("fetch", fetch).await?;
     let (width, height) = pixels(task, picture.as_ref());
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let expansion = task.expand_prompt.then(|| room.expansion.clone());
+    let expansion = task.expand_prompt.then(|| room.expansion_for(task.model).clone());
     let request = request(task, (picture, mask), (width, height), (seed, expansion))?;
     let (news, heard) = mpsc::unbounded_channel();
     let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };

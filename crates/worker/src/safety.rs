@@ -96,15 +96,16 @@ impl<'a> Looking<'a> {
         room: &'a Room,
     ) -> Result<Self, JobError> {
         let safety = &room.safety;
+        let asked = task.safety_checker.then_some(task.on_flagged);
         if matches!(safety, Safety::Harmless | Safety::Off) {
-            return Ok(Self { safety, policy: None });
+            return Ok(Self { safety, policy: asked });
         }
         let owner = &lease.request.owner;
         let own = room.queue.key(owner).await?.and_then(|key| key.limits.on_flagged);
         let own = own.map(|name| name.parse()).transpose();
         let own =
             own.map_err(|e: InvalidField| JobError::Engine(format!("the key of {owner}: {e}")))?;
-        let policy = own.or(task.safety_checker.then_some(task.on_flagged));
+        let policy = own.or(asked);
         check(policy.is_some(), safety)?;
         Ok(Self { safety, policy })
     }
@@ -116,8 +117,13 @@ impl<'a> Looking<'a> {
         lease: &Lease,
     ) -> Result<Option<Vec<bool>>, JobError> {
         let (checker, policy) = match (self.safety, self.policy) {
-            // What the embedded model can draw is known.
-            (Safety::Harmless, _) => return Ok(Some(vec![false; pictures.len()])),
+            (Safety::Harmless, asked) => {
+                if asked.is_some() {
+                    let reason = "Not looked at by a checker: the embedded model can draw nothing but landscapes";
+                    lease.log("INFO", reason).await?;
+                }
+                return Ok(Some(vec![false; pictures.len()]));
+            }
             (Safety::Checked(checker), Some(policy)) => (checker, policy),
             _ => return Ok(None),
         };

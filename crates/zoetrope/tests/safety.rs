@@ -116,7 +116,7 @@ fn a_server_looks_counts_and_does_what_each_key_says() {
     let (status, answer) = openai(&plain, &body);
     assert_eq!(
         (status, &answer["error"]["code"]),
-        (400, &json!("content_policy_violation")),
+        (400, &json!("CONTENT_POLICY_VIOLATION")),
         "{answer}"
     );
     let (status, answer) = openai(&flag, &body);
