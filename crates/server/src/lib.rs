@@ -16,6 +16,7 @@ mod local;
 pub mod metrics;
 mod openai;
 mod own;
+pub mod pages;
 mod sdapi;
 mod state;
 mod surface;
@@ -23,6 +24,6 @@ mod token;
 mod webhook;
 
 pub use janitor::{forget, keep_house};
-pub use state::{App, Settings};
-pub use surface::app;
+pub use state::{App, Settings, Standings};
+pub use surface::{app, app_with};
 pub use webhook::deliver;

@@ -1,6 +1,6 @@
 //! What every handler is given.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zoetrope_api::fal::Endpoint;
+use zoetrope_api::images::ArenaFigure;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_gateway::Gateway;
 use zoetrope_jobs::{Key, Queue};
@@ -63,7 +64,12 @@ pub struct Inner {
     pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
     /// Direct calls under way.
     pub(crate) calls: Calls,
+    /// Where models stand in the arena, by their ids.
+    arena: Mutex<Arc<Standings>>,
 }
+
+/// Where models stand in the arena, by their ids.
+pub type Standings = BTreeMap<String, Vec<ArenaFigure>>;
 
 impl App {
     /// Prepares what all nodes share.
@@ -76,22 +82,34 @@ impl App {
             last: Mutex::default(),
             keys: Mutex::default(),
             calls: Calls::default(),
+            arena: Mutex::default(),
         })))
     }
 
+    /// From now on models stand so in the arena.
+    pub fn show_arena(&self, standings: Standings) {
+        *self.arena.lock().expect("nothing panics while it is held") = Arc::new(standings);
+    }
+
+    /// Where the model `id` stands in the arena; nowhere before there are votes.
+    pub(crate) fn arena_of(&self, id: &str) -> Vec<ArenaFigure> {
+        let standings = self.arena.lock().expect("nothing panics while it is held").clone();
+        standings.get(id).cloned().unwrap_or_default()
+    }
+
     /// Dollars a unit of the endpoint `id`.
-    pub(crate) fn price(&self, id: &str) -> Option<f64> {
+    pub fn price(&self, id: &str) -> Option<f64> {
         let configured = self.settings.prices.get(id).copied();
         configured.or_else(|| Some(Endpoint::find(id)?.price))
     }
 
     /// Whether the server is to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         *self.settings.stop.borrow()
     }
 
     /// Ends once the server is to stop.
-    pub(crate) async fn stopping(&self) {
+    pub async fn stopping(&self) {
         if self.settings.stop.clone().wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await; // whoever could say so has gone
         }
@@ -116,7 +134,8 @@ impl App {
         std::iter::once(self.settings.address.as_str()).chain(public).collect()
     }
 
-    pub(crate) fn now_ms(&self) -> i64 {
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
         (self.settings.now_ms)()
     }
 }

@@ -22,6 +22,7 @@ use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 use crate::outputs::keep;
 use crate::safety::Looking;
+use crate::shown;
 use crate::stage::{record, timed};
 use crate::words::Words;
 
@@ -53,8 +54,12 @@ pub(crate) async fn run(
     let mut pictures: Vec<Picture> =
         made.pictures.iter().map(|rgb| cropped(rgb, width, height)).collect();
     let flagged = timed("check", looking.at_all(&mut pictures, lease)).await?;
-    let store = store(task, pictures, lease, room);
+    let expanded = made.expanded.as_deref();
+    let parameters = shown::parameters(task, &lease.request, (width, height), seed, expanded);
+    let store = store(task, (pictures, parameters), lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
+    let prompt = expanded.unwrap_or(&task.prompt);
+    let pictures = shown::pictures(task, &lease.request, &images, seed, prompt);
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
     let response = json!({
@@ -63,7 +68,7 @@ pub(crate) async fn run(
         "seed": seed,
         // Empty where nobody has looked.
         "has_nsfw_concepts": flagged.as_deref().unwrap_or_default(),
-        "prompt": made.expanded.as_ref().unwrap_or(&task.prompt),
+        "prompt": prompt,
     });
     let end = End {
         outcome: Outcome::Completed,
@@ -75,7 +80,7 @@ pub(crate) async fn run(
         billable_units: Some(megapixels),
         flagged: flagged.map(|flagged| flagged.iter().filter(|found| **found).count() as i64),
     };
-    Ok(Done { end, tally: Tally::Pictures { count, megapixels } })
+    Ok(Done { end, pictures, tally: Tally::Pictures { count, megapixels } })
 }
 
 /// The pixels of a result.
@@ -220,15 +225,16 @@ pub(crate) fn data_uri(picture: &Picture) -> Option<String> {
 /// Encodes and stores all pictures; what fal calls `ImageFile`s.
 async fn store(
     task: &Generate,
-    pictures: Vec<Picture>,
+    (pictures, parameters): (Vec<Picture>, Option<String>),
     lease: &Lease,
     room: &Room,
 ) -> Result<Vec<Value>, JobError> {
     let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
     let (width, height) = pictures.first().map_or((0, 0), |p| (p.width, p.height));
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
-        let pictures = pictures.iter();
-        pictures.map(|picture| zoetrope_files::encode_at(picture, format, quality, None)).collect()
+        let encode =
+            |picture| zoetrope_files::encode_at(picture, format, quality, parameters.as_deref());
+        pictures.iter().map(encode).collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
     let encoded = encoded.map_err(|_| JobError::Engine("encoding panicked".into()))?;

@@ -14,6 +14,7 @@ mod loras;
 mod outputs;
 mod residency;
 pub mod safety;
+mod shown;
 mod stage;
 mod train;
 mod training_news;

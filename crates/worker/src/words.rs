@@ -43,8 +43,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "Prompt: A red house under an old pine tree, with a",
-                "Prompt: long shadow on the snow behind it."
+                "Prompt: A red house under an old pine tree, with",
+                "Prompt: a long shadow on the snow behind it."
             ]
         );
         assert_eq!(words.rest(), None);

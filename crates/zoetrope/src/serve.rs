@@ -236,6 +236,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
     house.spawn(gateway::learn(gateway.clone(), stop.clone()));
+    house.spawn(gateway::share(gateway.clone(), stop.clone()));
     let (file, named) = (args.gateway_file(), environment.clone());
     house.spawn(gateway::follow(gateway.clone(), file, named, stop.clone()));
 
@@ -290,7 +291,7 @@ fn listeners(
     authority: &Authority,
     stop: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
-    let router = zoetrope_server::app(app.clone());
+    let router = zoetrope_server::app_with(app.clone(), zoetrope_web::router(app.clone()));
     let public = args.public_url.as_deref().and_then(|url| Url::parse(url).ok());
     let own = public.and_then(|url| url.host_str().map(String::from));
     let options = Options {

@@ -107,7 +107,7 @@ fn entry(id: &str, model: &Model, catalogue: &Catalogue, origin: &Origin) -> Val
 }
 
 /// All that is known of a model, by those of its deployments that `choice` admits.
-pub(super) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
+pub(crate) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
     let gateway = &app.settings.gateway;
     let catalogue = gateway.catalogue();
     let admitted = model.deployments.iter().filter(|deployment| match choice {
@@ -143,6 +143,8 @@ pub(super) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
         status: status(model),
         aliases: aliases(model, &catalogue),
         tags: model.tags.clone(),
+        about: model.about.clone(),
+        examples: model.examples.clone(),
         max_resolution: model.size_max.to_string(),
         modalities: Modalities { input: inputs(&modes), output: vec!["image"] },
         modes: modes.iter().map(|mode| mode.name()).collect(),
