@@ -223,4 +223,7 @@ fn a_full_model_refuses_until_a_checker_was_pulled_which_is_then_found() {
     let (status, result) = draw(&server, "Key local:local", &small);
     assert_eq!(status, 200, "{result}");
     assert_eq!(result["has_nsfw_concepts"].as_array().unwrap().len(), 1, "somebody has looked");
+    drop(server);
+    pull(&["models", "rm", "safety", "--yes"]);
+    assert!(!pull(&["models", "list"]).contains(REPO));
 }
