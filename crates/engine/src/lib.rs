@@ -4,6 +4,7 @@
 //! [`pipeline::Pipeline::generate`].
 
 pub mod config;
+mod emphasis;
 mod error;
 pub mod expand;
 pub mod layers;
@@ -14,11 +15,13 @@ pub mod noise;
 mod parts;
 pub mod pipeline;
 pub mod pixels;
+pub mod preview;
 pub mod prompt;
 pub mod safety;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;
+mod start;
 pub mod training;
 mod watch;
 

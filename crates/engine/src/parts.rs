@@ -7,12 +7,13 @@ use candle_core::Device;
 use zoetrope_api::Acceleration;
 use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
 
-use crate::config::{self, TextEncoderConfig, TransformerConfig, VaeConfig};
+use crate::config::{self, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig};
 use crate::layers::{Home, Parameters};
 use crate::networks::text_encoder::Depth;
-use crate::networks::{TextEncoder, Transformer, Vae};
+use crate::networks::{TextEncoder, TinyDecoder, Transformer, Vae};
 use crate::pipeline::{Event, Keep, Listener, Options};
-use crate::{Error, Result, memory};
+use crate::preview::{Previewer, Projection};
+use crate::{Error, Interrupt, Result, memory};
 
 /// A model's files, and those of its networks that are in memory.
 pub(crate) struct Parts {
@@ -22,6 +23,7 @@ pub(crate) struct Parts {
     text_encoder: Option<Held<TextEncoder>>,
     transformer: Option<Held<Transformer>>,
     vae: Option<Vae>,
+    previewer: Option<Previewer>,
     /// A GPU before anything of this model was on it.
     gpu: OnceLock<Option<memory::Gpu>>,
 }
@@ -46,8 +48,16 @@ impl Parts {
     /// Nothing is loaded yet.
     pub(crate) fn new(layout: Layout, options: Options) -> Result<Self> {
         let widths = transformer_config(&layout)?;
-        let gpu = OnceLock::new();
-        Ok(Self { layout, options, widths, text_encoder: None, transformer: None, vae: None, gpu })
+        Ok(Self {
+            layout,
+            options,
+            widths,
+            text_encoder: None,
+            transformer: None,
+            vae: None,
+            previewer: None,
+            gpu: OnceLock::new(),
+        })
     }
 
     /// The text encoder, `depth` of it or more; `vocabulary` is the tokenizer's.
@@ -188,10 +198,31 @@ impl Parts {
         Ok(self.vae.as_ref().expect("it was loaded just now"))
     }
 
-    /// The networks of sampling and its previews, which were loaded before.
-    pub(crate) fn sampling(&self) -> (&Transformer, Option<&Vae>) {
+    /// Has what previews are made with ready: a decoder made for it where there is one, else what the autoencoder teaches.
+    pub(crate) fn prepare_previews(&mut self, interrupt: &Interrupt, on: &Listener) -> Result<()> {
+        if self.previewer.is_some() {
+            return Ok(());
+        }
+        self.previewer = Some(match &self.layout.tiny_config {
+            Some(blob) => {
+                let config = config::parse::<TinyConfig>(&blob.name(), &blob.read()?)?;
+                let config = config.check(self.widths.in_channels)?;
+                let weights = Weights::open(&self.layout.tiny, Role::Vae)?;
+                let parameters = self.prepare(weights, "preview decoder", (Storage::F32, 0), on)?;
+                Previewer::Tiny(Box::new(TinyDecoder::load(&parameters, &config)?))
+            }
+            None => {
+                let device = self.device().clone();
+                Previewer::Linear(Projection::fit(self.vae(on)?, &device, interrupt)?)
+            }
+        });
+        Ok(())
+    }
+
+    /// What sampling needs, which was loaded before: the transformer, and what shows its steps where somebody watches.
+    pub(crate) fn sampling(&self) -> (&Transformer, Option<&Previewer>) {
         let transformer = self.transformer.as_ref().expect("it is loaded before it is used");
-        (&transformer.network, self.vae.as_ref())
+        (&transformer.network, self.previewer.as_ref())
     }
 
     /// Frees the text encoder.

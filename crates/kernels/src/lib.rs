@@ -27,7 +27,7 @@ mod testing;
 mod values;
 
 pub use attention::{Mask, attention};
-pub use conv::{Before, Conv, Filter, conv2d};
+pub use conv::{Before, Conv, Filter, Wrap, conv2d};
 pub use device::{cuda_devices, device_memory, device_name, multiplies_fp8, open_cuda};
 pub use gelu::{Gelu, gelu};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};

@@ -12,12 +12,14 @@ mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod presence;
 mod residency;
 pub mod safety;
 mod shown;
 mod stage;
 mod train;
 mod training_news;
+mod words;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;

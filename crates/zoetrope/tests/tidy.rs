@@ -20,14 +20,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("jobs", &[]),
     ("trace", &[]),
     ("gateway", &["api", "files", "jobs"]),
+    ("arena", &["api", "files", "gateway", "jobs"]),
     ("server", &["api", "files", "gateway", "jobs", "trace"]),
-    ("web", &["api", "files", "gateway", "jobs", "server"]),
+    ("web", &["api", "arena", "files", "gateway", "jobs", "server"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
     (
         "zoetrope",
         &[
             "api",
+            "arena",
             "checkpoint",
             "engine",
             "files",

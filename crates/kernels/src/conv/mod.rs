@@ -106,6 +106,15 @@ pub enum Before<'a> {
     Double,
 }
 
+/// What lies beyond an image's edges: where it wraps, the pixels of the other edge, and zeros elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrap {
+    /// Whether top and bottom meet.
+    pub rows: bool,
+    /// Whether left and right meet.
+    pub columns: bool,
+}
+
 /// How a convolution is applied.
 #[derive(Clone, Copy)]
 pub struct Conv<'a> {
@@ -113,8 +122,10 @@ pub struct Conv<'a> {
     pub filter: &'a Filter,
     /// `[out]`
     pub bias: &'a Tensor,
-    /// Pixels of zeros added at the left and top, and at the right and bottom.
+    /// Pixels added at the left and top, and at the right and bottom.
     pub padding: [usize; 2],
+    /// Where those are of the other edge; zeros elsewhere.
+    pub wrap: Wrap,
 }
 
 /// `x`: `[batch, channels, height, width]` float32; the result is `[batch, out, …]`, plus `residual` of its shape, and
@@ -141,7 +152,7 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
     }
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
     #[cfg(feature = "cuda")]
-    if let Form::Taps(taps) = &conv.filter.form {
+    if let (Form::Taps(taps), false) = (&conv.filter.form, conv.wrap.rows || conv.wrap.columns) {
         let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
         if let Some(y) = crate::cuda::conv2d(x, before, (taps, conv.bias), &moved, residual)? {
             return Ok(y);
@@ -166,6 +177,7 @@ struct Image<'a> {
     stride: usize,
     /// At the left and top, and at the right and bottom.
     padding: [usize; 2],
+    wrap: Wrap,
     /// Height, width and channels.
     output: [usize; 3],
     bias: &'a [f32],
@@ -212,6 +224,7 @@ fn conv2d_at(
             size,
             stride,
             padding: conv.padding,
+            wrap: conv.wrap,
             output,
             bias: bias.f32()?,
             residual: residual.map(|r| &r[i * sizes[1]..][..sizes[1]]),
@@ -240,14 +253,24 @@ pub(crate) fn plain(
         Before::AffineSilu(affine) => affine.plain(x)?.silu()?,
         Before::Double => x.contiguous()?.upsample_nearest2d(2 * height, 2 * width)?,
     };
-    let [before, after] = conv.padding;
-    let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
+    let x = padded(&x, 2, conv.padding, conv.wrap.rows)?;
+    let x = padded(&x, 3, conv.padding, conv.wrap.columns)?;
     let y = x.conv2d(&conv.filter.to_f32()?, 0, conv.filter.stride, 1, 1)?;
     let y = y.broadcast_add(&conv.bias.reshape((1, (), 1, 1))?)?;
     match residual {
         Some(residual) => y + residual,
         None => Ok(y),
     }
+}
+
+/// `x` with so many pixels more before and after along `dim`.
+fn padded(x: &Tensor, dim: usize, [before, after]: [usize; 2], wraps: bool) -> Result<Tensor> {
+    if !wraps {
+        return x.pad_with_zeros(dim, before, after);
+    }
+    let length = x.dim(dim)?;
+    let first = x.narrow(dim, 0, after)?;
+    Tensor::cat(&[&x.narrow(dim, length - before, before)?, x, &first], dim)
 }
 
 #[cfg(test)]
@@ -278,9 +301,12 @@ mod tests {
             for precision in [Precision::F32, Precision::Bf16] {
                 for level in Level::available() {
                     let filter = Filter::packed(level, &weight, precision, stride).unwrap();
-                    let conv = Conv { filter: &filter, bias: &bias, padding };
                     let narrow = precision == Precision::Bf16 && level.has_bf16();
-                    check_one(level, x, before, conv, narrow);
+                    for (rows, columns) in [(false, false), (false, true), (true, false)] {
+                        let wrap = Wrap { rows, columns };
+                        let conv = Conv { filter: &filter, bias: &bias, padding, wrap };
+                        check_one(level, x, before, conv, narrow);
+                    }
                 }
             }
         }
@@ -332,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn an_image_whose_edges_meet_is_shifted_as_its_result_is() {
+        let x = random(&[1, 5, 6, 8]);
+        let (weight, bias) = (random(&[4, 5, 3, 3]), random(&[4]));
+        let filter = Filter::new(&weight, Precision::F32, 1).unwrap();
+        let wrap = Wrap { rows: true, columns: true };
+        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap };
+        let run = |x: &Tensor| conv2d(x, Before::Nothing, conv, None).unwrap();
+        let shifted = |x: &Tensor| x.roll(2, 2).unwrap().roll(3, 3).unwrap();
+        assert!(worst(&run(&shifted(&x)), &shifted(&run(&x))) < 1e-5);
+        let plain = Conv { wrap: Wrap::default(), ..conv };
+        let unlike = conv2d(&x, Before::Nothing, plain, None).unwrap();
+        assert!(worst(&unlike, &run(&x)) > 0.1);
+    }
+
+    #[test]
     fn tall_images_are_convolved_strip_by_strip() {
         // Winograd's strips are cut by the memory of 16 points, direct ones by that of 9 pixels.
         check(&random(&[1, 64, 1100, 5]), [33, 3, 1], [1, 1], 4);
@@ -356,7 +397,7 @@ mod tests {
     fn an_image_of_other_channels_is_named() {
         let filter = Filter::new(&random(&[4, 8, 3, 3]), Precision::F32, 1).unwrap();
         let bias = random(&[4]);
-        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1] };
+        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
         let error =
             conv2d(&random(&[1, 7, 5, 5]), Before::Nothing, conv, None).unwrap_err().to_string();
         assert!(error.contains("[1, 7, 5, 5]") && error.contains("8 channels"), "{error}");
