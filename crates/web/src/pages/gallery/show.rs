@@ -198,7 +198,7 @@ impl View<'_> {
         html! {
             @for picture in self.pictures {
                 li.item {
-                    a.open href={ "/requests/" (picture.request) } data-file={ "/files/" (picture.file) } data-model=(title(&picture.model))
+                    a.open href={ "/requests/" (picture.request) } data-file={ "/files/" (picture.file) } data-model=(title(&picture.model)) data-again=[again(picture)]
                         data-seed=[picture.seed.as_ref()] data-size={ (picture.width) " × " (picture.height) } {
                         img src={ "/gallery/" (picture.number) "/small.webp" } alt=(picture.prompt) loading="lazy" decoding="async"
                             width=(picture.width) height=(picture.height);
@@ -228,11 +228,19 @@ impl View<'_> {
                 p data-prompt {}
                 p.row {
                     a.button.small data-request { (words.open) }
+                    a.button.small data-again { (icon(icons::REUSE)) (words.again) }
                     a.button.small data-download download { (icon(icons::DOWNLOAD)) (common.download) }
                 }
             }
         }
     }
+}
+
+/// The form that made a picture, as far as it is written down beside it.
+fn again(picture: &Picture) -> Option<String> {
+    let endpoint = Endpoint::find(&picture.model)?;
+    let query = [("prompt", picture.prompt.as_str()), ("seed", picture.seed.as_deref().unwrap_or_default())];
+    Some(link(&format!("/playground/{}", endpoint.id), &query))
 }
 
 /// The begin of a prompt, as a name for its picture.
