@@ -74,7 +74,12 @@ async fn a_page_follows_the_other_newest_first() {
 #[tokio::test]
 async fn words_are_found_and_nothing_else_is() {
     let (_place, queue, clock) = opened().await;
-    let all = ["a red house, two trees", "红色的房子和太阳", "A house-boat at dusk", "it's 'quoted' \"text\""];
+    let all = [
+        "a red house, two trees",
+        "红色的房子和太阳",
+        "A house-boat at dusk",
+        "it's 'quoted' \"text\"",
+    ];
     made(&queue, &clock, "local", &all).await;
     let cases: [(&str, &[&str]); 10] = [
         ("house", &[all[2], all[0]]),
@@ -91,7 +96,9 @@ async fn words_are_found_and_nothing_else_is() {
     for (words, expected) in cases {
         assert_eq!(found(&queue, words).await, expected, "{words}");
     }
-    for hostile in ["'; DROP TABLE pictures; --", "a\" OR \"b", "* ^ NEAR(a b)", "\0", &"x ".repeat(500)] {
+    for hostile in
+        ["'; DROP TABLE pictures; --", "a\" OR \"b", "* ^ NEAR(a b)", "\0", &"x ".repeat(500)]
+    {
         found(&queue, hostile).await;
     }
 }
@@ -175,7 +182,10 @@ async fn median(mut runs: impl AsyncFnMut()) -> Duration {
 #[ignore = "fills a database with 100,000 pictures"]
 async fn a_hundred_thousand_pictures_are_looked_through_at_once() {
     let (_place, queue, clock) = opened().await;
-    let (colours, things) = (["red", "blue", "green", "white", "yellow"], ["house", "tree", "lake", "hill", "boat", "moon", "cloud"]);
+    let (colours, things) = (
+        ["red", "blue", "green", "white", "yellow"],
+        ["house", "tree", "lake", "hill", "boat", "moon", "cloud"],
+    );
     let mut number = 0;
     while number < 100_000 {
         let batch: Vec<NewPicture> = (0..16)
@@ -183,7 +193,10 @@ async fn a_hundred_thousand_pictures_are_looked_through_at_once() {
                 number += 1;
                 let (colour, thing) = (colours[number % 5], things[number % 7]);
                 let rare = if number % 10_000 == 0 { ", a zebra 斑马" } else { "" };
-                picture(&format!("a {colour} {thing} number {number}{rare}"), &format!("{number}/a.png"))
+                picture(
+                    &format!("a {colour} {thing} number {number}{rare}"),
+                    &format!("{number}/a.png"),
+                )
             })
             .collect();
         let at = clock.fetch_add(1000, Ordering::Relaxed);

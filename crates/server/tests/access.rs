@@ -390,7 +390,9 @@ async fn a_session_opens_pages_and_nothing_else() {
     assert_eq!(room.app.visitor(Some(credential)).await.unwrap(), None);
     assert_eq!(room.app.visitor(None).await.unwrap(), None);
     let bearer = format!("Bearer {token}");
-    for (method, uri) in [("POST", "/v1/images/generations"), ("GET", "/metrics"), ("POST", "/files/upload")] {
+    for (method, uri) in
+        [("POST", "/v1/images/generations"), ("GET", "/metrics"), ("POST", "/files/upload")]
+    {
         let answer = room.send(method, uri, &[("authorization", &bearer)], "{}").await;
         assert_eq!(answer.status, 403, "{uri}");
     }

@@ -239,7 +239,10 @@ impl View<'_> {
 /// The form that made a picture, as far as it is written down beside it.
 fn again(picture: &Picture) -> Option<String> {
     let endpoint = Endpoint::find(&picture.model)?;
-    let query = [("prompt", picture.prompt.as_str()), ("seed", picture.seed.as_deref().unwrap_or_default())];
+    let query = [
+        ("prompt", picture.prompt.as_str()),
+        ("seed", picture.seed.as_deref().unwrap_or_default()),
+    ];
     Some(link(&format!("/playground/{}", endpoint.id), &query))
 }
 

@@ -238,7 +238,13 @@ fn facts(words: &Run, request: &Request, answer: &Value, when: String) -> Markup
     let size = first["width"].as_u64().zip(first["height"].as_u64());
     let size = size.map(|(width, height)| format!("{width} × {height}"));
     let seed = answer["seed"].as_u64().map(|seed| seed.to_string());
-    let rows = [(words.when, Some(when)), (words.time, took), (words.waited, waited), (words.size, size), (words.cost, cost)];
+    let rows = [
+        (words.when, Some(when)),
+        (words.time, took),
+        (words.waited, waited),
+        (words.size, size),
+        (words.cost, cost),
+    ];
     html! {
         dl.facts.numbers {
             @for (name, value) in rows {
