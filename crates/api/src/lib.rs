@@ -4,6 +4,7 @@
 //! check again.
 
 mod acceleration;
+mod controls;
 pub mod fal;
 mod format;
 pub mod images;
@@ -14,6 +15,7 @@ pub mod task;
 mod values;
 
 pub use acceleration::Acceleration;
+pub use controls::{Controls, Sampler, Sigmas, Tiling, TilingMode, Variation};
 pub use format::Format;
 pub use micros::Micros;
 pub use on_flagged::OnFlagged;

@@ -118,7 +118,7 @@ fn request(prompt: &str, seed: u64, expansion: Option<Expansion>) -> Request {
         guidance: Guidance::new(0.0, 0.0, 1.0).unwrap(),
         source: Source::Text,
         tokens_max: 512,
-        stops: None,
+        controls: zoetrope_api::Controls::default(),
         acceleration: Acceleration::default(),
         previews: false,
         expansion,

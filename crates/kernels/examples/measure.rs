@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use cpu_time::ThreadTime;
 use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers};
 use zoetrope_kernels::{
-    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, add_gated,
+    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap, add_gated,
     attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
 };
 
@@ -99,7 +99,7 @@ fn convs() -> Result<()> {
             [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
         {
             let filter = Filter::new(&weight, precision, 1)?;
-            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1] };
+            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
             let ways = [
                 ("", Before::Nothing),
                 (" normed", Before::NormSilu(&norm)),

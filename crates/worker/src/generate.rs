@@ -178,8 +178,21 @@ async fn looked(checker: &Checker, pictures: &mut Vec<Picture>) -> Result<Vec<bo
     flagged.map_err(|e| JobError::Engine(format!("the safety checker failed: {e}")))
 }
 
-/// The pixels of a result.
+/// The pixels of a result. Pictures that tile are as large as they are drawn: what is cut off would part their edges.
 fn pixels(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
+    let (width, height) = wanted(task, picture);
+    match task.controls.tiling {
+        Some(_) => (up(width), up(height)),
+        None => (width, height),
+    }
+}
+
+/// The next multiple of what a token covers.
+fn up(side: u32) -> u32 {
+    side.next_multiple_of(ImageSize::MULTIPLE)
+}
+
+fn wanted(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
     match (task.size, picture) {
         (Size::Pixels { width, height }, _) => (width, height),
         (Size::Auto, Some(picture)) => {
@@ -199,7 +212,6 @@ fn request(
     (width, height): (u32, u32),
     (seed, expansion): (u64, Option<Expansion>),
 ) -> Result<Request, JobError> {
-    let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
     let source = match (picture, &task.image) {
@@ -226,9 +238,9 @@ fn request(
         guidance: Guidance::new(task.guidance_scale, 0.0, 1.0).map_err(field)?,
         source,
         tokens_max: TOKENS_MAX,
-        stops: None,
         acceleration: task.acceleration,
         previews: task.previews,
+        controls: task.controls.clone(),
         expansion,
     })
 }
@@ -386,7 +398,7 @@ async fn store(
 #[cfg(test)]
 mod tests {
     use zoetrope_api::task::{Model, Place, Reference};
-    use zoetrope_api::{Acceleration, Format};
+    use zoetrope_api::{Acceleration, Controls, Format, Tiling, TilingMode};
 
     use super::*;
 
@@ -412,6 +424,7 @@ mod tests {
             expand_prompt: false,
             previews: false,
             keep_seconds: None,
+            controls: Controls::default(),
         }
     }
 
@@ -430,6 +443,9 @@ mod tests {
         }
         let (width, height) = (33, 65);
         assert_eq!(pixels(&task(Size::Pixels { width, height }), None), (33, 65));
+        let mut tiles = task(Size::Pixels { width, height });
+        tiles.controls.tiling = Some(Tiling::usual(TilingMode::Both));
+        assert_eq!(pixels(&tiles, None), (48, 80));
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub struct Endpoint {
 pub enum Makes {
     /// Pictures from a prompt.
     Pictures {
-        /// Whether it starts from an image.
-        image: bool,
+        /// What it draws them from, and how.
+        draws: Draws,
         /// Whether it takes adapters.
         loras: bool,
     },
@@ -40,6 +40,17 @@ pub enum Makes {
         /// Whether it asks what shall be learned.
         types: bool,
     },
+}
+
+/// What an endpoint's pictures are drawn from, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draws {
+    /// From the prompt.
+    Text,
+    /// From an image.
+    Image,
+    /// So that they tile, from an image if there is one.
+    Tiles,
 }
 
 impl Endpoint {
@@ -57,8 +68,8 @@ impl Endpoint {
     /// fal's category.
     pub fn category(&self) -> &'static str {
         match self.makes {
-            Makes::Pictures { image: true, .. } => "image-to-image",
-            Makes::Pictures { image: false, .. } => "text-to-image",
+            Makes::Pictures { draws: Draws::Image, .. } => "image-to-image",
+            Makes::Pictures { .. } => "text-to-image",
             Makes::Adapter { .. } => "training",
         }
     }
@@ -73,7 +84,12 @@ impl Endpoint {
 
     /// Whether it starts from an image.
     pub fn takes_image(&self) -> bool {
-        matches!(self.makes, Makes::Pictures { image: true, .. })
+        matches!(self.makes, Makes::Pictures { draws: Draws::Image, .. })
+    }
+
+    /// Whether an image may be sent.
+    pub fn may_take_image(&self) -> bool {
+        matches!(self.makes, Makes::Pictures { draws, .. } if draws != Draws::Text)
     }
 
     /// Whether it takes adapters.
@@ -106,7 +122,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo",
         summary: "Text to image with Z-Image-Turbo, a 6B model, in 8 steps.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: false, loras: false },
+        makes: Makes::Pictures { draws: Draws::Text, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -115,7 +131,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with LoRA",
         summary: "Text to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: false, loras: true },
+        makes: Makes::Pictures { draws: Draws::Text, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -124,7 +140,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image",
         summary: "Image to image with Z-Image-Turbo.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: true, loras: false },
+        makes: Makes::Pictures { draws: Draws::Image, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -133,8 +149,26 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image with LoRA",
         summary: "Image to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: true, loras: true },
+        makes: Makes::Pictures { draws: Draws::Image, loras: true },
         price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/tiling",
+        name: "ZImageTurboTiling",
+        title: "Z-Image Turbo seamless tiling",
+        summary: "Pictures whose edges meet, so that they can be laid beside each other without a seam.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Tiles, loras: false },
+        price: 0.02,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/tiling/lora",
+        name: "ZImageTurboTilingLora",
+        title: "Z-Image Turbo seamless tiling with LoRA",
+        summary: "Pictures whose edges meet, with up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Tiles, loras: true },
+        price: 0.02,
     },
     Endpoint {
         id: "fal-ai/z-image/base",
@@ -142,7 +176,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base",
         summary: "Text to image with Z-Image's base model, with guidance and a negative prompt.",
         model: Model::Base,
-        makes: Makes::Pictures { image: false, loras: false },
+        makes: Makes::Pictures { draws: Draws::Text, loras: false },
         price: 0.01,
     },
     Endpoint {
@@ -151,7 +185,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base with LoRA",
         summary: "Text to image with Z-Image's base model and up to 3 LoRA files.",
         model: Model::Base,
-        makes: Makes::Pictures { image: false, loras: true },
+        makes: Makes::Pictures { draws: Draws::Text, loras: true },
         price: 0.01,
     },
     Endpoint {

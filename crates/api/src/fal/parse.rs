@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Makes};
+use super::endpoint::{Draws, Endpoint, Makes};
 use super::field::{Kind, LORA_SCALE, fields};
+use super::own;
 use super::problem::Problem;
 use super::read::{Reader, not_among};
 use crate::task::{Delivery, Format, Generate, Lora, Reference, Size, Task, Train, TrainingType};
-use crate::{ImageSize, NAMED_SIZES, OnFlagged};
+use crate::{ImageSize, NAMED_SIZES, OnFlagged, Tiling, TilingMode};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
 pub const PIXELS_MAX: u64 = 2048 * 2048;
@@ -24,10 +25,10 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
         let msg = "Input should be a valid dictionary or object to extract fields from";
         return Err(vec![Problem::new(&[], "model_attributes_type", msg).input(body)]);
     };
-    let fields = fields(endpoint);
+    let fields = [fields(endpoint), own::fields(endpoint)].concat();
     let mut read = Reader { body, fields: &fields, problems: Vec::new() };
     let task = match endpoint.makes {
-        Makes::Pictures { .. } => Task::Generate(Box::new(read.generate(endpoint))),
+        Makes::Pictures { draws, .. } => Task::Generate(Box::new(read.generate(endpoint, draws))),
         Makes::Adapter { .. } => Task::Train(read.train(endpoint)),
     };
     match read.problems.is_empty() {
@@ -37,15 +38,23 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
 }
 
 impl Reader<'_> {
-    fn generate(&mut self, endpoint: &Endpoint) -> Generate {
+    fn generate(&mut self, endpoint: &Endpoint, draws: Draws) -> Generate {
         let prompt = self.prompt("prompt");
-        let image = endpoint.takes_image().then(|| Reference {
-            place: self.place("image_url"),
-            strength: self.number("strength").unwrap_or(0.6),
-        });
+        let place = match draws {
+            Draws::Text => None,
+            Draws::Image => Some(self.place("image_url")),
+            Draws::Tiles => self.optional_place("image_url"),
+        };
+        let strength = self.number("strength").unwrap_or(0.6);
+        let image = place.map(|place| Reference { place, strength });
+        let mask = self.optional_place("mask_image_url");
+        if mask.is_some() && image.is_none() {
+            let msg = "a mask says which part of image_url is drawn anew; send that too";
+            self.wrong("mask_image_url", "value_error", msg, &json!(null));
+        }
         let size = self.image_size();
         let steps = self.integer("num_inference_steps").unwrap_or(8) as u32;
-        let seed = self.seed();
+        let seed = self.seed("seed");
         let inline = self.flag("sync_mode");
         let count = self.integer("num_images").unwrap_or(1) as u32;
         let safety_checker = self.flag("enable_safety_checker");
@@ -66,7 +75,7 @@ impl Reader<'_> {
             count,
             guidance_scale: self.number("guidance_scale").unwrap_or(0.0),
             image,
-            mask: None,
+            mask,
             loras: self.loras(),
             acceleration,
             format,
@@ -77,6 +86,7 @@ impl Reader<'_> {
             expand_prompt,
             previews: false,
             keep_seconds: None,
+            controls: self.controls(draws),
         }
     }
 
@@ -91,6 +101,14 @@ impl Reader<'_> {
             default_caption: Some(self.prompt("default_caption")).filter(|c| !c.trim().is_empty()),
             keep_seconds: None,
         }
+    }
+
+    /// The windows of pictures that tile.
+    pub(super) fn tiling(&mut self) -> Option<Tiling> {
+        let mode = TilingMode::named(&self.choice("tiling_mode"));
+        let (size, stride) = (self.integer("tile_size"), self.integer("tile_stride"));
+        let tiling = Tiling::new(mode?, size? as u32, stride? as u32);
+        tiling.map_err(|wrong| self.invalid(&wrong)).ok()
     }
 
     fn image_size(&mut self) -> Size {
@@ -181,9 +199,9 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::Acceleration;
     use crate::fal::endpoint::ENDPOINTS;
     use crate::task::{Model, Place};
+    use crate::{Acceleration, Controls};
 
     fn endpoint(path: &str) -> &'static Endpoint {
         let id = path.strip_prefix("../").map_or(format!("z-image/{path}"), String::from);
@@ -231,6 +249,7 @@ mod tests {
                 expand_prompt: false,
                 previews: false,
                 keep_seconds: None,
+                controls: Controls::default(),
             }
         );
         let base = pictures("base", json!({"prompt": ""}));
@@ -242,6 +261,25 @@ mod tests {
         let image = json!({"prompt": "x", "image_url": "https://a.example/b.png"});
         let image = pictures("turbo/image-to-image", image).image.unwrap();
         assert_eq!(image.place, Place::Url("https://a.example/b.png".into()));
+    }
+
+    #[test]
+    fn tiles_have_fal_s_fields_and_defaults() {
+        let task = pictures("turbo/tiling", json!({"prompt": "bricks"}));
+        assert_eq!(task.size, Size::Pixels { width: 1024, height: 1024 });
+        assert_eq!(task.controls.tiling, Some(Tiling::usual(TilingMode::Both)));
+        assert_eq!((task.image, task.mask), (None, None));
+        let body = json!({"prompt": "bricks", "tiling_mode": "horizontal", "tile_size": 64, "tile_stride": "32",
+            "image_url": "data:image/png;base64,", "mask_image_url": "https://a.example/b.png", "image_size": "auto",
+            "strength": 0.8, "loras": [{"path": "a/b"}]});
+        let task = pictures("turbo/tiling/lora", body);
+        let want = Tiling { mode: TilingMode::Horizontal, size: 64, stride: 32 };
+        assert_eq!((task.controls.tiling, task.size), (Some(want), Size::Auto));
+        let image = task.image.unwrap();
+        assert_eq!((image.place, image.strength), (Place::Input("image_url".into()), 0.8));
+        assert_eq!(task.mask, Some(Place::Url("https://a.example/b.png".into())));
+        assert_eq!(task.loras.len(), 1);
+        assert_eq!(pictures("turbo", json!({"prompt": "x", "tile_size": 7})).controls.tiling, None);
     }
 
     #[test]
@@ -328,6 +366,34 @@ mod tests {
                 "turbo",
                 json!({"prompt": "x", "enable_prompt_expansion": "often"}),
                 vec!["enable_prompt_expansion bool_parsing"],
+            ),
+            (
+                "turbo/tiling",
+                json!({"prompt": "x", "tiling_mode": "all", "tile_size": 31, "mask_image_url": "https://a.example/b.png"}),
+                vec![
+                    "mask_image_url value_error",
+                    "tiling_mode literal_error",
+                    "tile_size greater_than_equal",
+                ],
+            ),
+            (
+                "turbo/tiling",
+                json!({"prompt": "x", "tile_size": 257, "tile_stride": 7}),
+                vec!["tile_size less_than_equal", "tile_stride greater_than_equal"],
+            ),
+            (
+                "turbo/tiling",
+                json!({"prompt": "x", "tile_size": 33}),
+                vec!["tile_size value_error"],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "sampler": "ddim", "sigmas": [0.5, 0.7], "variation_strength": 2}),
+                vec![
+                    "sampler literal_error",
+                    "sigmas value_error",
+                    "variation_strength less_than_equal",
+                ],
             ),
             (
                 "turbo/lora",

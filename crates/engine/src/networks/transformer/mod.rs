@@ -78,6 +78,13 @@ impl Item {
     }
 }
 
+impl Batch {
+    /// How many pictures it holds.
+    pub fn pictures(&self) -> usize {
+        self.items.len()
+    }
+}
+
 impl Transformer {
     /// The network in `parameters`.
     pub fn load(parameters: &Parameters, config: &TransformerConfig) -> Result<Self> {
