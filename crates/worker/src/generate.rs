@@ -366,9 +366,8 @@ async fn store(
     let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
     let (width, height) = pictures.first().map_or((0, 0), |p| (p.width, p.height));
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
-        let encode = |picture| {
-            zoetrope_files::encode_at(picture, format, quality, parameters.as_deref())
-        };
+        let encode =
+            |picture| zoetrope_files::encode_at(picture, format, quality, parameters.as_deref());
         pictures.iter().map(encode).collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
