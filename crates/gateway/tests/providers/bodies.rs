@@ -7,8 +7,8 @@ use zoetrope_files::Format;
 
 use crate::loopback::{Request, Server};
 use crate::room::{
-    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, base64, data_uri,
-    file, plan, png, request,
+    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, base64,
+    data_uri, file, plan, png, request,
 };
 use crate::upstream::Script;
 
