@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     signals::on_ctrl_c(&interrupt)?;
     let mut applied = None;
     for (request, outputs) in requests.iter().zip(&outputs) {
-        let (bar, on) = progress::listener(args.preview);
+        let (bar, on) = progress::listener(args.preview, checker.clone());
         let begun = Instant::now();
         let applied = match &mut applied {
             Some(applied) => applied,
@@ -475,6 +475,9 @@ fn report(
         fields["seconds"] = ((seconds * 1000.0).round() / 1000.0).into();
         println!("{fields}");
         return;
+    }
+    if let Some(expanded) = &made.expanded {
+        eprintln!("prompt: {expanded}");
     }
     for (path, _) in outputs {
         println!("{} ({}, seed {}, {seconds:.1} s)", path.display(), request.size, request.seed.0);
