@@ -42,6 +42,7 @@ fn request(prompt: &str, seed: u64) -> Request {
         tokens_max: TOKENS_MAX,
         acceleration: Acceleration::None,
         previews: false,
+        expansion: None,
         controls: Controls::default(),
     }
 }
