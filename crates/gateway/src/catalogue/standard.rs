@@ -7,6 +7,7 @@ use std::time::Duration;
 use zoetrope_api::Micros;
 use zoetrope_api::images::{Mode, Pixels};
 
+use super::about;
 use super::{Alias, Catalogue, Deployment, Model, Protocol, ProviderEntry, Status, Strategy};
 use crate::price::{Price, Surcharge, Unit};
 
@@ -78,6 +79,7 @@ pub(super) fn entry(name: &str, protocol: Protocol) -> ProviderEntry {
         title: title(protocol).unwrap_or(name).into(),
         protocol,
         url: address(protocol).map(String::from),
+        upload_url: (protocol == Protocol::Fal).then(|| FAL_STORAGE.into()),
         key: None,
         calls_per_minute,
         concurrency_max: None,
@@ -94,6 +96,9 @@ fn title(protocol: Protocol) -> Option<&'static str> {
         Protocol::OpenAi | Protocol::Zoetrope => None,
     }
 }
+
+/// Where fal takes uploads.
+const FAL_STORAGE: &str = "https://rest.fal.ai";
 
 /// Where a protocol's own provider is.
 fn address(protocol: Protocol) -> Option<&'static str> {
@@ -113,14 +118,16 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         "Z-Image Turbo",
         "Text to image and image to image in 8 steps, a 6B model of Tongyi-MAI.",
         1_764_547_200,
+        about::turbo(),
     );
     let base = (
         "z-image",
         "Z-Image",
         "The undistilled 6B model of Tongyi-MAI: guidance, negative prompts, and more variety.",
         1_769_472_000,
+        about::base(),
     );
-    [turbo, base].into_iter().map(|(id, name, summary, created)| Model {
+    [turbo, base].into_iter().map(|(id, name, summary, created, (about, examples))| Model {
         id: id.into(),
         name: name.into(),
         summary: summary.into(),
@@ -129,6 +136,8 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         created,
         status: Status::Active,
         tags: vec!["image-generation".into(), "image-editing".into()],
+        about,
+        examples,
         size_max: Pixels::new(2048, 2048),
         deployments: Vec::new(),
         strategy: Strategy::LocalFirst { waiting_max: WAITING_MAX },
