@@ -27,4 +27,4 @@ mod watch;
 
 pub use error::{Error, Result};
 pub use watch::{Interrupt, Unwatched, Watch};
-pub use zoetrope_kernels::Recycling;
+pub use zoetrope_kernels::{Recycling, cuda_devices, device_memory, device_name, open_cuda};

@@ -10,8 +10,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device, Tensor};
-use common::{Case, FIXTURES, Fixture};
+use candle_core::{DType, Tensor};
+use common::{Case, FIXTURES, Fixture, device};
 use zoetrope_api::{ImageSize, Seed};
 use zoetrope_checkpoint::{Blob, Role, Storage, Weights};
 use zoetrope_engine::config::{
@@ -132,15 +132,14 @@ fn time_becomes_the_reference_s_embedding() {
     every("timestep", |fixture, case| {
         let t: Vec<f32> = case.input("t").to_vec1().unwrap();
         let scaled: Vec<f32> = t.iter().map(|t| t * 1000.0).collect();
-        case.check("sinusoid", &transformer::sinusoid(&scaled, &Device::Cpu).unwrap());
+        case.check("sinusoid", &transformer::sinusoid(&scaled, &device()).unwrap());
         let network = transformer(fixture);
         for (i, t) in t.iter().enumerate() {
             let recorder = Recorder::default();
             let config: TransformerConfig = fixture.config("transformer/config.json");
-            let caption =
-                Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
+            let caption = Tensor::zeros((1, config.cap_feat_dim), DType::F32, &device()).unwrap();
             let caption = network.caption(&caption, &Unwatched).unwrap();
-            let latents = Tensor::zeros((16, 2, 2), DType::F32, &Device::Cpu).unwrap();
+            let latents = Tensor::zeros((16, 2, 2), DType::F32, &device()).unwrap();
             let batch = network.batch([(&caption, (2, 2))]).unwrap();
             network.forward(&batch, &[latents], f64::from(*t), None, &recorder).unwrap();
             let got = recorder.stages()["t_embedding"].get(0).unwrap();
@@ -161,7 +160,7 @@ fn rotary_angles_are_the_reference_s() {
         let ids: Vec<Vec<u32>> = case.input("ids").to_vec2().unwrap();
         let positions: Vec<[usize; 3]> =
             ids.iter().map(|p| [p[0], p[1], p[2]].map(|v| v as usize)).collect();
-        let angles = table.angles(&positions, &Device::Cpu).unwrap();
+        let angles = table.angles(&positions, &device()).unwrap();
         case.check("cos", &angles.cos);
         case.check("sin", &angles.sin);
     });
@@ -205,7 +204,7 @@ fn velocities_do_not_depend_on_the_rest_of_the_batch() {
     let network = transformer(&fixture);
     let config: TransformerConfig = fixture.config("transformer/config.json");
     let random =
-        |shape: &[usize], seed| Generator::new(Seed(seed)).normal(shape, &Device::Cpu).unwrap();
+        |shape: &[usize], seed| Generator::new(Seed(seed)).normal(shape, &device()).unwrap();
     let captions = [5, 40, 64].map(|tokens| {
         let features = random(&[tokens, config.cap_feat_dim], tokens as u64);
         network.caption(&features, &Unwatched).unwrap()
@@ -378,7 +377,7 @@ fn masks_reach_the_latents_as_in_the_reference() {
             let values = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let bytes: Vec<u8> = values.iter().map(|v| (v * 255.0) as u8).collect();
             let size = ImageSize::new(width as u32, height as u32).unwrap();
-            let got = pixels::mask_to_latent(&bytes, size, &Device::Cpu).unwrap();
+            let got = pixels::mask_to_latent(&bytes, size, &device()).unwrap();
             case.check(&format!("mask_latent.{name}"), &got);
         }
     });
@@ -389,13 +388,10 @@ fn schedules_are_the_reference_s() {
     every("scheduler", |_, case| {
         let check = |name: &str, schedule: &Schedule| {
             let steps = schedule.steps();
-            let sigmas = Tensor::new(schedule.sigmas(), &Device::Cpu).unwrap();
+            let sigmas = Tensor::new(schedule.sigmas(), &device()).unwrap();
             case.check(&format!("{name}.sigmas"), &sigmas);
             let timesteps: Vec<f32> = (0..steps).map(|i| schedule.timestep(i)).collect();
-            case.check(
-                &format!("{name}.timesteps"),
-                &Tensor::new(timesteps, &Device::Cpu).unwrap(),
-            );
+            case.check(&format!("{name}.timesteps"), &Tensor::new(timesteps, &device()).unwrap());
         };
         for shift in case.params()["shifts"].as_array().unwrap() {
             let shift = shift.as_f64().unwrap();
@@ -434,7 +430,7 @@ fn noise_is_torch_s() {
             };
             let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
             let seed = Seed(seed.strip_prefix("seed").unwrap().parse().unwrap());
-            let got = Generator::new(seed).normal(&shape, &Device::Cpu).unwrap();
+            let got = Generator::new(seed).normal(&shape, &device()).unwrap();
             if dtype == "f32" {
                 case.check(name, &got);
             } else {
@@ -449,9 +445,7 @@ fn noise_is_torch_s() {
         let rows: Vec<Tensor> = numbers(&list["seeds"])
             .into_iter()
             .map(|seed| {
-                Generator::new(Seed(seed))
-                    .normal(&[&[1], &shape[1..]].concat(), &Device::Cpu)
-                    .unwrap()
+                Generator::new(Seed(seed)).normal(&[&[1], &shape[1..]].concat(), &device()).unwrap()
             })
             .collect();
         case.check("list", &Tensor::cat(&rows, 0).unwrap());
@@ -459,10 +453,7 @@ fn noise_is_torch_s() {
         let mut generator = Generator::new(Seed(consecutive["seed"].as_u64().unwrap()));
         for (i, shape) in consecutive["shapes"].as_array().unwrap().iter().enumerate() {
             let shape: Vec<usize> = numbers(shape).iter().map(|n| *n as usize).collect();
-            case.check(
-                &format!("consecutive.{i}"),
-                &generator.normal(&shape, &Device::Cpu).unwrap(),
-            );
+            case.check(&format!("consecutive.{i}"), &generator.normal(&shape, &device()).unwrap());
         }
     });
 }
@@ -492,7 +483,7 @@ fn the_decoder_for_previews_is_diffusers_s() {
     let config: TinyConfig = zoetrope_engine::config::parse("config.json", &config).unwrap();
     let file = Blob::File(root.join("model/diffusion_pytorch_model.safetensors"));
     let weights = Weights::open(&[file], Role::Vae).unwrap().with_storage(Storage::F32);
-    let parameters = Parameters::new(weights, &Device::Cpu);
+    let parameters = Parameters::new(weights, &device());
     let config = config.check(16).unwrap();
     let network = TinyDecoder::load(&parameters, &config).unwrap();
     let golden = common::read_tensors(&root.join("golden.safetensors"));

@@ -15,8 +15,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use cpu_time::ThreadTime;
 use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers, read_memory};
 use zoetrope_kernels::{
-    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap, add_gated,
-    attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
+    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap,
+    add_gated, attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
 };
 
 /// The best of three runs, in seconds of this thread.
@@ -127,7 +127,8 @@ fn convs() -> Result<()> {
             [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
         {
             let filter = Filter::new(&weight, precision, 1)?;
-            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
+            let conv =
+                Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
             let ways = [
                 ("", Before::Nothing),
                 (" normed", Before::NormSilu(&norm)),

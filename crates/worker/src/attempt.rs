@@ -14,6 +14,7 @@ use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
 
 use crate::engine::Engine;
 use crate::error::{JobError, UNSAFE};
+use crate::presence::Presence;
 use crate::safety::Checker;
 use crate::{Expansion, generate, train};
 
@@ -124,6 +125,7 @@ impl Worker {
     /// Works until `stop` holds true and what runs has ended or was handed back.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut work = self.room.queue.work();
+        let presence = Presence::begin(&self.room);
         let mut swept: Option<Instant> = None;
         while !*stop.borrow() {
             if swept.is_none_or(|at| at.elapsed() > SWEEP) {
@@ -133,7 +135,11 @@ impl Worker {
                 }
             }
             match self.room.queue.claim().await {
-                Ok(Some(lease)) => self.attempt(lease, stop.clone()).await,
+                Ok(Some(lease)) => {
+                    presence.works_on(Some(&lease.request.id));
+                    self.attempt(lease, stop.clone()).await;
+                    presence.works_on(None);
+                }
                 Ok(None) => {
                     tokio::select! {
                         _ = work.changed() => {}
@@ -147,6 +153,7 @@ impl Worker {
                 }
             }
         }
+        presence.end().await;
     }
 
     async fn attempt(&self, lease: Lease, stop: watch::Receiver<bool>) {

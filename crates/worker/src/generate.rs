@@ -276,7 +276,7 @@ async fn store(
 #[cfg(test)]
 mod tests {
     use zoetrope_api::task::{Model, Place, Reference};
-/// The pixels of a result. Pictures that tile are as large as they are drawn: what is cut off would part their edges.
+    use zoetrope_api::{Acceleration, Controls, Format, OnFlagged, Tiling, TilingMode};
 
     use super::*;
 

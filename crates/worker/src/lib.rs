@@ -12,6 +12,7 @@ mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod presence;
 mod residency;
 pub mod safety;
 mod shown;

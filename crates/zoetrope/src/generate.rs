@@ -74,8 +74,8 @@ pub(crate) struct Args {
     /// A LoRA or LoKr file with its scale; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
-    /// cpu, cuda, cuda:N or metal.
-    #[arg(long, default_value = "cpu")]
+    /// auto (a GPU of NVIDIA's where this build and machine have one), cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
     device: String,
     /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]

@@ -22,6 +22,8 @@ pub struct Filter {
 
 enum Form {
     Dense(Tensor),
+    #[cfg(feature = "cuda")]
+    Taps(crate::cuda::Taps),
     Direct(direct::Packed),
     Winograd(winograd::Packed),
 }
@@ -40,6 +42,10 @@ impl Filter {
             true => Self::packed(Level::best(), weight, precision, stride),
             false => {
                 let dims = [weight.dim(0)?, weight.dim(1)?, size];
+                #[cfg(feature = "cuda")]
+                if let Some(taps) = crate::cuda::Taps::new(weight, precision)? {
+                    return Ok(Self { form: Form::Taps(taps), dims, stride });
+                }
                 Ok(Self { form: Form::Dense(weight.clone()), dims, stride })
             }
         }
@@ -76,6 +82,8 @@ impl Filter {
         let [out, channels, size] = self.dims;
         let values = match &self.form {
             Form::Dense(weight) => return weight.to_dtype(DType::F32),
+            #[cfg(feature = "cuda")]
+            Form::Taps(taps) => return taps.to_f32(size),
             Form::Direct(packed) => packed.to_f32(out),
             Form::Winograd(packed) => packed.to_f32(out),
         };
@@ -143,6 +151,13 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
         candle_core::bail!("a norm of {found} channels does not fit an image of {:?}", x.dims());
     }
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
+    #[cfg(feature = "cuda")]
+    if let (Form::Taps(taps), false) = (&conv.filter.form, conv.wrap.rows || conv.wrap.columns) {
+        let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
+        if let Some(y) = crate::cuda::conv2d(x, before, (taps, conv.bias), &moved, residual)? {
+            return Ok(y);
+        }
+    }
     if tracked || !x.device().is_cpu() || matches!(conv.filter.form, Form::Dense(_)) {
         return plain(x, before, conv, residual);
     }
@@ -217,7 +232,7 @@ fn conv2d_at(
         match &conv.filter.form {
             Form::Direct(packed) => packed.run(level, &image, out)?,
             Form::Winograd(packed) => packed.run(level, &image, out),
-            Form::Dense(_) => candle_core::bail!("a filter on the CPU is packed"),
+            _ => candle_core::bail!("a filter on the CPU is packed"),
         }
     }
     Tensor::from_vec(out, (batch, output[0], output[1], out_channels), &Device::Cpu)?
@@ -225,7 +240,12 @@ fn conv2d_at(
 }
 
 /// The plain twin: the path of gradients and of other devices.
-fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn plain(
+    x: &Tensor,
+    before: Before,
+    conv: Conv,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let x = match before {
         Before::Nothing => x.contiguous()?,
