@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parent.parent
-SCENE = "a blue boat in the middle, the sea, at sunset, clouds"
-SEED = 3
+SCENE = "rolling hills, clouds, day"
+SEED = 1
 KINDS = [("not tiled", []), ("x", ["--tile", "x"]), ("y", ["--tile", "y"]), ("both", ["--tile", "both"])]
 GAP, LABEL = 12, 18
 
