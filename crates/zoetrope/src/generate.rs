@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// An image to start from.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.3 with --upscale].
+    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.1 with --upscale].
     #[arg(long, requires = "image")]
     strength: Option<f64>,
     /// Paint only where this image is white.
@@ -111,8 +111,8 @@ pub(crate) struct Args {
 
 /// How much of an image is drawn anew where nobody said.
 const STRENGTH: f64 = 0.6;
-/// The same where it is upscaled: enough to draw what is small, too little to draw something else.
-const UPSCALE_STRENGTH: f64 = 0.3;
+/// The same where it is upscaled: one of 8 steps, which draws what is small and nothing else.
+const UPSCALE_STRENGTH: f64 = 0.1;
 
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let prompts = args.prompts.read()?;
