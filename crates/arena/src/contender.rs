@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use zoetrope_api::fal::{self, Endpoint, Makes};
+use zoetrope_api::fal::{self, Draws, Endpoint, Makes};
 use zoetrope_api::images::{ImageRequest, Mode, Route, parse_json};
 use zoetrope_api::task::{Delivery, Generate, Model, Task};
 use zoetrope_gateway::Gateway;
@@ -157,8 +157,8 @@ pub fn described(settings: &Map<String, Value>) -> String {
 /// The catalogue's name of what an endpoint draws with.
 fn of_endpoint(endpoint: &Endpoint) -> std::result::Result<String, Wrong> {
     match (&endpoint.makes, endpoint.model) {
-        (Makes::Pictures { image: false, .. }, Model::Turbo) => Ok("z-image-turbo".into()),
-        (Makes::Pictures { image: false, .. }, Model::Base) => Ok("z-image".into()),
+        (Makes::Pictures { draws: Draws::Text, .. }, Model::Turbo) => Ok("z-image-turbo".into()),
+        (Makes::Pictures { draws: Draws::Text, .. }, Model::Base) => Ok("z-image".into()),
         _ => {
             let text =
                 format!("{} does not draw from a prompt alone; choose one that does.", endpoint.id);

@@ -208,7 +208,7 @@ impl Parts {
                 let config = config::parse::<TinyConfig>(&blob.name(), &blob.read()?)?;
                 let config = config.check(self.widths.in_channels)?;
                 let weights = Weights::open(&self.layout.tiny, Role::Vae)?;
-                let parameters = self.prepare(weights, "preview decoder", Storage::F32, on)?;
+                let parameters = self.prepare(weights, "preview decoder", (Storage::F32, 0), on)?;
                 Previewer::Tiny(Box::new(TinyDecoder::load(&parameters, &config)?))
             }
             None => {

@@ -12,7 +12,9 @@ use zoetrope_api::{
 };
 use zoetrope_checkpoint::Layout;
 use zoetrope_engine::Interrupt;
-use zoetrope_engine::pipeline::{Event, Generated, Keep, Listener, Options, Pipeline, Request, Source};
+use zoetrope_engine::pipeline::{
+    Event, Generated, Keep, Listener, Options, Pipeline, Request, Source,
+};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
 
@@ -42,6 +44,7 @@ fn request(prompt: &str, seed: u64) -> Request {
         tokens_max: TOKENS_MAX,
         acceleration: Acceleration::None,
         previews: false,
+        expansion: None,
         controls: Controls::default(),
     }
 }
@@ -71,7 +74,8 @@ fn relative(got: &Tensor, want: &Tensor) -> f32 {
 fn gradients(picture: &Rgb, across: bool) -> (f64, f64) {
     let (width, height) = (picture.width, picture.height);
     let at = |x: usize, y: usize| &picture.bytes[3 * (y * width + x)..][..3];
-    let difference = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
+    let difference =
+        |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
     let (lines, length) = if across { (width, height) } else { (height, width) };
     let between = |a: usize, b: usize| {
         let pair = |i: usize| if across { (at(a, i), at(b, i)) } else { (at(i, a), at(i, b)) };
@@ -100,8 +104,12 @@ fn a_tile_s_seam_is_no_steeper_than_the_picture() {
     for mode in [TilingMode::Both, TilingMode::Horizontal, TilingMode::Vertical] {
         let [columns, rows] = seams(&mut pipeline, &tiled(mode));
         println!("{mode:?}: columns {columns:.2?}, rows {rows:.2?} levels (seam, inside)");
-        for (wraps, (seam, inside)) in [(mode.wraps_columns(), columns), (mode.wraps_rows(), rows)] {
-            assert!(!wraps || seam <= inside, "{mode:?}: the seam has {seam}, the picture {inside}");
+        for (wraps, (seam, inside)) in [(mode.wraps_columns(), columns), (mode.wraps_rows(), rows)]
+        {
+            assert!(
+                !wraps || seam <= inside,
+                "{mode:?}: the seam has {seam}, the picture {inside}"
+            );
         }
     }
     let [columns, rows] = seams(&mut pipeline, &Controls::default());
@@ -114,7 +122,8 @@ fn every_sampler_comes_to_the_picture_of_euler_in_200_steps() {
     let mut pipeline = pipeline();
     let mut latents = |sampler, steps| {
         let controls = Controls { sampler, ..Controls::default() };
-        let request = Request { steps: Steps::new(steps).unwrap(), ..with(PROMPTS[0], 3, controls) };
+        let request =
+            Request { steps: Steps::new(steps).unwrap(), ..with(PROMPTS[0], 3, controls) };
         make(&mut pipeline, &request).latents
     };
     let exact = latents(Sampler::Euler, 200);
@@ -165,7 +174,10 @@ fn a_variation_lies_between_two_seeds() {
     assert!(relative(&of(1, at(0.0)), &first) < 1e-5);
     assert!(relative(&of(1, at(1.0)), &second) < 1e-4);
     let distances = [0.1, 0.4, 0.8].map(|strength| relative(&of(1, at(strength)), &first));
-    println!("off by {distances:.3?} at 0.1, 0.4, 0.8; the other seed by {:.3}", relative(&second, &first));
+    println!(
+        "off by {distances:.3?} at 0.1, 0.4, 0.8; the other seed by {:.3}",
+        relative(&second, &first)
+    );
     assert!(distances[0] < distances[1] && distances[1] < distances[2], "{distances:?}");
     let controls = Controls { variation: at(0.3), seed_per_image: true, ..Controls::default() };
     let count = Count::new(2).unwrap();

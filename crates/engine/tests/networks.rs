@@ -483,7 +483,7 @@ fn the_decoder_for_previews_is_diffusers_s() {
     let config: TinyConfig = zoetrope_engine::config::parse("config.json", &config).unwrap();
     let file = Blob::File(root.join("model/diffusion_pytorch_model.safetensors"));
     let weights = Weights::open(&[file], Role::Vae).unwrap().with_storage(Storage::F32);
-    let parameters = Parameters::new(weights, &Device::Cpu);
+    let parameters = Parameters::new(weights, &device());
     let config = config.check(16).unwrap();
     let network = TinyDecoder::load(&parameters, &config).unwrap();
     let golden = common::read_tensors(&root.join("golden.safetensors"));

@@ -46,8 +46,7 @@ fn every_step_of_every_sampler_is_diffusers_s() {
         read_tensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
     let fixture = Fixture::open("turbo");
     let config = fixture.config("transformer/config.json");
-    let transformer =
-        Transformer::load(&fixture.parameters(Role::Transformer), &config).unwrap();
+    let transformer = Transformer::load(&fixture.parameters(Role::Transformer), &config).unwrap();
     let conditioning = alone(transformer.caption(&recorded["features"], &Unwatched).unwrap());
     let cases = [
         ("heun", Sampler::Heun),

@@ -48,6 +48,8 @@ fn request(number: i64, provider: &str, created_ms: i64, duration_us: i64) -> Mo
         trace: None,
         calls: vec![call],
         held: false,
+        files: Vec::new(),
+        purged_ms: None,
     }
 }
 

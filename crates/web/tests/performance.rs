@@ -42,6 +42,8 @@ async fn record(room: &Room, owner: &str, provider: &str, duration_us: i64, cost
         trace: None,
         calls: vec![call],
         held: false,
+        files: Vec::new(),
+        purged_ms: None,
     };
     let ledger = room.queue.ledger();
     ledger.record(request);

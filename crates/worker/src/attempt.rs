@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
-use zoetrope_api::task::Task;
+use zoetrope_api::task::{Model, Task};
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
@@ -38,8 +38,10 @@ pub struct Settings {
     pub hub: String,
     /// What is known of the pictures' harmlessness.
     pub safety: Safety,
-    /// How prompts are expanded.
+    /// How prompts are expanded for Turbo.
     pub expansion: Expansion,
+    /// The same for the base model.
+    pub base_expansion: Expansion,
     /// Random numbers for seeds that nobody chose.
     pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Milliseconds since 1970.
@@ -68,6 +70,14 @@ pub(crate) type Room = Settings;
 impl Settings {
     pub(crate) fn chance(&self) -> u64 {
         (self.chance)() & 0xffff_ffff // all that torch's generator looks at, and few enough for JavaScript
+    }
+
+    /// How prompts are expanded for `model`.
+    pub(crate) fn expansion_for(&self, model: Model) -> &Expansion {
+        match model {
+            Model::Turbo => &self.expansion,
+            Model::Base => &self.base_expansion,
+        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

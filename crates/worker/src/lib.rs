@@ -19,6 +19,7 @@ mod shown;
 mod stage;
 mod train;
 mod training_news;
+mod words;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;

@@ -152,6 +152,9 @@ impl Args {
             hub: environment.hub.endpoint.clone(),
             safety: self.safety(environment)?,
             expansion: self.expansion.expansion(&self.model)?,
+            base_expansion: self
+                .expansion
+                .expansion(self.base_model.as_ref().unwrap_or(&self.model))?,
             chance: Arc::new(by_chance),
             now_ms: now_ms(),
             lease: Duration::from_secs(self.lease_seconds),

@@ -21,8 +21,7 @@ pub(crate) const USE_CASES: &str =
     "SELECT use_case, count(*) FROM arena_challenges GROUP BY use_case ORDER BY use_case";
 pub(crate) const PROMPTS: &str =
     "SELECT number, prompt, seed FROM arena_prompts WHERE challenge = $1 ORDER BY number";
-pub(crate) const CLOSE_CHALLENGE: &str =
-    "UPDATE arena_challenges SET closed = $1 WHERE id = $2";
+pub(crate) const CLOSE_CHALLENGE: &str = "UPDATE arena_challenges SET closed = $1 WHERE id = $2";
 /// With all that belongs to it.
 pub(crate) const DELETE_CHALLENGE: [&str; 6] = [
     "DELETE FROM arena_votes WHERE challenge = $1",

@@ -11,7 +11,7 @@ use super::call::{self, Arg, Attention, Call, Convolution, Kind, Rows, Strides, 
 use crate::group_norm::{self, GroupNorm};
 use crate::norm::{RmsNorm, rms_norm_plain};
 use crate::testing::{random, rounded, share, worst};
-use crate::{Before, Conv, FP8_E4M3FN, Filter, Mask, Pairs, Precision, fp8_e4m3fn_from_f32};
+use crate::{Before, Conv, FP8_E4M3FN, Filter, Mask, Pairs, Precision, Wrap, fp8_e4m3fn_from_f32};
 
 /// The emulator, compiled once for all tests.
 fn emulator() -> &'static PathBuf {
@@ -360,7 +360,7 @@ fn convolutions_are_those_of_the_plain_twin() {
         let bias = random(&[outputs]);
         let filter = Filter::new(&weight, Precision::F32, stride).unwrap();
         let before = if doubled { Before::Double } else { Before::Nothing };
-        let conv = Conv { filter: &filter, bias: &bias, padding };
+        let conv = Conv { filter: &filter, bias: &bias, padding, wrap: Wrap::default() };
         let want = crate::conv::plain(&x, before, conv, None).unwrap();
         let (_, _, rows, columns) = want.dims4().unwrap();
         let residual = random(want.dims());

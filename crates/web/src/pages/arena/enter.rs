@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use zoetrope_api::fal::{ENDPOINTS, Endpoint, Makes};
+use zoetrope_api::fal::{Draws, ENDPOINTS, Endpoint, Makes};
 use zoetrope_arena::{Contender, Error, Wrong};
 use zoetrope_jobs::Challenge;
 use zoetrope_server::App;
@@ -130,7 +130,7 @@ pub(super) fn form(
     wrong: &[Wrong],
 ) -> Markup {
     let here = ENDPOINTS.iter().filter(|endpoint| {
-        matches!(endpoint.makes, Makes::Pictures { image: false, loras: false })
+        matches!(endpoint.makes, Makes::Pictures { draws: Draws::Text, loras: false })
     });
     let catalogue = app.gateway().catalogue();
     let mut elsewhere: Vec<&str> = catalogue.models.iter().map(|model| model.id.as_str()).collect();
