@@ -119,7 +119,9 @@ async fn everybody_sees_and_marks_their_own() {
     assert_eq!(prompts(&queue.pictures(&marked).await.unwrap()), ["of b"]);
     let words = Search { words: "of".into(), ..of("a") };
     assert_eq!(queue.pictures(&words).await.unwrap().len(), 2);
-    assert_eq!(queue.picture_models("a").await.unwrap(), ["fal-ai/z-image/turbo"]);
+    let model = |model: &str| Search { model: model.into(), ..of("a") };
+    assert_eq!(queue.pictures(&model("fal-ai/z-image/turbo")).await.unwrap().len(), 2);
+    assert_eq!(queue.pictures(&model("fal-ai/z-image/base")).await.unwrap().len(), 0);
 }
 
 #[tokio::test]
@@ -221,6 +223,12 @@ async fn a_hundred_thousand_pictures_are_looked_through_at_once() {
         ("a rare word", search("zebra", "", i64::MAX), 10),
         ("a rare word in Chinese", search("斑马", "", i64::MAX), 10),
         ("a word that is nowhere", search("giraffe", "", i64::MAX), 0),
+        (
+            "an endpoint that made none",
+            Search { model: "none".into(), ..search("", "", i64::MAX) },
+            0,
+        ),
+        ("the first day", Search { until_ms: NOW + 60_000, ..search("", "", i64::MAX) }, 61),
         ("favourites", Search { favourites: true, ..search("", "", i64::MAX) }, 1),
     ];
     for (name, search, expected) in cases {

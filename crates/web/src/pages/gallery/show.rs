@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use zoetrope_api::fal::Endpoint;
+use zoetrope_api::fal::{ENDPOINTS, Endpoint};
 use zoetrope_jobs::{Picture, Search};
 use zoetrope_server::App;
 
@@ -107,7 +107,10 @@ pub(super) async fn show(
             false => view.items(),
         });
     }
-    let models = app.queue().picture_models(visitor.owner()).await?;
+    let catalogue = app.gateway().catalogue();
+    let endpoints = ENDPOINTS.iter().filter(|endpoint| !endpoint.trains()).map(|e| e.id);
+    let by_name = catalogue.models.iter().map(|model| model.id.as_str());
+    let models: Vec<&str> = endpoints.chain(by_name).collect();
     let words = Common::of(visitor.look.language);
     let body = html! {
         div.head {
@@ -134,7 +137,7 @@ struct View<'a> {
 
 impl View<'_> {
     /// The filters: what is typed is looked for at once, and without scripts when it is sent.
-    fn filters(&self, models: &[String]) -> Markup {
+    fn filters(&self, models: &[&str]) -> Markup {
         let words = Gallery::of(self.visitor.look.language);
         let asked = self.asked;
         let narrowed =
