@@ -1,6 +1,7 @@
 //! Bytes in and out: images decoded under limits, encoded with their parameters, and written whole or not at all.
 
 mod decode;
+mod edges;
 mod encode;
 pub mod fetch;
 mod glance;
@@ -16,11 +17,13 @@ pub use decode::{
     Decoded, FORMATS, Header, Limits, Note, decode, decode_alpha, decode_mask, header, read,
     read_mask,
 };
+pub use edges::CANNY_THRESHOLDS;
 pub use encode::{Format, encode, encode_at};
 pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;
 pub use name::{Name, content_type, redacted};
 pub use picture::{Mask, Picture};
+pub use resample::Filter;
 pub use store::{Head, Store, StoreError, Stored};
 pub use write::{check_writable, write};
 

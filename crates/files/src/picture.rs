@@ -1,6 +1,6 @@
 //! Pictures and masks in memory, and the resampling between sizes.
 
-use crate::resample::lanczos;
+use crate::resample::{Filter, resample};
 
 /// An RGB picture, 8 bit, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,13 @@ pub struct Mask {
 impl Picture {
     /// The picture at another size, by the 8-bit Lanczos filter that Pillow and so the reference uses.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let rgb = lanczos(&self.rgb, (self.width, self.height), (width, height), 3);
+        self.resized_by(Filter::Lanczos, width, height)
+    }
+
+    /// The picture at another size, as Pillow's `filter` has it.
+    pub fn resized_by(&self, filter: Filter, width: u32, height: u32) -> Self {
+        let sizes = ((self.width, self.height), (width, height));
+        let rgb = resample(filter, &self.rgb, sizes, 3);
         Self { width, height, rgb }
     }
 
@@ -46,7 +52,8 @@ impl Picture {
 impl Mask {
     /// The mask at another size, by the same filter.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let grey = lanczos(&self.grey, (self.width, self.height), (width, height), 1);
+        let sizes = ((self.width, self.height), (width, height));
+        let grey = resample(Filter::Lanczos, &self.grey, sizes, 1);
         Self { width, height, grey }
     }
 }

@@ -1,4 +1,4 @@
-//! Pillow's 8-bit Lanczos resampling, byte for byte: the reference prepares its images with it, and no library that was
+//! Pillow's 8-bit resampling, byte for byte: the reference prepares its images with it, and no library that was
 //! tried (`image`, `fast_image_resize`) rounds the same way.
 
 use std::f64::consts::PI;
@@ -6,28 +6,56 @@ use std::f64::consts::PI;
 /// Bits after the point of a coefficient, as Pillow has them: 32 less the pixel's 8 less 2 for overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// Values to either side that the filter looks at.
-const SUPPORT: f64 = 3.0;
+/// How pixels are mixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Three lobes: what pictures are resized with.
+    Lanczos,
+    /// Straight lines: what vision towers are given.
+    Bilinear,
+}
+
+impl Filter {
+    /// Values to either side that it looks at.
+    fn support(self) -> f64 {
+        match self {
+            Self::Lanczos => 3.0,
+            Self::Bilinear => 1.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) };
+        match self {
+            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Lanczos => 0.0,
+        }
+    }
+}
 
 /// `bytes` of `from` (width, height) with `channels` values a pixel, at the size `to`: across first, then down.
-pub(crate) fn lanczos(bytes: &[u8], from: (u32, u32), to: (u32, u32), channels: usize) -> Vec<u8> {
+pub(crate) fn resample(
+    filter: Filter,
+    bytes: &[u8],
+    (from, to): ((u32, u32), (u32, u32)),
+    channels: usize,
+) -> Vec<u8> {
     let (from_width, from_height) = (from.0 as usize, from.1 as usize);
     let (width, height) = (to.0 as usize, to.1 as usize);
     let across = match width == from_width {
         true => bytes.to_vec(),
-        false => pass(
-            bytes,
-            Lines { count: from_height, length: from_width, step: channels },
-            width,
-            channels,
-        ),
+        false => {
+            let lines = Lines { count: from_height, length: from_width, step: channels };
+            pass(filter, bytes, lines, width, channels)
+        }
     };
     if height == from_height {
         return across;
     }
     // A column is a line whose values lie a row apart.
     let row = width * channels;
-    let weights = weights(from_height, height);
+    let weights = weights(filter, from_height, height);
     let mut out = vec![0; height * row];
     for (line, (first, coefficients)) in out.chunks_mut(row).zip(&weights) {
         for (x, value) in line.iter_mut().enumerate() {
@@ -48,8 +76,14 @@ struct Lines {
     step: usize,
 }
 
-fn pass(bytes: &[u8], lines: Lines, length: usize, channels: usize) -> Vec<u8> {
-    let weights = weights(lines.length, length);
+fn pass(
+    filter: Filter,
+    bytes: &[u8],
+    lines: Lines,
+    length: usize,
+    channels: usize,
+) -> Vec<u8> {
+    let weights = weights(filter, lines.length, length);
     let mut out = Vec::with_capacity(lines.count * length * channels);
     for line in bytes.chunks(lines.length * lines.step) {
         for (first, coefficients) in &weights {
@@ -70,24 +104,19 @@ fn clipped(sum: i64) -> u8 {
 }
 
 /// For every value of the result, the first value that it is made from and the coefficients of that and the next ones.
-fn weights(from: usize, to: usize) -> Vec<(usize, Vec<i64>)> {
+fn weights(filter: Filter, from: usize, to: usize) -> Vec<(usize, Vec<i64>)> {
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
-    let support = SUPPORT * stretch;
+    let support = filter.support() * stretch;
     let one = |i: usize| {
         let centre = (i as f64 + 0.5) * scale;
         let first = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5) as usize).min(from);
         let raw: Vec<f64> =
-            (first..end).map(|x| filter((x as f64 - centre + 0.5) / stretch)).collect();
+            (first..end).map(|x| filter.at((x as f64 - centre + 0.5) / stretch)).collect();
         let sum: f64 = raw.iter().sum();
         let fixed = raw.iter().map(|k| k / sum * f64::from(1 << PRECISION_BITS));
         (first, fixed.map(|k| (k + 0.5f64.copysign(k)) as i64).collect())
     };
     (0..to).map(one).collect()
-}
-
-fn filter(x: f64) -> f64 {
-    let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) };
-    if (-SUPPORT..SUPPORT).contains(&x) { sinc(x) * sinc(x / SUPPORT) } else { 0.0 }
 }
