@@ -4,6 +4,7 @@
 //! check again.
 
 mod acceleration;
+mod control;
 pub mod fal;
 mod format;
 pub mod images;
@@ -13,6 +14,7 @@ pub mod task;
 mod values;
 
 pub use acceleration::Acceleration;
+pub use control::ControlSpan;
 pub use format::Format;
 pub use micros::Micros;
 pub use size::{ImageSize, NAMED_SIZES};

@@ -22,6 +22,8 @@ pub enum Role {
     Transformer,
     TextEncoder,
     Vae,
+    Control,
+    Vision,
 }
 
 /// Called with how many bytes of a file were read just now.

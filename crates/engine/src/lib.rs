@@ -5,6 +5,7 @@
 
 pub mod config;
 mod error;
+pub mod guides;
 pub mod layers;
 pub mod lora;
 mod memory;

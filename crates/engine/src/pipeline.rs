@@ -7,6 +7,7 @@ use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, InvalidField, Seed,
 use zoetrope_checkpoint::{Adapter, Blob, Layout, PackedFolder, Storage};
 
 use crate::config::{self, SchedulerConfig};
+use crate::guides::{Control, Reference};
 use crate::lora::{self, Applied};
 use crate::networks::transformer::Caption;
 use crate::networks::{TextEncoder, Vae};
@@ -14,7 +15,7 @@ use crate::noise::Generator;
 use crate::parts::Parts;
 use crate::pixels::{self, Rgb};
 use crate::prompt::PromptTokenizer;
-use crate::sampler::{self, Conditioning, Run, Start};
+use crate::sampler::{self, Conditioning, Controlled, Run, Start};
 use crate::schedule::Schedule;
 use crate::{Interrupt, Result, memory};
 
@@ -69,6 +70,10 @@ pub struct Request {
     pub acceleration: Acceleration,
     /// Whether each step but the last is shown as a small picture.
     pub previews: bool,
+    /// What a control network looks at.
+    pub control: Option<Control>,
+    /// Pictures that the prompt speaks of, for models that see them.
+    pub references: Vec<Reference>,
 }
 
 /// What a generation is doing.
@@ -149,7 +154,7 @@ pub enum Keep {
 pub struct Pipeline {
     scheduler: SchedulerConfig,
     tokenizer: PromptTokenizer,
-    parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 /// Hears what is going on; called from several threads while weights are read.
@@ -210,7 +215,7 @@ impl Pipeline {
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_text_encoder();
         }
-        self.generate_from(request, &features, adapters, interrupt, on)
+        self.generate_scene(request, &features, adapters, interrupt, on)
     }
 
     /// Makes the pictures of `request` from the features of its prompt and, with guidance, of its negative prompt, in
@@ -224,6 +229,24 @@ impl Pipeline {
         on: &Listener,
     ) -> Result<Generated> {
         self.check(request)?;
+        let features: Vec<_> = features.iter().map(|f| vec![f.clone()]).collect();
+        self.generate_scene(request, &features, adapters, interrupt, on)
+    }
+
+    /// The same from the features of each prompt's parts.
+    fn generate_scene(
+        &mut self,
+        request: &Request,
+        features: &[Vec<Tensor>],
+        adapters: &[Applied],
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Generated> {
+        let references = self.see(request, interrupt, on)?;
+        let control = self.controlled(request, interrupt, on)?;
+        if self.parts.options.keep == Keep::OneAtATime {
+            self.parts.release_vision();
+        }
         let (noise, start) = self.draw(request, interrupt, on)?;
         let device = self.parts.device().clone();
         if request.previews {
@@ -233,9 +256,10 @@ impl Pipeline {
         lora::apply(transformer, adapters, &device)?;
         let captions = features
             .iter()
-            .map(|f| transformer.caption(f, interrupt))
+            .map(|parts| transformer.scene(parts, &references, interrupt))
             .collect::<Result<Vec<_>>>()?;
-        let latents = self.sample(request, &captions, (noise, start), interrupt, on)?;
+        let latents =
+            self.sample(request, (&captions, control), (noise, start), interrupt, on)?;
         sampler::check_finite(&latents, "the last step")?;
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_transformer();
@@ -284,7 +308,8 @@ impl Pipeline {
             );
             return Err(InvalidField::new("size", problem).into());
         }
-        let tokens = request.size.image_tokens() * self.pictures_at_once(request);
+        self.check_guides(request)?;
+        let tokens = tokens_of(request) * self.pictures_at_once(request);
         let device = self.parts.device();
         memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
     }
@@ -295,19 +320,41 @@ impl Pipeline {
         request: &Request,
         interrupt: &Interrupt,
         on: &Listener,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Vec<Vec<Tensor>>> {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
         let prompts = std::iter::once(request.prompt.clone()).chain(negative);
-        let tokens =
-            prompts.map(|p| self.tokens(&p, request.tokens_max, on)).collect::<Result<Vec<_>>>()?;
+        let parts = prompts.map(|p| PromptTokenizer::scene(&p, request.references.len()));
+        let tokens = parts
+            .map(|parts| parts.iter().map(|part| self.part(part, request.tokens_max, on)).collect())
+            .collect::<Result<Vec<Vec<_>>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
-        tokens.iter().map(|ids| encoder.forward(ids, interrupt)).collect()
+        let encode =
+            |parts: &Vec<Vec<u32>>| parts.iter().map(|ids| encoder.forward(ids, interrupt)).collect();
+        tokens.iter().map(encode).collect()
+    }
+
+    /// The control network of `request`, and what it looks at.
+    fn controlled(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Option<Controlled>> {
+        let Some(control) = &request.control else { return Ok(None) };
+        let context = self.context(control, request.size, interrupt, on)?;
+        let network = self.parts.control(request.acceleration, on)?;
+        Ok(Some(Controlled { network, context, span: control.span }))
     }
 
     /// At most `most` tokens of `prompt`; whether it was cut is told.
     pub(crate) fn tokens(&self, prompt: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
-        let tokens = self.tokenizer.encode(prompt, most)?;
+        self.part(&PromptTokenizer::chat(prompt), most, on)
+    }
+
+    /// At most `most` tokens of `text` as it is.
+    fn part(&self, text: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer.tokens(text, most)?;
         if tokens.cut > 0 {
             on(Event::PromptCut { tokens: tokens.cut });
         }
@@ -348,14 +395,14 @@ impl Pipeline {
     /// How many pictures go through the transformer together.
     fn pictures_at_once(&self, request: &Request) -> usize {
         let both = if request.guidance.is_on() { 2 } else { 1 };
-        (TOKENS_AT_ONCE / (request.size.image_tokens() * both)).clamp(1, request.count.get())
+        (TOKENS_AT_ONCE / (tokens_of(request) * both)).clamp(1, request.count.get())
     }
 
     /// All steps of all pictures, some pictures at a time: `[count, channels, height, width]`.
     fn sample(
         &self,
         request: &Request,
-        captions: &[Caption],
+        (captions, control): (&[Caption], Option<Controlled>),
         (noise, start): (Tensor, Start),
         watch: &Interrupt,
         on: &Listener,
@@ -373,6 +420,7 @@ impl Pipeline {
                 positive: spread(captions.first()),
                 negative: spread(captions.get(1)),
                 guidance: request.guidance,
+                control: control.clone(),
             };
             let noise = noise.narrow(0, first, pictures)?;
             let mut run =
@@ -430,6 +478,12 @@ impl Pipeline {
     pub(crate) fn parts(&mut self) -> &mut Parts {
         &mut self.parts
     }
+}
+
+/// Tokens of a picture of `request`, and of those that it refers to.
+fn tokens_of(request: &Request) -> usize {
+    let beside = request.references.iter().map(|r| r.whole.width * r.whole.height / 256);
+    request.size.image_tokens() + beside.sum::<usize>()
 }
 
 /// `latents` `[1, channels, height, width]` at a size that is decoded at once.

@@ -35,9 +35,28 @@ impl PromptTokenizer {
         format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n")
     }
 
+    /// The same turn with `references` pictures, in parts between which they stand; the last picture is the one that is drawn, and
+    /// stands in the assistant's turn.
+    pub fn scene(prompt: &str, references: usize) -> Vec<String> {
+        if references == 0 {
+            return vec![Self::chat(prompt)];
+        }
+        let mut parts = vec!["<|im_start|>user\n<|vision_start|>".to_string()];
+        parts.resize(references, "<|vision_end|><|vision_start|>".into());
+        let turn = "<|im_end|>\n<|im_start|>assistant\n<|vision_start|>";
+        parts.push(format!("<|vision_end|>{prompt}{turn}"));
+        parts.push("<|vision_end|><|im_end|>".into());
+        parts
+    }
+
     /// Tokens of `prompt` in its chat, cut to `most`.
     pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
-        let encoding = self.tokenizer.encode(Self::chat(prompt), true);
+        self.tokens(&Self::chat(prompt), most)
+    }
+
+    /// Tokens of `text` as it is, cut to `most`.
+    pub fn tokens(&self, text: &str, most: usize) -> Result<Tokens> {
+        let encoding = self.tokenizer.encode(text, true);
         let encoding =
             encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
         let mut ids = encoding.get_ids().to_vec();

@@ -1,9 +1,12 @@
 //! The sampler: Euler's method from noise to an image, one for every task. The loop belongs to the caller.
 
-use candle_core::Tensor;
-use zoetrope_api::{Guidance, Steps, Strength};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use crate::networks::Transformer;
+use candle_core::Tensor;
+use zoetrope_api::{ControlSpan, Guidance, Steps, Strength};
+
+use crate::networks::{ControlNet, Transformer};
 use crate::networks::reuse::Past;
 use crate::networks::transformer::{Batch, Caption};
 use crate::schedule::Schedule;
@@ -40,6 +43,19 @@ pub struct Conditioning {
     pub negative: Vec<Caption>,
     /// How strongly.
     pub guidance: Guidance,
+    /// What they shall follow.
+    pub control: Option<Controlled>,
+}
+
+/// A control network at work on all pictures of a batch.
+#[derive(Clone)]
+pub struct Controlled {
+    /// The network.
+    pub network: Arc<ControlNet>,
+    /// What it looks at, `[channels, height, width]`.
+    pub context: Tensor,
+    /// How strongly it works, and when.
+    pub span: ControlSpan,
 }
 
 /// A run in progress; each `next` is one step.
@@ -110,10 +126,18 @@ impl<'a> Run<'a> {
             }
         };
         let (_, _, height, width) = noise.dims4()?;
-        let Conditioning { positive, negative, guidance } = conditioning;
+        let Conditioning { positive, negative, guidance, control } = conditioning;
         let batch = |captions: Vec<&Caption>| {
+            let count = captions.len();
             let pictures = captions.into_iter().map(|caption| (caption, (height, width)));
-            Ok::<_, Error>(Branch { batch: network.batch(pictures)?, past: None })
+            let mut batch = network.batch(pictures)?;
+            if let Some(Controlled { network: beside, context, span }) = control
+                && let Some(times) = times(*span, schedule, first)
+            {
+                let contexts = vec![context.clone(); count];
+                network.guide(&mut batch, beside, &contexts, (span.scale(), times))?;
+            }
+            Ok::<_, Error>(Branch { batch, past: None })
         };
         let both = || positive.iter().chain(negative).collect();
         let guided = guidance.is_on().then(|| batch(both())).transpose()?;
@@ -205,6 +229,13 @@ impl Iterator for Run<'_> {
 
 fn first_step(schedule: &Schedule, strength: Strength) -> Result<usize> {
     Ok(strength.first_step(Steps::new(schedule.steps() as u32)?)?)
+}
+
+/// The times at which a control network works in a run that begins with step `first`.
+fn times(span: ControlSpan, schedule: &Schedule, first: usize) -> Option<RangeInclusive<f64>> {
+    let steps = span.steps(schedule.steps() - first);
+    let time = |step: usize| f64::from(schedule.time(first + step));
+    (!steps.is_empty()).then(|| time(steps.start)..=time(steps.end - 1))
 }
 
 /// `σ · noise + (1 − σ) · latents`.

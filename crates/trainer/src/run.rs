@@ -277,5 +277,7 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         stops: None,
         acceleration: Acceleration::Regular,
         previews: false,
+        control: None,
+        references: Vec::new(),
     })
 }

@@ -13,7 +13,7 @@ use zoetrope_kernels::Precision;
 
 pub use conv::Conv2d;
 pub use linear::{Delta, Linear};
-pub use norm::{GroupNorm, RmsNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use rope::{Angles, RopeTable, half_angles};
 
 use crate::Result;

@@ -1,7 +1,7 @@
 //! Normalisations with weights.
 
 use candle_core::Tensor;
-use zoetrope_kernels::{self as kernels, Input, add_gated, group_norm, rms_norm};
+use zoetrope_kernels::{self as kernels, Input, add_gated, group_norm, layer_norm, rms_norm};
 
 use super::Parameters;
 use crate::Result;
@@ -33,6 +33,28 @@ impl RmsNorm {
     /// The weight and epsilon.
     pub fn kernel(&self) -> &kernels::RmsNorm {
         &self.0
+    }
+}
+
+/// Layer norm over the last dimension.
+pub struct LayerNorm {
+    weight: Tensor, // [width]
+    bias: Tensor,   // [width]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// A norm over `width` values.
+    pub fn load(parameters: &Parameters, width: usize, eps: f64) -> Result<Self> {
+        let (weight, bias) =
+            (parameters.tensor("weight", &[width])?, parameters.tensor("bias", &[width])?);
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// `x`: `[…, width]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = layer_norm(x, self.eps)?;
+        Ok(normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
     }
 }
 

@@ -36,6 +36,8 @@ impl Fixture {
             Role::Transformer => layout.transformer,
             Role::TextEncoder => layout.text_encoder,
             Role::Vae => layout.vae,
+            Role::Vision => layout.vision,
+            Role::Control => layout.control,
         };
         Parameters::new(
             Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),
