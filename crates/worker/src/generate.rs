@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Generate, Size};
-use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
+use zoetrope_engine::guides::Control;
 use zoetrope_engine::pipeline::{Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
@@ -30,16 +31,19 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Done, JobError> {
     check_safety(task, room.safety)?;
-    if task.image.is_some() || !task.loras.is_empty() {
+    let refers = task.image.is_some() || task.control.is_some() || !task.references.is_empty();
+    if refers || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
     }
     let fetch = inputs::fetch(task, &lease.request, room).instrument(info_span!("fetch"));
-    let Inputs { picture, mask, loras } = timed("fetch", fetch).await?;
-    let (width, height) = pixels(task, picture.as_ref());
+    let Inputs { picture, mask, control, references, loras } = timed("fetch", fetch).await?;
+    let shape = picture.as_ref().or(control.as_ref()).or(references.first());
+    let (width, height) = pixels(task, shape);
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let request = request(task, (picture, mask), (width, height), seed)?;
+    let request = request(task, (picture, mask, control), (width, height), seed)?;
     let (news, heard) = mpsc::unbounded_channel();
-    let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
+    let interrupt = interrupt.clone();
+    let work = Work { model: task.model, request, references, loras, interrupt, news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
     let drawing = async { tokio::join!(room.engine.make(work), report(lease, heard)) };
     let (made, ()) = drawing.instrument(span).await;
@@ -97,13 +101,14 @@ fn pixels(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
 /// The engine's request: the network draws the next multiples of 16, of which the result is the upper left part.
 fn request(
     task: &Generate,
-    (picture, mask): (Option<Picture>, Option<Mask>),
+    (picture, mask, control): (Option<Picture>, Option<Mask>, Option<Picture>),
     (width, height): (u32, u32),
     seed: u64,
 ) -> Result<Request, JobError> {
     let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
+    let control = control_of(task, control.as_ref(), (width, height), size)?;
     let source = match (picture, &task.image) {
         (Some(picture), Some(reference)) => {
             let image = extended(&picture.resized(width, height), size);
@@ -131,7 +136,23 @@ fn request(
         stops: None,
         acceleration: task.acceleration,
         previews: task.previews,
+        control,
+        references: Vec::new(), // they wait for the model, which says at which size it takes them
     })
+}
+
+/// What a control network looks at.
+fn control_of(
+    task: &Generate,
+    picture: Option<&Picture>,
+    (width, height): (u32, u32),
+    size: ImageSize,
+) -> Result<Option<Control>, JobError> {
+    let (Some(control), Some(picture)) = (&task.control, picture) else { return Ok(None) };
+    let span = ControlSpan::new(control.scale, control.start, control.end);
+    let span = span.map_err(|e| JobError::from(zoetrope_engine::Error::from(e)))?;
+    let image = Some(extended(&picture.resized(width, height), size));
+    Ok(Some(Control { image, gap: None, span }))
 }
 
 /// `picture` with its last column and row repeated up to `size`.
@@ -267,6 +288,8 @@ mod tests {
             guidance_scale: 0.0,
             image: Some(Reference { place: Place::Url(String::new()), strength: 0.5 }),
             mask: None,
+            control: None,
+            references: Vec::new(),
             loras: Vec::new(),
             acceleration: Acceleration::Regular,
             format: Format::Png,
@@ -297,7 +320,7 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_drawn_larger_and_cut() {
-        let inputs = (Some(picture(33, 20)), None);
+        let inputs = (Some(picture(33, 20)), None, None);
         let request = request(&task(Size::Auto), inputs, (33, 20), 1).unwrap();
         assert_eq!((request.size.width(), request.size.height()), (48, 32));
         let Source::Image { image, .. } = request.source else { panic!("an image was given") };
@@ -310,7 +333,7 @@ mod tests {
     #[test]
     fn a_mask_is_laid_over_its_picture_at_every_size() {
         let mask = Mask { width: 2, height: 1, grey: vec![0, 255] };
-        let inputs = (Some(picture(40, 20)), Some(mask));
+        let inputs = (Some(picture(40, 20)), Some(mask), None);
         let request = request(&task(Size::Auto), inputs, (40, 20), 1).unwrap();
         let Source::Inpaint { mask, .. } = request.source else { panic!("a mask was given") };
         assert_eq!(mask.len(), 48 * 32);

@@ -11,6 +11,7 @@ mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod references;
 mod residency;
 mod stage;
 mod train;
@@ -18,4 +19,5 @@ mod training_news;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;
+pub use references::reference;
 pub use residency::{Models, Residency, Served};

@@ -68,7 +68,7 @@ impl Room {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
         let layout = Layout::locate(&demo, None, None).unwrap();
         let served = Served { layout, resolution: 64 };
-        let models = Models { turbo: served.clone(), base: served };
+        let models = Models { turbo: served.clone(), base: served, edit: None };
         let device = candle_core::Device::Cpu;
         let options = Options { storage: None, device, keep: Keep::All, packed: None };
         let worker = Worker::new(Settings {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Blob, Storage};
 use zoetrope_engine::Interrupt;
+use zoetrope_engine::guides::Gap;
 use zoetrope_engine::lora::Applied;
 use zoetrope_engine::pipeline::{Generated, Keep, Listener, Options, Pipeline, Request, Source};
 use zoetrope_engine::pixels::Rgb;
@@ -19,7 +20,7 @@ use zoetrope_files::{Format, Limits, Picture};
 
 use crate::environment::Environment;
 use crate::model::Defaults;
-use crate::{demo, device, model, packed, progress, signals, terminal};
+use crate::{demo, device, guides, model, packed, progress, signals, terminal};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -67,6 +68,8 @@ pub(crate) struct Args {
     /// Paint only where this image is white.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
+    #[command(flatten)]
+    guides: guides::Args,
     /// A LoRA or LoKr file with its scale; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
@@ -103,10 +106,10 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         keep: Keep::OneAtATime,
         packed: args.packed.folder(environment)?,
     };
-    let layout = model::locate(args.model.wanted(), environment)?;
+    let layout = args.guides.layout(model::locate(args.model.wanted(), environment)?)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model.model, pipeline.scheduler())?;
-    let request = request(args, prompt, &defaults)?;
+    let request = request(args, prompt, &defaults, &pipeline)?;
     let outputs = outputs(args, &request)?;
     if args.model.model == demo::NAME {
         say_where_it_ends(&request.prompt)?;
@@ -151,16 +154,32 @@ fn prompt(typed: &str) -> anyhow::Result<String> {
         .to_string())
 }
 
-fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<Request> {
+fn request(
+    args: &Args,
+    prompt: String,
+    defaults: &Defaults,
+    pipeline: &Pipeline,
+) -> anyhow::Result<Request> {
     let limits = Limits::default();
     let image = args.image.as_deref().map(|path| read_image(path, &limits)).transpose()?;
-    let size = size(args, image.as_ref(), defaults)?;
+    let guides = args.guides.read(&limits)?;
+    let size = size(args, image.as_ref().or(guides.shape()), defaults)?;
     let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
     let strength = Strength::new(args.strength)?;
     let mask =
         args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
+    let gap = match (&image, &mask) {
+        // A control network that knows of gaps paints them itself, from noise alone.
+        (Some(image), Some(mask)) if guides.control.is_some() => {
+            let mask = mask.resized(size.width(), size.height()).grey;
+            Some(Gap { image: fitted(image.clone()), mask })
+        }
+        _ => None,
+    };
+    let control = args.guides.control(&guides, gap, size)?;
     let source = match (image, mask) {
         (None, _) => Source::Text,
+        (Some(_), Some(_)) if control.is_some() => Source::Text,
         (Some(image), None) => Source::Image { image: fitted(image), strength },
         (Some(image), Some(mask)) => {
             let mask = mask.resized(size.width(), size.height()).grey;
@@ -181,10 +200,18 @@ fn request(args: &Args, prompt: String, defaults: &Defaults) -> anyhow::Result<R
         stops: None,
         acceleration: args.acceleration,
         previews: false,
+        control,
+        references: guides.references(pipeline, args.asks_for_a_size().then_some(size))?,
     })
 }
 
-fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
+impl Args {
+    fn asks_for_a_size(&self) -> bool {
+        self.size.is_some() || self.width.is_some() && self.height.is_some()
+    }
+}
+
+pub(crate) fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
     let decoded = zoetrope_files::read(path, limits)?;
     for note in decoded.notes {
         eprintln!("note: {}: {note}", path.display());
@@ -338,6 +365,7 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
             add(name, path(file));
         }
     }
+    args.guides.describe(&mut add);
     if !args.lora.is_empty() {
         add("lora", args.lora.clone().into());
     }
@@ -363,6 +391,6 @@ fn to_picture(rgb: &Rgb) -> Picture {
     Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes.clone() }
 }
 
-fn to_rgb(picture: Picture) -> Rgb {
+pub(crate) fn to_rgb(picture: Picture) -> Rgb {
     Rgb { width: picture.width as usize, height: picture.height as usize, bytes: picture.rgb }
 }

@@ -8,6 +8,7 @@ mod drawing;
 mod environment;
 mod gateway;
 mod generate;
+mod guides;
 mod info;
 mod keys;
 mod logs;

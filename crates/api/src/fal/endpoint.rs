@@ -26,8 +26,8 @@ pub struct Endpoint {
 pub enum Makes {
     /// Pictures from a prompt.
     Pictures {
-        /// Whether it starts from an image.
-        image: bool,
+        /// What it starts from.
+        from: Start,
         /// Whether it takes adapters.
         loras: bool,
     },
@@ -40,6 +40,19 @@ pub enum Makes {
         /// Whether it asks what shall be learned.
         types: bool,
     },
+}
+
+/// What pictures are made from, besides a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    Prompt,
+    /// An image.
+    Image,
+    /// An image of which a part is painted anew.
+    Inpaint,
+    /// An image that a control network looks at.
+    Control,
 }
 
 impl Endpoint {
@@ -57,8 +70,8 @@ impl Endpoint {
     /// fal's category.
     pub fn category(&self) -> &'static str {
         match self.makes {
-            Makes::Pictures { image: true, .. } => "image-to-image",
-            Makes::Pictures { image: false, .. } => "text-to-image",
+            Makes::Pictures { from: Start::Prompt, .. } => "text-to-image",
+            Makes::Pictures { .. } => "image-to-image",
             Makes::Adapter { .. } => "training",
         }
     }
@@ -73,7 +86,7 @@ impl Endpoint {
 
     /// Whether it starts from an image.
     pub fn takes_image(&self) -> bool {
-        matches!(self.makes, Makes::Pictures { image: true, .. })
+        matches!(self.makes, Makes::Pictures { from, .. } if from != Start::Prompt)
     }
 
     /// Whether it takes adapters.
@@ -106,7 +119,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo",
         summary: "Text to image with Z-Image-Turbo, a 6B model, in 8 steps.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: false, loras: false },
+        makes: Makes::Pictures { from: Start::Prompt, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -115,7 +128,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with LoRA",
         summary: "Text to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: false, loras: true },
+        makes: Makes::Pictures { from: Start::Prompt, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -124,7 +137,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image",
         summary: "Image to image with Z-Image-Turbo.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: true, loras: false },
+        makes: Makes::Pictures { from: Start::Image, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -133,7 +146,43 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image with LoRA",
         summary: "Image to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { image: true, loras: true },
+        makes: Makes::Pictures { from: Start::Image, loras: true },
+        price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/inpaint",
+        name: "ZImageTurboInpaint",
+        title: "Z-Image Turbo inpainting",
+        summary: "Paints a part of an image anew with Z-Image-Turbo.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { from: Start::Inpaint, loras: false },
+        price: 0.0065,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/inpaint/lora",
+        name: "ZImageTurboInpaintLora",
+        title: "Z-Image Turbo inpainting with LoRA",
+        summary: "Paints a part of an image anew with Z-Image-Turbo and up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { from: Start::Inpaint, loras: true },
+        price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/controlnet",
+        name: "ZImageTurboControlnet",
+        title: "Z-Image Turbo with ControlNet",
+        summary: "Text to image with Z-Image-Turbo along the edges, depth or pose of an image.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { from: Start::Control, loras: false },
+        price: 0.0065,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/controlnet/lora",
+        name: "ZImageTurboControlnetLora",
+        title: "Z-Image Turbo with ControlNet and LoRA",
+        summary: "The same with up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { from: Start::Control, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -142,7 +191,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base",
         summary: "Text to image with Z-Image's base model, with guidance and a negative prompt.",
         model: Model::Base,
-        makes: Makes::Pictures { image: false, loras: false },
+        makes: Makes::Pictures { from: Start::Prompt, loras: false },
         price: 0.01,
     },
     Endpoint {
@@ -151,7 +200,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base with LoRA",
         summary: "Text to image with Z-Image's base model and up to 3 LoRA files.",
         model: Model::Base,
-        makes: Makes::Pictures { image: false, loras: true },
+        makes: Makes::Pictures { from: Start::Prompt, loras: true },
         price: 0.01,
     },
     Endpoint {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Makes};
+use super::endpoint::{Endpoint, Makes, Start};
 use crate::Acceleration;
-use crate::task::{Model, TrainingType};
+use crate::task::{Model, Preprocess, TrainingType};
 
 /// A field of an endpoint's input.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ fn optional(name: &'static str, kind: Kind, example: Value, description: &'stati
 /// The fields of `endpoint`, in the order of fal's pages.
 pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     match endpoint.makes {
-        Makes::Pictures { image, loras } => of_pictures(endpoint.model, image, loras),
+        Makes::Pictures { from, loras } => of_pictures(endpoint.model, from, loras),
         Makes::Adapter { steps, learning_rate, types } => of_training(steps, learning_rate, types),
     }
 }
@@ -144,7 +144,8 @@ fn of_training(steps: u32, learning_rate: f64, types: bool) -> Vec<Field> {
 }
 
 /// Fields of a request for pictures.
-fn of_pictures(model: Model, image: bool, loras: bool) -> Vec<Field> {
+fn of_pictures(model: Model, from: Start, loras: bool) -> Vec<Field> {
+    let image = from != Start::Prompt;
     let base = model == Model::Base;
     let size = if image { "auto" } else { "landscape_4_3" };
     let steps = match base {
@@ -164,7 +165,18 @@ fn of_pictures(model: Model, image: bool, loras: bool) -> Vec<Field> {
             "image_url",
             Kind::ImageUrl,
             example,
-            "The image to start from: an address or a data URI.",
+            match from {
+                Start::Control => "The image to follow: an address or a data URI.",
+                _ => "The image to start from: an address or a data URI.",
+            },
+        ));
+    }
+    if from == Start::Inpaint {
+        out.push(required(
+            "mask_image_url",
+            Kind::ImageUrl,
+            "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-mask.png",
+            "Where the image is painted anew: white, or transparent.",
         ));
     }
     out.push(field(
@@ -228,21 +240,59 @@ fn of_pictures(model: Model, image: bool, loras: bool) -> Vec<Field> {
             "If true, the prompt is expanded by a language model first.",
         ));
     }
-    if image {
+    if matches!(from, Start::Image | Start::Inpaint) {
         let strength = Kind::Number { min: 0.0, max: 1.0 };
         out.push(field(
             "strength",
             strength,
-            json!(0.6),
+            json!(if from == Start::Inpaint { 1.0 } else { 0.6 }),
             "How far the result may leave the image: 0 keeps it, 1 ignores it.",
         ));
     }
+    out.extend(of_control(from));
     if loras {
         out.push(field(
             "loras",
             Kind::Loras { max: LORAS_MAX },
             json!([]),
             "LoRA weights to apply, at most 3.",
+        ));
+    }
+    out
+}
+
+/// Fields of a control network's work.
+fn of_control(from: Start) -> Vec<Field> {
+    if !matches!(from, Start::Inpaint | Start::Control) {
+        return Vec::new();
+    }
+    let share = || Kind::Number { min: 0.0, max: 1.0 };
+    let mut out = vec![
+        field(
+            "control_scale",
+            share(),
+            json!(0.75),
+            "How strongly the control network works.",
+        ),
+        field(
+            "control_start",
+            share(),
+            json!(0.0),
+            "The share of the steps after which it begins to work.",
+        ),
+        field(
+            "control_end",
+            share(),
+            json!(0.8),
+            "The share of the steps after which it ends.",
+        ),
+    ];
+    if from == Start::Control {
+        out.push(field(
+            "preprocess",
+            Kind::Choice(&Preprocess::NAMES),
+            json!("none"),
+            "What is made of the image first: nothing, where it is edges, depth or a pose already, or its edges (canny). depth and pose need further models, which this server has not.",
         ));
     }
     out

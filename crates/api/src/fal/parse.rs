@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Makes};
+use super::endpoint::{Endpoint, Makes, Start};
 use super::field::{Kind, LORA_SCALE, fields};
 use super::problem::Problem;
 use super::read::{Reader, not_among};
-use crate::task::{Delivery, Format, Generate, Lora, Reference, Size, Task, Train, TrainingType};
+use crate::task::{
+    Control, Delivery, Format, Generate, Lora, Preprocess, Reference, Size, Task, Train, TrainingType,
+};
 use crate::{ImageSize, NAMED_SIZES};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
@@ -27,7 +29,7 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
     let fields = fields(endpoint);
     let mut read = Reader { body, fields: &fields, problems: Vec::new() };
     let task = match endpoint.makes {
-        Makes::Pictures { .. } => Task::Generate(Box::new(read.generate(endpoint))),
+        Makes::Pictures { from, .. } => Task::Generate(Box::new(read.generate(endpoint, from))),
         Makes::Adapter { .. } => Task::Train(read.train(endpoint)),
     };
     match read.problems.is_empty() {
@@ -37,12 +39,15 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
 }
 
 impl Reader<'_> {
-    fn generate(&mut self, endpoint: &Endpoint) -> Generate {
+    fn generate(&mut self, endpoint: &Endpoint, from: Start) -> Generate {
         let prompt = self.prompt("prompt");
-        let image = endpoint.takes_image().then(|| Reference {
+        let starts = matches!(from, Start::Image | Start::Inpaint);
+        let image = starts.then(|| Reference {
             place: self.place("image_url"),
             strength: self.number("strength").unwrap_or(0.6),
         });
+        let mask = (from == Start::Inpaint).then(|| self.place("mask_image_url"));
+        let control = self.control(from);
         let size = self.image_size();
         let steps = self.integer("num_inference_steps").unwrap_or(8) as u32;
         let seed = self.seed();
@@ -71,7 +76,9 @@ impl Reader<'_> {
             count,
             guidance_scale: self.number("guidance_scale").unwrap_or(0.0),
             image,
-            mask: None,
+            mask,
+            control,
+            references: Vec::new(),
             loras: self.loras(),
             acceleration,
             format,
@@ -81,6 +88,34 @@ impl Reader<'_> {
             previews: false,
             keep_seconds: None,
         }
+    }
+
+    fn control(&mut self, from: Start) -> Option<Control> {
+        let image = match from {
+            Start::Prompt | Start::Image => return None,
+            Start::Inpaint => None,
+            Start::Control => Some(self.place("image_url")),
+        };
+        let (start, end) = (self.number("control_start"), self.number("control_end"));
+        let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(0.8));
+        if start > end {
+            let msg = format!("control_start is {start} and must not be above control_end, {end}");
+            self.wrong("control_start", "value_error", &msg, &json!(start));
+        }
+        let preprocess = match from {
+            Start::Control => Preprocess::named(&self.choice("preprocess")).unwrap_or_default(),
+            _ => Preprocess::None,
+        };
+        if matches!(preprocess, Preprocess::Depth | Preprocess::Pose) {
+            let name = self.choice("preprocess");
+            let msg = format!(
+                "{name} needs a further model, which this server has not; send the {name} image itself with preprocess none, or take canny"
+            );
+            let problem = Problem::new(&[json!("preprocess")], "feature_not_supported", msg);
+            self.problems.push(problem.input(&json!(name)));
+        }
+        let scale = self.number("control_scale").unwrap_or(0.75);
+        Some(Control { image, preprocess, scale, start, end })
     }
 
     fn train(&mut self, endpoint: &Endpoint) -> Train {
@@ -224,6 +259,8 @@ mod tests {
                 guidance_scale: 0.0,
                 image: None,
                 mask: None,
+                control: None,
+                references: Vec::new(),
                 loras: Vec::new(),
                 acceleration: Acceleration::Regular,
                 format: Format::Png,
@@ -243,6 +280,28 @@ mod tests {
         let image = json!({"prompt": "x", "image_url": "https://a.example/b.png"});
         let image = pictures("turbo/image-to-image", image).image.unwrap();
         assert_eq!(image.place, Place::Url("https://a.example/b.png".into()));
+    }
+
+    #[test]
+    fn control_and_inpainting_get_every_default() {
+        let body = json!({"prompt": "x", "image_url": "https://a.example/edges.png"});
+        let task = pictures("turbo/controlnet", body);
+        let place = Place::Url("https://a.example/edges.png".into());
+        let (preprocess, scale) = (Preprocess::None, 0.75);
+        let control = Control { image: Some(place), preprocess, scale, start: 0.0, end: 0.8 };
+        assert_eq!((task.size, &task.image, &task.mask), (Size::Auto, &None, &None));
+        assert_eq!(task.control, Some(control.clone()));
+        let body = json!({"prompt": "x", "image_url": "data:image/png;base64,", "preprocess": "canny",
+            "control_scale": 0.5, "control_end": "1", "loras": [{"path": "a/b"}]});
+        let task = pictures("turbo/controlnet/lora", body);
+        let got = task.control.unwrap();
+        assert_eq!((got.preprocess, got.scale, got.end), (Preprocess::Canny, 0.5, 1.0));
+        assert_eq!((got.image, task.loras.len()), (Some(Place::Input("image_url".into())), 1));
+        let body = json!({"prompt": "x", "image_url": "data:image/png;base64,", "mask_image_url": "https://a.example/m.png"});
+        let task = pictures("turbo/inpaint", body);
+        assert_eq!(task.image.unwrap().strength, 1.0);
+        assert_eq!(task.mask, Some(Place::Url("https://a.example/m.png".into())));
+        assert_eq!(task.control, Some(Control { image: None, ..control }));
     }
 
     #[test]
@@ -336,6 +395,16 @@ mod tests {
                 vec!["loras.0.path missing", "loras.1.scale less_than_equal"],
             ),
             ("turbo/lora", json!({"prompt": "x", "loras": [1, 2, 3, 4]}), vec!["loras too_long"]),
+            (
+                "turbo/controlnet",
+                json!({"prompt": "x", "image_url": "https://a.example/b.png", "preprocess": "depth", "control_scale": 2}),
+                vec!["preprocess feature_not_supported", "control_scale less_than_equal"],
+            ),
+            (
+                "turbo/inpaint",
+                json!({"prompt": "x", "image_url": "https://a.example/b.png", "control_start": 0.9}),
+                vec!["mask_image_url missing", "control_start value_error"],
+            ),
             (
                 "base",
                 json!({"prompt": "x", "guidance_scale": "much"}),

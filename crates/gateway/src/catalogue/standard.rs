@@ -65,6 +65,23 @@ impl Catalogue {
     }
 }
 
+/// The model that sees pictures, which is there where somebody has it.
+const EDIT: &str = "z-image-edit";
+
+impl Catalogue {
+    /// With the local engine's model that sees the pictures of an edit, unless the configuration has one of that name.
+    pub fn with_edit_model(mut self) -> Self {
+        let local = self.providers.values().find(|entry| entry.protocol == Protocol::Local);
+        let known = self.models.iter().any(|model| model.id == EDIT);
+        let (Some(local), false) = (local, known) else { return self };
+        let deployment = Arc::new(self::local(EDIT).deployment(local));
+        let summary = "Draws and edits from up to 16 pictures that the prompt speaks of: Z-Image Omni and Edit.";
+        let model = family((EDIT, "Z-Image Edit", summary, 1_769_472_000));
+        self.models.push(Arc::new(Model { deployments: vec![deployment], ..model }));
+        self
+    }
+}
+
 /// A provider of `protocol` as it is where nobody said more.
 pub(super) fn entry(name: &str, protocol: Protocol) -> ProviderEntry {
     // What is above these limits is answered with 429.
@@ -120,7 +137,11 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         "The undistilled 6B model of Tongyi-MAI: guidance, negative prompts, and more variety.",
         1_769_472_000,
     );
-    [turbo, base].into_iter().map(|(id, name, summary, created)| Model {
+    [turbo, base].into_iter().map(family)
+}
+
+fn family((id, name, summary, created): (&str, &str, &str, i64)) -> Model {
+    Model {
         id: id.into(),
         name: name.into(),
         summary: summary.into(),
@@ -132,7 +153,7 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         size_max: Pixels::new(2048, 2048),
         deployments: Vec::new(),
         strategy: Strategy::LocalFirst { waiting_max: WAITING_MAX },
-    })
+    }
 }
 
 /// A model at a provider, as its own pages describe it.
@@ -180,7 +201,7 @@ impl Known {
 }
 
 const TEXT: &[Mode] = &[Mode::TextToImage];
-const EDIT: &[Mode] = &[Mode::ImageEdit];
+const EDITS: &[Mode] = &[Mode::ImageEdit];
 
 /// The local engine serves both models for nothing, unless the configuration prices it.
 const fn local(model: &'static str) -> Known {
@@ -217,7 +238,7 @@ pub(super) const KNOWN: &[Known] = &[
     Known {
         slug: "z-image-turbo-edit",
         upstream: "fal-ai/z-image/turbo/image-to-image",
-        modes: EDIT,
+        modes: EDITS,
         source: Some("https://fal.ai/models/fal-ai/z-image/turbo/image-to-image"),
         ..FAL_TURBO
     },
@@ -263,5 +284,13 @@ mod tests {
         let keys: Vec<_> = catalogue.deployments().map(|(_, one)| one.key.clone()).collect();
         assert_eq!(keys, ["local/z-image-turbo", "local/z-image"]);
         assert!(catalogue.providers.contains_key(LOCAL));
+    }
+
+    #[test]
+    fn a_model_that_sees_pictures_is_listed_where_there_is_one() {
+        let catalogue = Catalogue::standard().with_edit_model().with_edit_model();
+        let keys: Vec<_> = catalogue.deployments().map(|(_, one)| one.key.clone()).collect();
+        assert_eq!(keys, ["local/z-image-turbo", "local/z-image", "local/z-image-edit"]);
+        assert!(catalogue.resolve("z-image-edit").is_ok());
     }
 }
