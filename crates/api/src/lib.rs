@@ -9,6 +9,7 @@ pub mod fal;
 mod format;
 pub mod images;
 mod micros;
+mod on_flagged;
 mod size;
 pub mod task;
 mod values;
@@ -17,6 +18,7 @@ pub use acceleration::Acceleration;
 pub use control::ControlSpan;
 pub use format::Format;
 pub use micros::Micros;
+pub use on_flagged::OnFlagged;
 pub use size::{ImageSize, NAMED_SIZES};
 pub use values::{Count, Guidance, Seed, Steps, Strength};
 

@@ -4,8 +4,8 @@ mod control;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Acceleration;
 pub use crate::Format;
+use crate::{Acceleration, OnFlagged};
 
 pub use self::control::{Control, Preprocess};
 
@@ -66,6 +66,12 @@ pub struct Generate {
     /// Whether somebody should look whether the pictures are harmless.
     #[serde(default)]
     pub safety_checker: bool,
+    /// What becomes of those that are not, where the key says nothing.
+    #[serde(default)]
+    pub on_flagged: OnFlagged,
+    /// Whether the prompt is made more detailed first.
+    #[serde(default)]
+    pub expand_prompt: bool,
     /// Whether somebody watches: each step is then shown as a small picture.
     #[serde(default)]
     pub previews: bool,

@@ -181,7 +181,7 @@ impl Layout {
     }
 }
 
-fn existing(path: PathBuf) -> Option<Blob> {
+pub(crate) fn existing(path: PathBuf) -> Option<Blob> {
     path.is_file().then_some(Blob::File(path))
 }
 
@@ -206,7 +206,7 @@ fn directory(model: &Path) -> Result<Layout> {
 }
 
 /// The weight files of a part's folder: those of the index, or the single file.
-fn weights_in(folder: &Path) -> Result<Vec<Blob>> {
+pub(crate) fn weights_in(folder: &Path) -> Result<Vec<Blob>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod blob;
+mod classifier;
 mod convert;
 mod dialects;
 mod error;
@@ -16,6 +17,7 @@ mod weights;
 
 pub use adapter::{Adapter, Delta, Naming};
 pub use blob::Blob;
+pub use classifier::Classifier;
 pub use error::{Error, Result};
 pub use layout::{Family, Layout};
 pub use packed::{PackedEntry, PackedFolder};

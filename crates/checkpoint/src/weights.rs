@@ -24,6 +24,7 @@ pub enum Role {
     Vae,
     Control,
     Vision,
+    Safety,
 }
 
 /// Called with how many bytes of a file were read just now.

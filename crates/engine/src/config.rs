@@ -22,15 +22,15 @@ pub fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
     })
 }
 
-fn unsupported(part: &str, problem: String) -> Error {
+pub(crate) fn unsupported(part: &str, problem: String) -> Error {
     Error::Config { file: format!("{part}/config.json"), problem }
 }
 
 /// Widths beyond this are no Z-Image; a lying file must not choose how much is allocated.
-const WIDTH_MAX: usize = 1 << 17;
-const LAYERS_MAX: usize = 1024;
+pub(crate) const WIDTH_MAX: usize = 1 << 17;
+pub(crate) const LAYERS_MAX: usize = 1024;
 
-fn check_range(part: &str, fields: &[(&str, usize, usize)]) -> Result<()> {
+pub(crate) fn check_range(part: &str, fields: &[(&str, usize, usize)]) -> Result<()> {
     for (name, value, most) in fields {
         if *value == 0 || value > most {
             return Err(unsupported(

@@ -5,6 +5,7 @@
 
 pub mod config;
 mod error;
+pub mod expand;
 pub mod guides;
 pub mod layers;
 pub mod lora;
@@ -15,6 +16,7 @@ mod parts;
 pub mod pipeline;
 pub mod pixels;
 pub mod prompt;
+pub mod safety;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;

@@ -58,6 +58,11 @@ impl Generator {
         (0..count).map(|_| draw() as f32).collect()
     }
 
+    /// A number between 0 and 1, 1 left out.
+    pub fn uniform(&mut self) -> f64 {
+        self.uniform53()
+    }
+
     fn uniform24(&mut self) -> f32 {
         (self.words.next_u32() & 0xff_ffff) as f32 / (1 << 24) as f32
     }

@@ -61,19 +61,22 @@ impl Parts {
         })
     }
 
-    /// The text encoder; `vocabulary` is the tokenizer's.
+    /// The text encoder, `depth` of it or more; `vocabulary` is the tokenizer's.
     pub(crate) fn text_encoder(
         &mut self,
         vocabulary: usize,
         level: Acceleration,
+        depth: Depth,
         on: &Listener,
     ) -> Result<&TextEncoder> {
+        // One that is not deep enough goes before the other comes, so that there is never a second one in memory.
+        self.text_encoder.take_if(|held| held.network.depth() < depth);
         if !serves(&self.text_encoder, level) {
             let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
             let storage = memory::storage_for(&weights, self.options.storage, level);
             let network = match fitting(&mut self.text_encoder, storage) {
                 Some(network) => network,
-                None => self.load_text_encoder(weights, storage, vocabulary, on)?,
+                None => self.load_text_encoder(weights, (storage, depth), vocabulary, on)?,
             };
             self.text_encoder = Some(Held { network, level, storage });
         }
@@ -83,7 +86,7 @@ impl Parts {
     fn load_text_encoder(
         &self,
         weights: Weights,
-        storage: Storage,
+        (storage, depth): (Storage, Depth),
         vocabulary: usize,
         on: &Listener,
     ) -> Result<TextEncoder> {
@@ -100,11 +103,13 @@ impl Parts {
             );
             return Err(Error::Tokenizer(problem));
         }
-        // What is not run, and what is read row by row, takes no memory.
-        weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
-        weights.ignore("embed_tokens.");
+        if depth == Depth::Features {
+            // What is not run, and what is read row by row, takes no memory.
+            weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
+            weights.ignore("embed_tokens.");
+        }
         let parameters = self.prepare(weights, "text encoder", storage, on)?;
-        Self::load(&parameters, on, |p| TextEncoder::load(p, &config, Depth::Features))
+        Self::load(&parameters, on, |p| TextEncoder::load(p, &config, depth))
     }
 
     /// The transformer.

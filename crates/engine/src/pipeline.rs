@@ -7,8 +7,10 @@ use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, InvalidField, Seed,
 use zoetrope_checkpoint::{Adapter, Blob, Layout, PackedFolder, Storage};
 
 use crate::config::{self, SchedulerConfig};
+use crate::expand::{self, Expansion};
 use crate::guides::{Control, Reference};
 use crate::lora::{self, Applied};
+use crate::networks::text_encoder::Depth;
 use crate::networks::transformer::Caption;
 use crate::networks::{TextEncoder, Vae};
 use crate::noise::Generator;
@@ -74,6 +76,8 @@ pub struct Request {
     pub control: Option<Control>,
     /// Pictures that the prompt speaks of, for models that see them.
     pub references: Vec<Reference>,
+    /// How the text encoder makes the prompt more detailed before it is drawn, if it does.
+    pub expansion: Option<Expansion>,
 }
 
 /// What a generation is doing.
@@ -92,6 +96,11 @@ pub enum Event<'a> {
     PromptCut {
         /// Tokens that were cut.
         tokens: usize,
+    },
+    /// The expanded prompt has grown.
+    Words {
+        /// By this.
+        text: &'a str,
     },
     /// A step was taken.
     Step {
@@ -126,6 +135,8 @@ pub struct Generated {
     pub pictures: Vec<Rgb>,
     /// `[count, channels, height / 8, width / 8]` float32.
     pub latents: Tensor,
+    /// What the prompt was expanded to, if it was.
+    pub expanded: Option<String>,
 }
 
 /// How a model is kept in memory.
@@ -211,11 +222,30 @@ impl Pipeline {
         on: &Listener,
     ) -> Result<Generated> {
         self.check(request)?;
-        let features = self.encode_prompts(request, interrupt, on)?;
+        let expanded = self.expand(request, interrupt, on)?;
+        let prompt = expanded.as_ref().unwrap_or(&request.prompt);
+        let features = self.encode_prompts(prompt, request, interrupt, on)?;
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_text_encoder();
         }
-        self.generate_scene(request, &features, adapters, interrupt, on)
+        let generated = self.generate_scene(request, &features, adapters, interrupt, on)?;
+        Ok(Generated { expanded, ..generated })
+    }
+
+    /// The prompt of `request` made more detailed, if it asks for that. Follows from the prompt, the seed and the expansion alone.
+    pub fn expand(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Option<String>> {
+        let Some(expansion) = &request.expansion else { return Ok(None) };
+        expansion.check()?;
+        let (level, vocabulary) = (request.acceleration, self.tokenizer.vocabulary());
+        let model = self.parts.text_encoder(vocabulary, level, Depth::Full, on)?;
+        let prompt = (request.prompt.as_str(), expansion);
+        let told = &mut |text: &str| on(Event::Words { text });
+        expand::expanded(model, &self.tokenizer, prompt, request.seed, interrupt, told).map(Some)
     }
 
     /// Makes the pictures of `request` from the features of its prompt and, with guidance, of its negative prompt, in
@@ -266,7 +296,7 @@ impl Pipeline {
         }
         on(Event::Decoding);
         let pictures = self.decode(&latents, interrupt, on)?;
-        Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)? })
+        Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)?, expanded: None })
     }
 
     /// Refuses what can be refused before anything is loaded.
@@ -314,19 +344,20 @@ impl Pipeline {
         memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
     }
 
-    /// Caption features of the prompt and, with guidance, of the negative prompt.
+    /// Caption features of `prompt` and, with guidance, of the negative prompt.
     fn encode_prompts(
         &mut self,
+        prompt: &str,
         request: &Request,
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Vec<Vec<Tensor>>> {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
-        let prompts = std::iter::once(request.prompt.clone()).chain(negative);
+        let prompts = std::iter::once(prompt.to_string()).chain(negative);
         let parts = prompts.map(|p| PromptTokenizer::scene(&p, request.references.len()));
         let tokens = parts
-            .map(|parts| parts.iter().map(|part| self.part(part, request.tokens_max, on)).collect())
+            .map(|parts| parts.into_iter().map(|p| self.part(p, request.tokens_max, on)).collect())
             .collect::<Result<Vec<Vec<_>>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
         let encode =
@@ -349,11 +380,11 @@ impl Pipeline {
 
     /// At most `most` tokens of `prompt`; whether it was cut is told.
     pub(crate) fn tokens(&self, prompt: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
-        self.part(&PromptTokenizer::chat(prompt), most, on)
+        self.part(PromptTokenizer::chat(prompt), most, on)
     }
 
     /// At most `most` tokens of `text` as it is.
-    fn part(&self, text: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
+    fn part(&self, text: String, most: usize, on: &Listener) -> Result<Vec<u32>> {
         let tokens = self.tokenizer.tokens(text, most)?;
         if tokens.cut > 0 {
             on(Event::PromptCut { tokens: tokens.cut });
@@ -466,12 +497,22 @@ impl Pipeline {
         Ok(pictures)
     }
 
+    /// The text encoder, for features at least.
     pub(crate) fn text_encoder(
         &mut self,
         level: Acceleration,
         on: &Listener,
     ) -> Result<&TextEncoder> {
-        self.parts.text_encoder(self.tokenizer.vocabulary(), level, on)
+        self.parts.text_encoder(self.tokenizer.vocabulary(), level, Depth::Features, on)
+    }
+
+    /// The text encoder with everything that makes words.
+    pub(crate) fn language_model(
+        &mut self,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<&TextEncoder> {
+        self.parts.text_encoder(self.tokenizer.vocabulary(), level, Depth::Full, on)
     }
 
     /// The model's networks.

@@ -49,17 +49,48 @@ impl PromptTokenizer {
         parts
     }
 
+    /// The chat in which `prompt` is asked to be expanded: Qwen3's template, with a system turn where there is one, and with
+    /// thinking off.
+    pub fn expansion_chat(system_prompt: &str, prompt: &str) -> String {
+        let system = match system_prompt {
+            "" => String::new(),
+            text => format!("<|im_start|>system\n{text}<|im_end|>\n"),
+        };
+        format!("{system}{}<think>\n\n</think>\n\n", Self::chat(prompt))
+    }
+
+    /// All tokens of that chat.
+    pub(crate) fn question(&self, system_prompt: &str, prompt: &str) -> Result<Vec<u32>> {
+        self.ids(Self::expansion_chat(system_prompt, prompt))
+    }
+
+    /// The tokens that end an answer.
+    pub fn ends(&self) -> Vec<u32> {
+        let ends = ["<|im_end|>", "<|endoftext|>"];
+        ends.iter().filter_map(|end| self.tokenizer.token_to_id(end)).collect()
+    }
+
+    /// The text of `ids`, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let decoded = self.tokenizer.decode(ids, true);
+        decoded.map_err(|e| Error::Tokenizer(format!("failed on an answer: {e}")))
+    }
+
+    fn ids(&self, chat: String) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode(chat, true);
+        let encoding =
+            encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Tokens of `prompt` in its chat, cut to `most`.
     pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
-        self.tokens(&Self::chat(prompt), most)
+        self.tokens(Self::chat(prompt), most)
     }
 
     /// Tokens of `text` as it is, cut to `most`.
-    pub fn tokens(&self, text: &str, most: usize) -> Result<Tokens> {
-        let encoding = self.tokenizer.encode(text, true);
-        let encoding =
-            encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
-        let mut ids = encoding.get_ids().to_vec();
+    pub fn tokens(&self, text: String, most: usize) -> Result<Tokens> {
+        let mut ids = self.ids(text)?;
         let cut = ids.len().saturating_sub(most);
         ids.truncate(most);
         if ids.is_empty() {

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use zoetrope_api::{Acceleration, ImageSize, Seed};
 use zoetrope_kernels::Level;
 pub use zoetrope_kernels::peak::Arithmetic;
-use zoetrope_kernels::peak::multiply_in_registers;
+use zoetrope_kernels::peak::{multiply_in_registers, read_memory};
 
 use crate::networks::reuse::Past;
 use crate::noise::Generator;
@@ -25,6 +25,8 @@ pub struct Stage {
     pub seconds: f64,
     /// Operations of its matrix products, attention and convolutions, a multiply-add being two.
     pub operations: f64,
+    /// Bytes of weights that it reads, where that is what it waits for.
+    pub bytes: Option<f64>,
 }
 
 /// The instruction set that kernels use here.
@@ -45,6 +47,25 @@ pub fn peak(arithmetic: Arithmetic) -> Option<f64> {
     Some(operations / start.elapsed().as_secs_f64())
 }
 
+/// Bytes read for the measurement of memory: far more than any cache holds.
+const MEMORY_BYTES: usize = 512 << 20;
+
+/// Bytes a second that all threads together read from memory: the best of three runs.
+pub fn memory_bandwidth() -> f64 {
+    let values = vec![1f32; MEMORY_BYTES / size_of::<f32>()];
+    let once = || {
+        let share = values.len().div_ceil(threads());
+        let start = Instant::now();
+        let sums = rayon::broadcast(|thread| {
+            let from = (thread.index() * share).min(values.len());
+            read_memory(Level::best(), &values[from..(from + share).min(values.len())])
+        });
+        std::hint::black_box(sums);
+        MEMORY_BYTES as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..3).map(|_| once()).fold(0.0, f64::max)
+}
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -54,6 +75,8 @@ pub struct Plan {
     pub acceleration: Acceleration,
     /// Length of the prompt.
     pub tokens: usize,
+    /// Whether words of an expanded prompt are, too, for which all of the text encoder is read.
+    pub expansion: bool,
     /// Runs of each stage after the one that warms up.
     pub runs: usize,
 }
@@ -69,10 +92,13 @@ pub fn measure(
     let ids: Vec<u32> = (0..plan.tokens as u32).map(|i| 5 + i % 100).collect();
     let encoder = pipeline.text_encoder(plan.acceleration, on)?;
     let work = encoder.operations(plan.tokens);
-    let stage = |seconds, operations, name| Stage { name, seconds, operations };
+    let stage = |seconds, operations, name| Stage { name, seconds, operations, bytes: None };
     let seconds = median(plan.runs, &device, || encoder.forward(&ids, &Unwatched))?;
     done(stage(seconds, work, format!("text encoder {} tokens", plan.tokens)));
     let features = encoder.forward(&ids, &Unwatched)?;
+    if plan.expansion {
+        done(words(pipeline, plan, &ids, on)?);
+    }
     pipeline.parts().release();
 
     let transformer = pipeline.parts().transformer(plan.acceleration, on)?;
@@ -112,6 +138,29 @@ pub fn measure(
         done(stage(seconds, work, format!("decode {size}")));
     }
     Ok(())
+}
+
+/// A word of an expanded prompt, after a chat of `ids`.
+fn words(pipeline: &mut Pipeline, plan: &Plan, ids: &[u32], on: &Listener) -> Result<Stage> {
+    /// Words in a run, so that one is not too short to be measured.
+    const AT_ONCE: usize = 8;
+    let device = pipeline.parts().device().clone();
+    let encoder = pipeline.language_model(plan.acceleration, on)?;
+    let mut past = encoder.past(ids.len() + AT_ONCE * (plan.runs.max(1) + 1));
+    encoder.next(ids, &mut past, &Unwatched)?;
+    let seconds = median(plan.runs, &device, || {
+        for token in &ids[..1].repeat(AT_ONCE) {
+            encoder.next(&[*token], &mut past, &Unwatched)?;
+        }
+        Ok(())
+    })?;
+    let bytes = encoder.bytes_a_token() as f64;
+    Ok(Stage {
+        name: "token of an expanded prompt".into(),
+        seconds: seconds / AT_ONCE as f64,
+        operations: encoder.operations_a_word(),
+        bytes: Some(bytes),
+    })
 }
 
 fn latents(size: ImageSize, channels: usize, device: &Device) -> Result<Tensor> {

@@ -144,6 +144,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
         stops: None,
         acceleration: Acceleration::None,
         previews: false,
+        expansion: None,
         control: Some(Control { image: Some(picture("control_image")), gap, span }),
         references: Vec::new(),
     }

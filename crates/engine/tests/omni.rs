@@ -17,7 +17,7 @@ use zoetrope_checkpoint::{Role, Storage};
 use zoetrope_engine::config::{TransformerConfig, VisionConfig, VisionProcessor};
 use zoetrope_engine::guides::{Reference, REFERENCES_MAX};
 use zoetrope_engine::networks::transformer::{self, Transformer};
-use zoetrope_engine::networks::{VisionTower, vision};
+use zoetrope_engine::networks::{VisionTower, siglip};
 use zoetrope_engine::pipeline::{Event, Keep, Listener, Options, Pipeline, Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::PromptTokenizer;
@@ -68,7 +68,7 @@ fn reference(pipeline: &Pipeline, picture: &zoetrope_files::Picture, size: Optio
     let fit = pipeline.fit(width, height, size).unwrap();
     let whole = picture.resized(fit.whole.0 as u32, fit.whole.1 as u32);
     let (width, height) = (fit.seen.0 as u32, fit.seen.1 as u32);
-    let seen = whole.resized_by(zoetrope_files::Filter::Bilinear, width, height);
+    let seen = whole.resized_by(width, height, zoetrope_files::Filter::Bilinear);
     Reference { whole: rgb(&whole), seen: rgb(&seen) }
 }
 
@@ -92,7 +92,7 @@ fn prompts_that_speak_of_pictures_become_the_reference_s_tokens() {
         for references in [0, 1, 3] {
             let parts = PromptTokenizer::scene(&fixture.prompt(key), references);
             assert_eq!(parts.len(), if references == 0 { 1 } else { references + 2 });
-            for (j, part) in parts.iter().enumerate() {
+            for (j, part) in parts.into_iter().enumerate() {
                 let want: Vec<u32> =
                     case.input(&format!("ids.{key}.{references}.{j}")).to_vec1().unwrap();
                 assert_eq!(tokenizer.tokens(part, 512).unwrap().ids, want, "{key} {references} {j}");
@@ -114,8 +114,8 @@ fn pictures_are_prepared_for_the_tower_as_in_the_reference() {
         let side = processor.patch_size;
         assert_eq!([height / side, width / side].map(|n| n as u32), grid[..], "{}", case.id);
         let bilinear = zoetrope_files::Filter::Bilinear;
-        let seen = rgb(&picture.resized_by(bilinear, width as u32, height as u32));
-        let patches = vision::patches(&seen, side, &processor, &Device::Cpu).unwrap();
+        let seen = rgb(&picture.resized_by(width as u32, height as u32, bilinear));
+        let patches = siglip::patches(&seen, side, &processor, &Device::Cpu).unwrap();
         case.check("patches", &patches);
         if picture.width < 1024 {
             let whole = reference(&pipeline, &picture, None);
@@ -135,7 +135,7 @@ fn every_stage_of_the_vision_tower_is_the_reference_s() {
         let picture = picture(&fixture.root, case.params()["image"].as_str().unwrap());
         let (width, height) = processor.size(picture.width as usize, picture.height as usize);
         let bilinear = zoetrope_files::Filter::Bilinear;
-        let seen = rgb(&picture.resized_by(bilinear, width as u32, height as u32));
+        let seen = rgb(&picture.resized_by(width as u32, height as u32, bilinear));
         let recorder = Recorder::default();
         let out = tower.forward(&seen, &processor, &recorder).unwrap();
         assert_eq!(recorder.check(&case), 1 + config.num_hidden_layers, "{}", case.id);
@@ -251,6 +251,7 @@ fn request(fixture: &Fixture, case: &Case, pipeline: &Pipeline) -> Request {
         stops: None,
         acceleration: Acceleration::None,
         previews: false,
+        expansion: None,
         control: None,
         references: pictures.iter().map(|p| reference(pipeline, p, asked)).collect(),
     }

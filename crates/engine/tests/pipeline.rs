@@ -326,6 +326,7 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
         previews: false,
         control: None,
         references: Vec::new(),
+        expansion: None,
     }
 }
 

@@ -27,13 +27,12 @@ pub struct Mask {
 impl Picture {
     /// The picture at another size, by the 8-bit Lanczos filter that Pillow and so the reference uses.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        self.resized_by(Filter::Lanczos, width, height)
+        self.resized_by(width, height, Filter::Lanczos)
     }
 
-    /// The picture at another size, as Pillow's `filter` has it.
-    pub fn resized_by(&self, filter: Filter, width: u32, height: u32) -> Self {
-        let sizes = ((self.width, self.height), (width, height));
-        let rgb = resample(filter, &self.rgb, sizes, 3);
+    /// The picture at another size, by another of Pillow's filters.
+    pub fn resized_by(&self, width: u32, height: u32, filter: Filter) -> Self {
+        let rgb = resample(&self.rgb, (self.width, self.height), (width, height), 3, filter);
         Self { width, height, rgb }
     }
 
@@ -52,8 +51,8 @@ impl Picture {
 impl Mask {
     /// The mask at another size, by the same filter.
     pub fn resized(&self, width: u32, height: u32) -> Self {
-        let sizes = ((self.width, self.height), (width, height));
-        let grey = resample(Filter::Lanczos, &self.grey, sizes, 1);
+        let (from, to) = ((self.width, self.height), (width, height));
+        let grey = resample(&self.grey, from, to, 1, Filter::Lanczos);
         Self { width, height, grey }
     }
 }

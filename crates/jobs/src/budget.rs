@@ -71,6 +71,7 @@ impl Queue {
             .bind(limits.budget_micros)
             .bind(limits.requests_per_minute.map(i64::from))
             .bind(limits.models.join("\n"))
+            .bind(&limits.on_flagged)
             .bind(id);
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)
     }

@@ -38,7 +38,7 @@ pub enum Scope {
     Admin,
 }
 
-/// What a key may use of models that cost something. The default is no limit.
+/// What a key may use of models that cost something, and what it gets to see. The default is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
     /// Millionths of a dollar that it may spend in all.
@@ -47,6 +47,8 @@ pub struct KeyLimits {
     pub requests_per_minute: Option<u32>,
     /// Models that it may ask for, by name or as patterns with `*`; empty: all.
     pub models: Vec<String>,
+    /// What becomes of its pictures that were found unsafe, by the policy's name; absent, what the request's route does.
+    pub on_flagged: Option<String>,
 }
 
 impl Scope {
@@ -88,6 +90,7 @@ impl KeyLimits {
             budget_micros: row.try_get("budget_micros")?,
             requests_per_minute: per_minute.and_then(|number| number.try_into().ok()),
             models: models.lines().map(String::from).collect(),
+            on_flagged: row.try_get("on_flagged")?,
         })
     }
 }
@@ -104,7 +107,8 @@ impl Queue {
             .bind(key.created_ms)
             .bind(key.limits.budget_micros)
             .bind(key.limits.requests_per_minute.map(i64::from))
-            .bind(key.limits.models.join("\n"));
+            .bind(key.limits.models.join("\n"))
+            .bind(&key.limits.on_flagged);
         query.execute(&self.pool).await?;
         Ok(())
     }

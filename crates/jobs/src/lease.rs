@@ -228,6 +228,7 @@ impl Hold {
             .bind(end.error_type.clone())
             .bind(end.inference_ms)
             .bind(decimal(end.billable_units))
+            .bind(end.flagged)
             .bind(&self.id)
             .bind(&self.token);
         if query.execute(&mut *transaction).await?.rows_affected() == 0 {

@@ -115,6 +115,8 @@ pub struct Ended {
     pub inference_ms: Option<i64>,
     /// What is charged, in the endpoint's unit.
     pub billable_units: Option<f64>,
+    /// Pictures that were found unsafe, where somebody looked.
+    pub flagged: Option<i64>,
 }
 
 /// The end of a request.
@@ -134,6 +136,8 @@ pub struct End {
     pub inference_ms: Option<i64>,
     /// What is charged, in the endpoint's unit.
     pub billable_units: Option<f64>,
+    /// Pictures that were found unsafe, where somebody looked.
+    pub flagged: Option<i64>,
 }
 
 impl End {
@@ -155,6 +159,7 @@ impl End {
             error_type: Some(error_type.into()),
             inference_ms: None,
             billable_units: None,
+            flagged: None,
         }
     }
 }
@@ -215,6 +220,7 @@ impl Request {
                 error_type: ended.error_type.clone(),
                 inference_ms: ended.inference_ms,
                 billable_units: ended.billable_units,
+                flagged: ended.flagged,
             }),
         };
         Ok(Self { standing, input: row.try_get("input")?, task: row.try_get("task")?, end })
@@ -247,6 +253,7 @@ impl Standing {
                 error_type: row.try_get("error_type")?,
                 inference_ms: row.try_get("inference_ms")?,
                 billable_units: row.try_get("billable_units")?,
+                flagged: row.try_get("flagged")?,
             }),
         };
         Ok(Self {

@@ -39,6 +39,7 @@ impl Room {
             budget_micros,
             requests_per_minute: Some(9),
             models: vec!["a".into(), "b*".into()],
+            on_flagged: Some("refuse".into()),
         };
         let key = Key {
             id: "k1".into(),

@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod gelu;
 mod gradient;
 mod group_norm;
 mod linear;
@@ -24,6 +25,7 @@ mod values;
 
 pub use attention::{Mask, attention};
 pub use conv::{Before, Conv, Filter, conv2d};
+pub use gelu::{Gelu, gelu};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{
     FP8_E4M3FN, Input, Layer, Matrix, PACKING, Precision, Region, Stored, fp8_e4m3fn_from_f32,

@@ -1,4 +1,5 @@
-//! What a processor can reach: multiplications in registers, without any memory. Speeds are given as shares of it.
+//! What a processor can reach: multiplications in registers, without any memory, and reading memory, without any multiplication.
+//! Speeds are given as shares of them.
 
 use std::hint::black_box;
 
@@ -83,5 +84,37 @@ impl Work for Multiply {
             black_box(out);
         }
         S::LANES
+    }
+}
+
+/// Reads all of `values` once, as fast as the instructions of `level` can; the sum of them, so that nothing is left out.
+pub fn read_memory(level: Level, values: &[f32]) -> f32 {
+    level.run(Read { values })
+}
+
+struct Read<'a> {
+    values: &'a [f32],
+}
+
+impl Work for Read<'_> {
+    type Out = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        /// Vectors whose sums run side by side.
+        const SIDE: usize = 8;
+        let mut sums = [simd.splat(0.0); SIDE];
+        for values in self.values.chunks_exact(SIDE * S::LANES) {
+            for (sum, values) in sums.iter_mut().zip(values.chunks_exact(S::LANES)) {
+                *sum = simd.add(*sum, simd.load(values));
+            }
+        }
+        let mut out = [0f32; 16];
+        sums.into_iter()
+            .map(|sum| {
+                simd.store(sum, &mut out);
+                out[..S::LANES].iter().sum::<f32>()
+            })
+            .sum()
     }
 }

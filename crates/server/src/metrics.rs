@@ -14,6 +14,14 @@ pub fn describe() {
         "Requests that ended, by outcome and type of error"
     );
     metrics::describe_counter!("zoetrope_images_total", "Pictures of completed requests");
+    metrics::describe_counter!(
+        "zoetrope_checked_images_total",
+        "Pictures that a safety checker looked at"
+    );
+    metrics::describe_counter!(
+        "zoetrope_flagged_images_total",
+        "Pictures that it found unsafe, by what became of them"
+    );
     metrics::describe_counter!("zoetrope_kilopixels_total", "Thousands of their pixels");
     metrics::describe_counter!("zoetrope_lost_total", "Requests whose worker has gone");
     metrics::describe_gauge!("zoetrope_queue_depth", "Requests that wait");
@@ -24,7 +32,7 @@ pub fn describe() {
     );
     metrics::describe_histogram!(
         "zoetrope_stage_seconds",
-        "An attempt's stages: fetching inputs, drawing, storing pictures"
+        "An attempt's stages: fetching inputs, drawing, looking whether pictures are safe, storing them"
     );
     metrics::describe_counter!(
         "zoetrope_gateway_requests_total",

@@ -378,6 +378,7 @@ async fn what_the_engine_refuses_is_told_with_its_parameter() {
                     error_type: Some("feature_not_supported".into()),
                     inference_ms: None,
                     billable_units: None,
+                    flagged: None,
                 };
                 return lease.finish(Attempt::End(end)).await.unwrap();
             }

@@ -95,8 +95,7 @@ async fn cancelling_is_answered_by_what_it_came_to() {
 #[tokio::test]
 async fn what_is_wrong_is_said_in_fal_s_shapes() {
     let room = Room::new().await;
-    let wrong =
-        json!({"num_inference_steps": 31, "output_format": "jpg", "enable_prompt_expansion": true});
+    let wrong = json!({"num_inference_steps": 31, "output_format": "jpg", "enable_prompt_expansion": "often"});
     for way in ["queue", "run"] {
         let answer = room.post(&format!("/{way}/{TURBO}"), wrong.clone()).await;
         assert_eq!(answer.status, 422);
@@ -109,7 +108,7 @@ async fn what_is_wrong_is_said_in_fal_s_shapes() {
             (json!("prompt"), json!("missing")),
             (json!("num_inference_steps"), json!("less_than_equal")),
             (json!("output_format"), json!("literal_error")),
-            (json!("enable_prompt_expansion"), json!("feature_not_supported")),
+            (json!("enable_prompt_expansion"), json!("bool_parsing")),
         ];
         assert_eq!(found, expected.iter().map(|(a, b)| (a, b)).collect::<Vec<_>>());
         assert!(body["message"].as_str().unwrap().contains("num_inference_steps"));

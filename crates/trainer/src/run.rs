@@ -279,5 +279,6 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         previews: false,
         control: None,
         references: Vec::new(),
+        expansion: None,
     })
 }

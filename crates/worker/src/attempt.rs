@@ -13,8 +13,9 @@ use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Queue};
 
 use crate::engine::Engine;
-use crate::error::JobError;
-use crate::{generate, train};
+use crate::error::{JobError, UNSAFE};
+use crate::safety::Checker;
+use crate::{Expansion, generate, train};
 
 /// What a worker is given.
 pub struct Settings {
@@ -36,6 +37,8 @@ pub struct Settings {
     pub hub: String,
     /// What is known of the pictures' harmlessness.
     pub safety: Safety,
+    /// How prompts are expanded.
+    pub expansion: Expansion,
     /// Random numbers for seeds that nobody chose.
     pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Milliseconds since 1970.
@@ -47,10 +50,12 @@ pub struct Settings {
 }
 
 /// What is known of the pictures' harmlessness: nothing ever says that one is harmless without a reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Safety {
     /// The models can draw nothing else.
     Harmless,
+    /// This one looks.
+    Checked(Checker),
     /// Nobody looks; requests that ask for it are refused.
     Unchecked,
     /// Nobody looks, and whoever runs this server wants it so.
@@ -267,6 +272,7 @@ impl Tally {
 fn kind(error: &JobError) -> &'static str {
     match error {
         JobError::Input(problem) => problem.kind,
+        JobError::Unsafe { .. } => UNSAFE,
         JobError::Cancelled => "cancelled",
         JobError::Going => "handed_back",
         JobError::Engine(_) | JobError::Memory(_) => "internal_server_error",

@@ -34,6 +34,8 @@ pub(crate) struct Work {
 pub(crate) enum News {
     /// A network is being read.
     Loading { component: &'static str, of: u64 },
+    /// The expanded prompt has grown by this.
+    Words(String),
     /// A step was taken.
     Step { done: usize, of: usize },
     /// What the picture looks like by now.
@@ -47,6 +49,8 @@ pub(crate) enum News {
 pub(crate) struct Made {
     pub(crate) pictures: Vec<Rgb>,
     pub(crate) took: Duration,
+    /// What the prompt was expanded to, if it was.
+    pub(crate) expanded: Option<String>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, JobError>>;
@@ -164,7 +168,8 @@ fn draw(residency: &mut Residency, adapters: &mut Adapters, work: &Work) -> Resu
     let references = work.references.iter().map(|r| reference(pipeline, r, Some(request.size)));
     request.references = references.collect::<Result<_, _>>()?;
     let generated = pipeline.generate(&request, &applied, &work.interrupt, &on)?;
-    Ok(Made { pictures: generated.pictures, took: begun.elapsed() })
+    let (pictures, expanded) = (generated.pictures, generated.expanded);
+    Ok(Made { pictures, took: begun.elapsed(), expanded })
 }
 
 fn listener(news: mpsc::UnboundedSender<News>) -> Listener {
@@ -180,6 +185,7 @@ fn listener(news: mpsc::UnboundedSender<News>) -> Listener {
                 say(News::Loading { component, of });
             }
         }
+        Event::Words { text } => say(News::Words(text.into())),
         Event::Step { done, of, .. } => say(News::Step { done, of }),
         Event::Preview { done, of, picture } => {
             say(News::Preview { done, of, picture: picture.clone() });
@@ -204,5 +210,5 @@ fn sleep(work: &Work, step: Duration) -> Result<Made, JobError> {
         }
     }
     let pictures = (0..work.request.count.get()).map(|_| grey(width, height)).collect();
-    Ok(Made { pictures, took: begun.elapsed() })
+    Ok(Made { pictures, took: begun.elapsed(), expanded: None })
 }

@@ -4,12 +4,21 @@ use serde_json::{Value, json};
 use zoetrope_api::fal::{Problem, detail};
 use zoetrope_jobs::{Attempt, End, Outcome};
 
+/// The type of error of requests whose pictures may not be delivered: fal's and the gateway's.
+pub(crate) const UNSAFE: &str = "content_policy_violation";
+
 /// Why a request did not become pictures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
     /// Something that was sent cannot be used; trying again does not help. What was sent stays out of the log.
     #[error("the input cannot be used: {}", .0.kind)]
     Input(Box<Problem>),
+    /// So many of its pictures were found unsafe, and its key gets none of those.
+    #[error("{flagged} of its pictures were found unsafe")]
+    Unsafe {
+        /// How many.
+        flagged: usize,
+    },
     /// It was cancelled while it ran.
     #[error("cancelled")]
     Cancelled,
@@ -37,6 +46,11 @@ impl JobError {
     pub(crate) fn attempt(self) -> Attempt {
         match self {
             Self::Input(problem) => Attempt::End(model_error(422, &problem)),
+            Self::Unsafe { flagged } => {
+                let message = "The safety checker found what was drawn from this prompt unsafe";
+                let problem = Problem::new(&[json!("prompt")], UNSAFE, message);
+                Attempt::End(End { flagged: Some(flagged as i64), ..model_error(422, &problem) })
+            }
             Self::Cancelled => Attempt::End(End::of_request(
                 Outcome::Cancelled,
                 499,
@@ -78,6 +92,7 @@ fn model_error(status: u16, problem: &Problem) -> End {
         error_type: Some(kind.into()),
         inference_ms: None,
         billable_units: Some(0.0),
+        flagged: None,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Generate, Size};
-use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
 use zoetrope_engine::guides::Control;
 use zoetrope_engine::pipeline::{Request, Source};
@@ -16,11 +16,13 @@ use zoetrope_engine::prompt::TOKENS_MAX;
 use zoetrope_files::{Mask, Picture};
 use zoetrope_jobs::{End, Lease, Outcome, Preview};
 
+use crate::Expansion;
 use crate::attempt::{Done, Room, Safety, Tally};
-use crate::engine::{Made, News, Work};
+use crate::engine::{News, Work};
 use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 use crate::outputs::keep;
+use crate::safety::{self, Checker};
 use crate::stage::{record, timed};
 
 /// Runs what `lease` holds.
@@ -30,7 +32,8 @@ pub(crate) async fn run(
     room: &Room,
     interrupt: &Interrupt,
 ) -> Result<Done, JobError> {
-    check_safety(task, room.safety)?;
+    check_safety(task, &room.safety)?;
+    let policy = policy(task, lease, room).await?;
     let refers = task.image.is_some() || task.control.is_some() || !task.references.is_empty();
     if refers || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
@@ -40,17 +43,22 @@ pub(crate) async fn run(
     let shape = picture.as_ref().or(control.as_ref()).or(references.first());
     let (width, height) = pixels(task, shape);
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let request = request(task, (picture, mask, control), (width, height), seed)?;
+    let expansion = task.expand_prompt.then(|| room.expansion.clone());
+    let request = request(task, (picture, mask, control), (width, height), (seed, expansion))?;
     let (news, heard) = mpsc::unbounded_channel();
     let interrupt = interrupt.clone();
     let work = Work { model: task.model, request, references, loras, interrupt, news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
-    let drawing = async { tokio::join!(room.engine.make(work), report(lease, heard)) };
+    let looking = Looking { safety: &room.safety, policy };
+    let drawing = async { tokio::join!(room.engine.make(work), report(lease, &looking, heard)) };
     let (made, ()) = drawing.instrument(span).await;
     let made = made?;
     let inference = made.took;
     record("draw", inference);
-    let store = store(task, made, (width, height), lease, room);
+    let mut pictures: Vec<Picture> =
+        made.pictures.iter().map(|rgb| cropped(rgb, width, height)).collect();
+    let flagged = timed("check", looking.at_all(&mut pictures, lease)).await?;
+    let store = store(task, pictures, lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
@@ -59,8 +67,8 @@ pub(crate) async fn run(
         "timings": {"inference": (inference.as_secs_f64() * 1000.0).round() / 1000.0},
         "seed": seed,
         // Empty where nobody has looked.
-        "has_nsfw_concepts": vec![false; if room.safety == Safety::Harmless { count } else { 0 }],
-        "prompt": task.prompt,
+        "has_nsfw_concepts": flagged.as_deref().unwrap_or_default(),
+        "prompt": made.expanded.as_ref().unwrap_or(&task.prompt),
     });
     let end = End {
         outcome: Outcome::Completed,
@@ -70,18 +78,105 @@ pub(crate) async fn run(
         error_type: None,
         inference_ms: Some(inference.as_millis() as i64),
         billable_units: Some(megapixels),
+        flagged: flagged.map(|flagged| flagged.iter().filter(|found| **found).count() as i64),
     };
     Ok(Done { end, tally: Tally::Pictures { count, megapixels } })
 }
 
 /// Refuses what asks for a look that nobody here takes.
-fn check_safety(task: &Generate, safety: Safety) -> Result<(), JobError> {
-    if safety != Safety::Unchecked || !task.safety_checker {
+fn check_safety(task: &Generate, safety: &Safety) -> Result<(), JobError> {
+    if !matches!(safety, &Safety::Unchecked) || !task.safety_checker {
         return Ok(());
     }
     let path = [json!("enable_safety_checker")];
-    let message = "This server has no safety checker for its model; send false, or let it start with --safety off";
+    let message = "This server has no safety checker for its model: send false, or let whoever runs it install one with \
+                   `zoetrope models pull safety`, or start it with `--safety off`";
     Err(JobError::field(&path, "feature_not_supported", message))
+}
+
+/// What becomes of this request's unsafe pictures; `None` where nobody is to look. A key with a policy is always looked at.
+async fn policy(
+    task: &Generate,
+    lease: &Lease,
+    room: &Room,
+) -> Result<Option<OnFlagged>, JobError> {
+    if !matches!(room.safety, Safety::Checked(_)) {
+        return Ok(task.safety_checker.then_some(task.on_flagged));
+    }
+    let key = room.queue.key(&lease.request.owner).await?;
+    let own = key.and_then(|key| key.limits.on_flagged);
+    let own = own.map(|name| name.parse()).transpose();
+    let own = own.map_err(|e: zoetrope_api::InvalidField| {
+        JobError::Engine(format!("the key of {}: {e}", lease.request.owner))
+    })?;
+    Ok(own.or(task.safety_checker.then_some(task.on_flagged)))
+}
+
+/// The look at what was drawn.
+struct Looking<'a> {
+    safety: &'a Safety,
+    /// What becomes of unsafe pictures; `None` where nobody is to look.
+    policy: Option<OnFlagged>,
+}
+
+impl Looking<'_> {
+    /// Which of the finished `pictures` are unsafe, those replaced that may not be seen; `None` where nobody has looked.
+    async fn at_all(
+        &self,
+        pictures: &mut Vec<Picture>,
+        lease: &Lease,
+    ) -> Result<Option<Vec<bool>>, JobError> {
+        let (checker, policy) = match (self.safety, self.policy) {
+            // What the embedded model can draw is known.
+            (Safety::Harmless, _) => return Ok(Some(vec![false; pictures.len()])),
+            (Safety::Checked(checker), Some(policy)) => (checker, policy),
+            _ => return Ok(None),
+        };
+        let flagged = looked(checker, pictures).await?;
+        let found = flagged.iter().filter(|flagged| **flagged).count();
+        let policy_name = OnFlagged::NAMES[policy as usize];
+        metrics::counter!("zoetrope_checked_images_total").increment(flagged.len() as u64);
+        metrics::counter!("zoetrope_flagged_images_total", "policy" => policy_name)
+            .increment(found as u64);
+        if found > 0 {
+            let became = match policy {
+                OnFlagged::Flag => "delivered as it is",
+                OnFlagged::Blank => "replaced by black",
+                OnFlagged::Refuse => "not delivered",
+            };
+            let line =
+                format!("The safety checker found {found} of {} unsafe: {became}", flagged.len());
+            lease.log("WARN", &line).await?;
+        }
+        match safety::apply(policy, pictures, &flagged) {
+            true => Ok(Some(flagged)),
+            false => Err(JobError::Unsafe { flagged: found }),
+        }
+    }
+
+    /// A preview as it may be seen: an unsafe one is black, unless it is delivered anyway. `None` if nobody could tell.
+    async fn at_preview(&self, picture: Picture) -> Option<Picture> {
+        let (Safety::Checked(checker), Some(OnFlagged::Blank | OnFlagged::Refuse)) =
+            (self.safety, self.policy)
+        else {
+            return Some(picture);
+        };
+        let mut pictures = vec![picture];
+        let flagged = looked(checker, &mut pictures).await.ok()?;
+        safety::apply(OnFlagged::Blank, &mut pictures, &flagged);
+        pictures.pop()
+    }
+}
+
+/// Which of `pictures` are unsafe, on a thread that may take its time.
+async fn looked(checker: &Checker, pictures: &mut Vec<Picture>) -> Result<Vec<bool>, JobError> {
+    let (checker, shown) = (checker.clone(), std::mem::take(pictures));
+    let look = move || (checker.look(&shown), shown);
+    let looked = tokio::task::spawn_blocking(look).await;
+    let (flagged, shown) =
+        looked.map_err(|_| JobError::Engine("the safety checker panicked".into()))?;
+    *pictures = shown;
+    flagged.map_err(|e| JobError::Engine(format!("the safety checker failed: {e}")))
 }
 
 /// The pixels of a result.
@@ -103,7 +198,7 @@ fn request(
     task: &Generate,
     (picture, mask, control): (Option<Picture>, Option<Mask>, Option<Picture>),
     (width, height): (u32, u32),
-    seed: u64,
+    (seed, expansion): (u64, Option<Expansion>),
 ) -> Result<Request, JobError> {
     let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
@@ -138,6 +233,7 @@ fn request(
         previews: task.previews,
         control,
         references: Vec::new(), // they wait for the model, which says at which size it takes them
+        expansion,
     })
 }
 
@@ -189,8 +285,14 @@ fn cropped(rgb: &Rgb, width: u32, height: u32) -> Picture {
 }
 
 /// Passes on what the engine says, until it has nothing more to say. Lines that cannot be written are lost: the picture counts.
-async fn report(lease: &Lease, mut heard: mpsc::UnboundedReceiver<News>) {
+async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::UnboundedReceiver<News>) {
+    let mut words = Words::default();
     while let Some(news) = heard.recv().await {
+        if !matches!(news, News::Words(_))
+            && let Some(line) = words.rest()
+        {
+            let _ = lease.log("INFO", &line).await; // as below: the picture counts
+        }
         let said = match news {
             News::Loading { component, of } => {
                 let line = format!("Loading the {component} ({:.1} GB)", of as f64 / 1e9);
@@ -201,17 +303,51 @@ async fn report(lease: &Lease, mut heard: mpsc::UnboundedReceiver<News>) {
                 let line = format!("The prompt is too long: its last {tokens} tokens are cut off");
                 lease.log("WARN", &line).await
             }
-            News::Preview { done, of, picture } => match data_uri(&picture_of(picture)) {
-                Some(picture) => {
-                    let (step, of) = (done as i64, of as i64);
-                    lease.preview(&Preview { step, of, picture }).await
-                }
+            News::Words(text) => match words.push(&text) {
+                Some(line) => lease.log("INFO", &line).await,
                 None => Ok(()),
             },
+            News::Preview { done, of, picture } => {
+                let seen = looking.at_preview(picture_of(picture)).await;
+                match seen.and_then(|picture| data_uri(&picture)) {
+                    Some(picture) => {
+                        let (step, of) = (done as i64, of as i64);
+                        lease.preview(&Preview { step, of, picture }).await
+                    }
+                    None => Ok(()),
+                }
+            }
         };
         if let Err(error) = said {
             tracing::warn!(request = %lease.request.id, %error, "progress could not be written");
         }
+    }
+}
+
+/// The expanded prompt on its way into the log: a line for every few words, which is as fine as anyone reads.
+#[derive(Default)]
+struct Words {
+    text: String,
+}
+
+impl Words {
+    /// Characters after which a line ends at the next space.
+    const LINE: usize = 40;
+
+    /// A line, once there is one.
+    fn push(&mut self, more: &str) -> Option<String> {
+        self.text.push_str(more);
+        let start = self.text.char_indices().nth(Self::LINE)?.0;
+        let breaks = |c: char| c.is_whitespace() || "，。、；！？".contains(c);
+        let (at, found) = self.text[start..].char_indices().find(|(_, c)| breaks(*c))?;
+        let rest = self.text.split_off(start + at + found.len_utf8());
+        Some(format!("Prompt: {}", std::mem::replace(&mut self.text, rest).trim()))
+    }
+
+    /// What is left.
+    fn rest(&mut self) -> Option<String> {
+        let text = std::mem::take(&mut self.text);
+        Some(format!("Prompt: {}", text.trim())).filter(|_| !text.trim().is_empty())
     }
 }
 
@@ -229,20 +365,15 @@ pub(crate) fn data_uri(picture: &Picture) -> Option<String> {
 /// Encodes and stores all pictures; what fal calls `ImageFile`s.
 async fn store(
     task: &Generate,
-    made: Made,
-    (width, height): (u32, u32),
+    pictures: Vec<Picture>,
     lease: &Lease,
     room: &Room,
 ) -> Result<Vec<Value>, JobError> {
     let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
+    let (width, height) = pictures.first().map_or((0, 0), |p| (p.width, p.height));
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
-        let pictures = made.pictures.iter();
-        pictures
-            .map(|rgb| {
-                let picture = cropped(rgb, width, height);
-                zoetrope_files::encode_at(&picture, format, quality, None)
-            })
-            .collect()
+        let pictures = pictures.iter();
+        pictures.map(|picture| zoetrope_files::encode_at(picture, format, quality, None)).collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
     let encoded = encoded.map_err(|_| JobError::Engine("encoding panicked".into()))?;
@@ -296,6 +427,8 @@ mod tests {
             quality: None,
             delivery: Delivery::Stored,
             safety_checker: true,
+            on_flagged: OnFlagged::Blank,
+            expand_prompt: false,
             previews: false,
             keep_seconds: None,
         }
@@ -321,7 +454,7 @@ mod tests {
     #[test]
     fn odd_sizes_are_drawn_larger_and_cut() {
         let inputs = (Some(picture(33, 20)), None, None);
-        let request = request(&task(Size::Auto), inputs, (33, 20), 1).unwrap();
+        let request = request(&task(Size::Auto), inputs, (33, 20), (1, None)).unwrap();
         assert_eq!((request.size.width(), request.size.height()), (48, 32));
         let Source::Image { image, .. } = request.source else { panic!("an image was given") };
         let pixel = |x: usize, y: usize| &image.bytes[3 * (48 * y + x)..][..2];
@@ -334,7 +467,7 @@ mod tests {
     fn a_mask_is_laid_over_its_picture_at_every_size() {
         let mask = Mask { width: 2, height: 1, grey: vec![0, 255] };
         let inputs = (Some(picture(40, 20)), Some(mask), None);
-        let request = request(&task(Size::Auto), inputs, (40, 20), 1).unwrap();
+        let request = request(&task(Size::Auto), inputs, (40, 20), (1, None)).unwrap();
         let Source::Inpaint { mask, .. } = request.source else { panic!("a mask was given") };
         assert_eq!(mask.len(), 48 * 32);
         let at = |x: usize, y: usize| mask[48 * y + x];
@@ -342,12 +475,31 @@ mod tests {
     }
 
     #[test]
+    fn an_expanded_prompt_is_told_in_lines_of_whole_words() {
+        let mut words = Words::default();
+        let text = "A red house under an old pine tree, with a long shadow on the snow behind it.";
+        let mut lines: Vec<String> = Vec::new();
+        for piece in text.as_bytes().chunks(3) {
+            lines.extend(words.push(std::str::from_utf8(piece).unwrap()));
+        }
+        lines.extend(words.rest());
+        assert_eq!(
+            lines,
+            [
+                "Prompt: A red house under an old pine tree, with a",
+                "Prompt: long shadow on the snow behind it."
+            ]
+        );
+        assert_eq!(words.rest(), None);
+    }
+
+    #[test]
     fn only_who_asks_for_a_look_is_refused_where_nobody_looks() {
         let (asked, mut plain) = (task(Size::Auto), task(Size::Auto));
         plain.safety_checker = false;
-        assert!(check_safety(&asked, Safety::Unchecked).is_err());
-        assert!(check_safety(&plain, Safety::Unchecked).is_ok());
-        assert!(check_safety(&asked, Safety::Harmless).is_ok());
-        assert!(check_safety(&asked, Safety::Off).is_ok());
+        assert!(check_safety(&asked, &Safety::Unchecked).is_err());
+        assert!(check_safety(&plain, &Safety::Unchecked).is_ok());
+        assert!(check_safety(&asked, &Safety::Harmless).is_ok());
+        assert!(check_safety(&asked, &Safety::Off).is_ok());
     }
 }

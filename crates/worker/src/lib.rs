@@ -1,7 +1,8 @@
 //! The bridge: claims a request, fetches what it needs, runs the engine, stores what came of it.
 //!
 //! The only room that sees both towers: the queue and the files on one side, the engine on the other. [`Worker::run`] is the
-//! loop; [`generate`] and [`train`] are what one request goes through; [`residency`] decides which weights stay in memory.
+//! loop; [`generate`] and [`train`] are what one request goes through; [`residency`] decides which weights stay in memory, and
+//! [`safety`] looks at what was drawn.
 
 mod adapters;
 mod attempt;
@@ -13,6 +14,7 @@ mod loras;
 mod outputs;
 mod references;
 mod residency;
+pub mod safety;
 mod stage;
 mod train;
 mod training_news;
@@ -21,3 +23,5 @@ pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;
 pub use references::reference;
 pub use residency::{Models, Residency, Served};
+pub use safety::Checker;
+pub use zoetrope_engine::expand::Expansion;

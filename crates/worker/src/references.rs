@@ -17,7 +17,7 @@ pub fn reference(
     let at = |(width, height): (usize, usize)| (width as u32, height as u32);
     let ((width, height), (across, down)) = (at(fit.whole), at(fit.seen));
     let whole = picture.resized(width, height);
-    let seen = whole.resized_by(Filter::Bilinear, across, down);
+    let seen = whole.resized_by(across, down, Filter::Bilinear);
     Ok(Reference { whole: rgb_of(whole), seen: rgb_of(seen) })
 }
 

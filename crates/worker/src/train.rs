@@ -93,6 +93,7 @@ pub(crate) async fn run(
         error_type: None,
         inference_ms: Some(inference_ms),
         billable_units: Some(f64::from(task.steps) / 1000.0),
+        flagged: None,
     };
     Ok(Done { end, tally: Tally::Updates(u64::from(task.steps)) })
 }

@@ -17,7 +17,7 @@ use zoetrope_engine::pipeline::{Keep, Options};
 use zoetrope_files::fetch::{Fetcher, Rules};
 use zoetrope_files::{Format, Name, Picture, Store};
 use zoetrope_jobs::{FileRow, Limits, New, Outcome, Priority, Queue, Request, State};
-use zoetrope_worker::{Engine, Models, Residency, Safety, Served, Settings, Worker};
+use zoetrope_worker::{Engine, Expansion, Models, Residency, Safety, Served, Settings, Worker};
 
 /// Where a sender reached the server: nothing listens there, so that whatever were fetched from it would fail.
 const BASE: &str = "http://127.0.0.1:9";
@@ -81,6 +81,7 @@ impl Room {
             lora_folder: None,
             hub: BASE.into(),
             safety: Safety::Harmless,
+            expansion: Expansion::default(),
             chance: Arc::new(|| 1),
             now_ms: Arc::new(now_ms),
             lease: Duration::from_secs(30),

@@ -1,16 +1,19 @@
 //! `zoetrope bench`: how fast each stage runs on this machine, and how much of what the machine could do that is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
+use candle_core::Device;
 use serde_json::{Value, json};
 use zoetrope_api::{Acceleration, ImageSize};
 use zoetrope_checkpoint::Storage;
 use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
+use zoetrope_files::Picture;
 
 use crate::environment::Environment;
-use crate::{device, model, packed};
+use crate::{device, model, packed, safety};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -35,6 +38,12 @@ pub(crate) struct Args {
     /// Runs of each stage, of which the median is printed; one more before them warms up.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     runs: u8,
+    /// Measure a token of an expanded prompt, too.
+    #[arg(long)]
+    expand: bool,
+    /// Measure a safety checker on four pictures of 1024x1024, too: a folder, or the hub id of one that was pulled.
+    #[arg(long, value_name = "CHECKER")]
+    safety: Option<safety::Choice>,
     #[command(flatten)]
     packed: packed::Args,
     /// Print JSON.
@@ -51,33 +60,45 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         sizes: sizes.collect::<Result<_, _>>().context("--size")?,
         acceleration: args.acceleration,
         tokens: usize::from(args.tokens),
+        expansion: args.expand,
         runs: usize::from(args.runs),
     };
     let storage: Storage = args.dtype.parse().context("--dtype")?;
+    let device = device::parse(&args.device)?;
     let options = Options {
         storage: Some(storage),
-        device: device::parse(&args.device)?,
+        device: device.clone(),
         keep: Keep::OneAtATime,
         packed: args.packed.folder(environment)?,
     };
     let mut pipeline = Pipeline::open(model::locate(args.model.wanted(), environment)?, options)?;
 
-    let peaks = Peaks::measure();
+    let (peaks, bandwidth) = (Peaks::measure(), speed::memory_bandwidth());
     if !args.json {
-        println!("{}, {} threads, {peaks}", speed::instructions(), speed::threads());
+        let memory = bandwidth / 1e9;
+        println!(
+            "{}, {} threads, {peaks}, memory {memory:.0} GB/s",
+            speed::instructions(),
+            speed::threads()
+        );
         println!("{:<28} {:>9} {:>9}  share of peak", "stage", "seconds", "GFLOP/s");
     }
     let mut stages = Vec::new();
     let silent: Listener = Arc::new(|_| ());
-    speed::measure(&mut pipeline, &plan, &silent, &mut |stage| {
+    let mut done = |stage: Stage| {
         if !args.json {
-            println!("{}", line(&stage, &peaks));
+            println!("{}", line(&stage, &peaks, bandwidth));
         }
         stages.push(stage);
-    })?;
+    };
+    speed::measure(&mut pipeline, &plan, &silent, &mut done)?;
+    if let Some(choice) = &args.safety {
+        done(look(choice, plan.runs, &device, environment)?);
+    }
     let memory = peak_memory_bytes();
     if args.json {
-        let stages: Vec<Value> = stages.iter().map(|stage| as_json(stage, &peaks)).collect();
+        let stages: Vec<Value> =
+            stages.iter().map(|stage| as_json(stage, &peaks, bandwidth)).collect();
         let report = json!({
             "instructions": speed::instructions(),
             "threads": speed::threads(),
@@ -85,6 +106,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
             "dtype": args.dtype,
             "acceleration": args.acceleration,
             "peak_operations_a_second": peaks.as_json(),
+            "memory_bytes_a_second": bandwidth,
             "stages": stages,
             "peak_memory_bytes": memory,
         });
@@ -93,6 +115,34 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         println!("peak memory {:.2} GB", bytes as f64 / 1e9);
     }
     Ok(())
+}
+
+/// The look at a request's pictures of 1024x1024, from resizing to the finding.
+fn look(
+    choice: &safety::Choice,
+    runs: usize,
+    device: &Device,
+    environment: &Environment,
+) -> anyhow::Result<Stage> {
+    const COUNT: usize = 4;
+    let chosen = safety::Args { safety: choice.clone() };
+    let checker =
+        chosen.checker(environment, device)?.context("--safety: there is no such checker")?;
+    let pictures = vec![Picture { width: 1024, height: 1024, rgb: vec![127; 3 << 20] }; COUNT];
+    checker.look(&pictures)?; // warms up
+    let mut seconds = Vec::new();
+    for _ in 0..runs {
+        let start = Instant::now();
+        checker.look(&pictures)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(Stage {
+        name: format!("look at {COUNT} pictures"),
+        seconds: seconds[seconds.len() / 2],
+        operations: COUNT as f64 * checker.operations(),
+        bytes: None,
+    })
 }
 
 /// Operations a second in registers, by arithmetic; those that the processor has no instruction for are absent.
@@ -130,20 +180,26 @@ fn name(kind: Arithmetic) -> &'static str {
     }
 }
 
-fn line(stage: &Stage, peaks: &Peaks) -> String {
+fn line(stage: &Stage, peaks: &Peaks, bandwidth: f64) -> String {
     let speed = stage.operations / stage.seconds / 1e9;
     let shares = peaks.shares(stage).map(|(kind, share)| format!("{:.0} % {kind}", 100.0 * share));
-    let shares = shares.collect::<Vec<_>>().join(", ");
+    let read = stage.bytes.map(|bytes| bytes / stage.seconds);
+    let read = read.map(|speed| {
+        format!("{:.1} GB/s, {:.0} % of memory", speed / 1e9, 100.0 * speed / bandwidth)
+    });
+    let shares = shares.chain(read).collect::<Vec<_>>().join(", ");
     format!("{:<28} {:>9.3} {speed:>9.1}  {shares}", stage.name, stage.seconds)
 }
 
-fn as_json(stage: &Stage, peaks: &Peaks) -> Value {
+fn as_json(stage: &Stage, peaks: &Peaks, bandwidth: f64) -> Value {
     let shares: Value = peaks.shares(stage).map(|(kind, s)| (kind.to_string(), json!(s))).collect();
     json!({
         "stage": stage.name,
         "seconds": stage.seconds,
         "operations": stage.operations,
         "share_of_peak": shares,
+        "bytes": stage.bytes,
+        "share_of_memory": stage.bytes.map(|bytes| bytes / stage.seconds / bandwidth),
     })
 }
 

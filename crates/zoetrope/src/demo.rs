@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use zoetrope_checkpoint::Layout;
+use zoetrope_engine::expand::Expansion;
 
 macro_rules! embed {
     ($($path:literal),* $(,)?) => {
@@ -35,11 +36,30 @@ pub(crate) struct Demo {
     pub(crate) steps: u32,
     words: Vec<String>,
     chinese: Vec<String>,
+    expansion: Told,
+}
+
+/// How its text encoder is asked to expand a prompt.
+#[derive(Deserialize)]
+struct Told {
+    system_prompt: String,
+    temperature: f64,
+    tokens_max: usize,
 }
 
 impl Demo {
     pub(crate) fn load() -> anyhow::Result<Self> {
         Ok(serde_json::from_slice(include_bytes!("../../../models/demo/demo.json"))?)
+    }
+
+    /// How its prompts are expanded.
+    pub(crate) fn expansion(&self) -> Expansion {
+        let Told { system_prompt, temperature, tokens_max } = &self.expansion;
+        Expansion {
+            system_prompt: system_prompt.clone(),
+            temperature: *temperature,
+            tokens_max: *tokens_max,
+        }
     }
 
     /// The first word of `prompt` that the model never saw; `None` when it knows them all.

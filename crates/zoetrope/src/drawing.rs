@@ -16,7 +16,8 @@ use zoetrope_worker::{Engine, Models, Residency, Safety, Served, Settings, Worke
 use crate::environment::Environment;
 use crate::model::{self, Wanted};
 use crate::place::{Place, now_ms};
-use crate::{demo, device, packed};
+use crate::safety::Choice;
+use crate::{demo, device, expansion, packed, safety};
 
 /// What was typed about it.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,10 +61,10 @@ pub(crate) struct Args {
     /// A host that such addresses may lead to wherever it is; may be given several times.
     #[arg(long, env = "ZOETROPE_ALLOW_HOSTS", value_name = "HOST", value_delimiter = ',')]
     allow_hosts: Vec<String>,
-    /// What becomes of requests that want a safety checker, as fal's do unless they say otherwise: refuse them where the model
-    /// could draw anything and there is no checker, or off to draw without.
-    #[arg(long, env = "ZOETROPE_SAFETY", value_name = "POLICY", default_value = "refuse")]
-    safety: SafetyPolicy,
+    #[command(flatten)]
+    safety: safety::Args,
+    #[command(flatten)]
+    expansion: expansion::Args,
     /// Seconds that what runs may go on after the signal to stop; then it goes back into the queue.
     #[arg(long, env = "ZOETROPE_DRAIN_SECONDS", value_name = "S", default_value_t = 30)]
     pub(crate) drain_seconds: u64,
@@ -78,12 +79,6 @@ pub(crate) struct Args {
     /// Sleeps so many milliseconds a step instead of drawing: for measuring what surrounds the engine.
     #[arg(long, value_name = "MS", hide = true)]
     engine_sleep_ms: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum SafetyPolicy {
-    Refuse,
-    Off,
 }
 
 impl Args {
@@ -120,6 +115,8 @@ impl Args {
             bail!("--lora-dir {}: there is no such folder", folder.display());
         }
         let device = device::parse(&self.device)?;
+        self.safety.folder(environment)?;
+        self.expansion.expansion(&self.model)?;
         let packed = self.packed.folder(environment)?;
         Ok(Options { storage: Some(storage), device, keep: Keep::All, packed })
     }
@@ -145,7 +142,8 @@ impl Args {
             trainings: folder("trainings")?,
             lora_folder: self.lora_dir.clone(),
             hub: environment.hub.endpoint.clone(),
-            safety: self.safety(),
+            safety: self.safety(environment)?,
+            expansion: self.expansion.expansion(&self.model)?,
             chance: Arc::new(by_chance),
             now_ms: now_ms(),
             lease: Duration::from_secs(self.lease_seconds),
@@ -153,16 +151,22 @@ impl Args {
         }))
     }
 
-    /// The embedded model can draw nothing but landscapes.
-    fn safety(&self) -> Safety {
-        let harmless = |model: &str| model == demo::NAME;
-        if harmless(&self.model) && self.base_model.as_deref().is_none_or(harmless) {
-            return Safety::Harmless;
+    /// The embedded model can draw nothing but landscapes, and is looked at only where a checker is named.
+    fn safety(&self, environment: &Environment) -> anyhow::Result<Safety> {
+        let demo = |model: &str| model == demo::NAME;
+        let harmless = demo(&self.model) && self.base_model.as_deref().is_none_or(demo);
+        if harmless && !matches!(self.safety.safety, Choice::Named(_)) {
+            return Ok(Safety::Harmless);
         }
-        match self.safety {
-            SafetyPolicy::Refuse => Safety::Unchecked,
-            SafetyPolicy::Off => Safety::Off,
-        }
+        let checker = self.safety.checker(environment, &device::parse(&self.device)?)?;
+        Ok(match checker {
+            Some(checker) => {
+                tracing::info!(checker = checker.name(), "pictures are looked at");
+                Safety::Checked(checker)
+            }
+            None if self.safety.safety == Choice::Off => Safety::Off,
+            None => Safety::Unchecked,
+        })
     }
 
     fn engine(&self, environment: &Environment) -> anyhow::Result<Engine> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Blob, Storage};
 use zoetrope_engine::Interrupt;
 use zoetrope_engine::guides::Gap;
@@ -17,10 +17,12 @@ use zoetrope_engine::pipeline::{Generated, Keep, Listener, Options, Pipeline, Re
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
 use zoetrope_files::{Format, Limits, Picture};
+use zoetrope_worker::Checker;
 
 use crate::environment::Environment;
 use crate::model::Defaults;
-use crate::{demo, device, guides, model, packed, progress, signals, terminal};
+use crate::safety::Choice;
+use crate::{demo, device, expansion, guides, model, packed, progress, safety, signals, terminal};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -83,6 +85,13 @@ pub(crate) struct Args {
     /// 8 bits, and steps predicted from those before them).
     #[arg(long, default_value_t, value_name = "LEVEL")]
     acceleration: Acceleration,
+    /// Let the text encoder make the prompt more detailed first; the picture's file keeps both.
+    #[arg(long)]
+    expand: bool,
+    #[command(flatten)]
+    expansion: expansion::Args,
+    #[command(flatten)]
+    safety: safety::Args,
     #[command(flatten)]
     packed: packed::Args,
     /// The file to write, .png, .jpg, .webp, .gif or .avif [default: named after the prompt].
@@ -100,9 +109,11 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let prompt = prompt(&args.prompt)?;
     let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
     let storage: Storage = args.dtype.parse().context("--dtype")?;
+    let device = device::parse(&args.device)?;
+    let checker = checker(args, &device, environment)?;
     let options = Options {
         storage: Some(storage),
-        device: device::parse(&args.device)?,
+        device,
         keep: Keep::OneAtATime,
         packed: args.packed.folder(environment)?,
     };
@@ -122,13 +133,55 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let applied = read_adapters(&mut pipeline, &adapters, args.acceleration, &on)?;
     let generated = pipeline.generate(&request, &applied, &interrupt, &on);
     bar.finish_and_clear();
-    let generated = generated?;
-    save(args, &request, &generated, &outputs)?;
-    report(args, &request, &outputs, begun.elapsed().as_secs_f64());
-    if let (Some(picture), false) = (generated.pictures.first(), args.json) {
-        terminal::show(&to_picture(picture));
+    let made = Made::of(generated?, checker.as_ref())?;
+    save(args, &request, &made, &outputs)?;
+    report(args, &request, &made, &outputs, begun.elapsed().as_secs_f64());
+    if let (Some(picture), false) = (made.pictures.first(), args.json) {
+        terminal::show(picture);
     }
     Ok(())
+}
+
+/// What looks at the pictures. The embedded model's are looked at only where a checker is named.
+fn checker(
+    args: &Args,
+    device: &candle_core::Device,
+    environment: &Environment,
+) -> anyhow::Result<Option<Checker>> {
+    let named = matches!(args.safety.safety, Choice::Named(_));
+    if args.model.model == demo::NAME && !named {
+        return Ok(None);
+    }
+    args.safety.checker(environment, device)
+}
+
+/// What becomes files.
+struct Made {
+    pictures: Vec<Picture>,
+    latents: candle_core::Tensor,
+    /// What the prompt was expanded to, if it was.
+    expanded: Option<String>,
+    /// Which pictures were found unsafe and are black now; `None` where nobody looked.
+    flagged: Option<Vec<bool>>,
+}
+
+impl Made {
+    fn of(generated: Generated, checker: Option<&Checker>) -> anyhow::Result<Self> {
+        let Generated { pictures, latents, expanded } = generated;
+        let mut pictures: Vec<Picture> = pictures.iter().map(to_picture).collect();
+        let flagged = checker.map(|checker| checker.look(&pictures)).transpose()?;
+        if let Some(flagged) = &flagged {
+            zoetrope_worker::safety::apply(OnFlagged::Blank, &mut pictures, flagged);
+            let found = flagged.iter().filter(|found| **found).count();
+            if found > 0 {
+                eprintln!(
+                    "note: the safety checker found {found} of {} unsafe, and black is in its place; --safety off draws without it",
+                    flagged.len()
+                );
+            }
+        }
+        Ok(Self { pictures, latents, expanded, flagged })
+    }
 }
 
 /// The most that is read as a prompt: far more than the 512 tokens that count, and little enough to be harmless.
@@ -186,6 +239,7 @@ fn request(
             Source::Inpaint { image: fitted(image), mask, strength }
         }
     };
+    let expansion = args.expansion.expansion(&args.model.model)?;
     let scale = args.guidance_scale.unwrap_or(defaults.guidance_scale);
     Ok(Request {
         prompt,
@@ -202,6 +256,7 @@ fn request(
         previews: false,
         control,
         references: guides.references(pipeline, args.asks_for_a_size().then_some(size))?,
+        expansion: args.expand.then_some(expansion),
     })
 }
 
@@ -300,20 +355,17 @@ fn read_adapters(
 fn save(
     args: &Args,
     request: &Request,
-    generated: &Generated,
+    made: &Made,
     outputs: &[(PathBuf, Format)],
 ) -> anyhow::Result<()> {
     // Everything is encoded before anything is written.
     let mut files = Vec::new();
-    for (i, (picture, (path, format))) in generated.pictures.iter().zip(outputs).enumerate() {
-        let parameters = parameters(args, request, i).to_string();
-        files.push((
-            path,
-            zoetrope_files::encode(&to_picture(picture), *format, Some(&parameters))?,
-        ));
+    for (i, (picture, (path, format))) in made.pictures.iter().zip(outputs).enumerate() {
+        let parameters = parameters(args, request, made, i).to_string();
+        files.push((path, zoetrope_files::encode(picture, *format, Some(&parameters))?));
     }
     if let Some(path) = &args.save_latents {
-        files.push((path, latents_file(generated)?));
+        files.push((path, latents_file(&made.latents)?));
     }
     for (path, bytes) in files {
         zoetrope_files::write(path, &bytes)?;
@@ -321,18 +373,18 @@ fn save(
     Ok(())
 }
 
-fn latents_file(generated: &Generated) -> anyhow::Result<Vec<u8>> {
-    let values = generated.latents.flatten_all()?.to_vec1::<f32>()?;
+fn latents_file(latents: &candle_core::Tensor) -> anyhow::Result<Vec<u8>> {
+    let values = latents.flatten_all()?.to_vec1::<f32>()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let shape = generated.latents.dims().to_vec();
+    let shape = latents.dims().to_vec();
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &bytes)?;
     Ok(safetensors::serialize([("latents", view)], None)?)
 }
 
-/// What a picture was made from; enough to make it again.
-fn parameters(args: &Args, request: &Request, index: usize) -> Value {
+/// What a picture was made from; enough to make it again. An expanded prompt makes it without being expanded again.
+fn parameters(args: &Args, request: &Request, made: &Made, index: usize) -> Value {
     let mut fields = json!({
-        "prompt": request.prompt,
+        "prompt": made.expanded.as_ref().unwrap_or(&request.prompt),
         "model": args.model.model,
         "width": request.size.width(),
         "height": request.size.height(),
@@ -344,6 +396,12 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut add = |name: &str, value: Value| fields[name] = value;
+    if made.expanded.is_some() {
+        add("expanded_from", request.prompt.clone().into());
+    }
+    if let Some(flagged) = &made.flagged {
+        add("has_nsfw_concept", flagged.get(index).copied().into());
+    }
     if request.count.get() > 1 {
         add("count", request.count.get().into());
         add("index", (index + 1).into());
@@ -372,11 +430,20 @@ fn parameters(args: &Args, request: &Request, index: usize) -> Value {
     fields
 }
 
-fn report(args: &Args, request: &Request, outputs: &[(PathBuf, Format)], seconds: f64) {
+fn report(
+    args: &Args,
+    request: &Request,
+    made: &Made,
+    outputs: &[(PathBuf, Format)],
+    seconds: f64,
+) {
     if args.json {
         let images: Vec<Value> =
             outputs.iter().map(|(path, _)| json!({"path": path.display().to_string()})).collect();
-        let mut fields = parameters(args, request, 0);
+        let mut fields = parameters(args, request, made, 0);
+        if let Some(flagged) = &made.flagged {
+            fields["has_nsfw_concepts"] = flagged.clone().into();
+        }
         fields["images"] = images.into();
         fields["seconds"] = ((seconds * 1000.0).round() / 1000.0).into();
         println!("{fields}");

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use serde_json::json;
-use zoetrope_api::Micros;
+use zoetrope_api::{Micros, OnFlagged};
 use zoetrope_jobs::{Key, KeyLimits, Limits, Queue, Scope};
 
 use crate::environment::Environment;
@@ -70,6 +70,11 @@ struct LimitArgs {
     /// Models that it may ask for, by name, by provider/name, or as patterns with * [default: all].
     #[arg(long, value_name = "MODEL", value_delimiter = ',')]
     allow_models: Vec<String>,
+    /// What becomes of its pictures that the safety checker finds unsafe: flag (they are delivered and said to be), blank (black
+    /// ones are) or refuse (the request fails). With a policy, all its pictures are looked at, whatever requests say [default: only
+    /// where requests ask for it; blank, and for models asked for by name refuse].
+    #[arg(long, value_name = "POLICY")]
+    on_flagged: Option<OnFlagged>,
 }
 
 fn dollars(text: &str) -> Result<Micros, String> {
@@ -85,6 +90,7 @@ impl LimitArgs {
             budget_micros: self.budget.map(|micros| micros.0),
             requests_per_minute: self.requests_per_minute,
             models: models.filter(|name| !name.is_empty()).collect(),
+            on_flagged: self.on_flagged.map(|policy| policy.to_string()),
         }
     }
 }
@@ -165,6 +171,7 @@ fn shown(key: &Key) -> serde_json::Value {
         "spent": Micros(key.spent_micros).dollars(),
         "requests_per_minute": key.limits.requests_per_minute,
         "models": key.limits.models,
+        "on_flagged": key.limits.on_flagged,
     })
 }
 

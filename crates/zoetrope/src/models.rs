@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::environment::Environment;
-use crate::packed;
+use crate::{packed, safety};
 use zoetrope_files::hub::{self, Event, Extent, Part, Plan, Repo, Settings, gigabytes};
 
 /// A safetensors header of Z-Image is some hundred kilobytes; this is where a file stops being one.
@@ -28,7 +28,7 @@ pub(crate) struct Models {
 enum Action {
     /// Download a model from the Hugging Face hub into its usual cache
     Pull {
-        /// OWNER/NAME, perhaps with @REVISION
+        /// OWNER/NAME, perhaps with @REVISION; `safety` and `safety-clip` are checkers for --safety
         id: String,
         /// Branch, tag or commit
         #[arg(long)]
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Models, environment: &Environment) -> Result<()> {
     let settings = &environment.hub;
     match &args.action {
         Action::Pull { id, revision, yes } => {
-            let mut repo: Repo = id.parse()?;
+            let mut repo: Repo = safety::repository(id).unwrap_or(id).parse()?;
             if let Some(revision) = revision {
                 repo = repo.at(revision)?;
             }

@@ -35,6 +35,11 @@ fn show(bar: &ProgressBar, event: Event) {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         }
+        Event::Words { text } => {
+            bar.set_style(style("{msg:28} {spinner}"));
+            bar.set_message("expanding the prompt");
+            bar.suspend(|| eprint!("{text}"));
+        }
         Event::Preview { .. } => {}
         Event::Decoding => bar.set_message("developing"),
         Event::Note { text } => bar.suspend(|| eprintln!("note: {text}")),

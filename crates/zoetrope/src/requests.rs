@@ -153,6 +153,7 @@ fn brief(request: &Standing) -> Value {
         "error": end.and_then(|end| end.error.clone()),
         "inference_seconds": end.and_then(|end| end.inference_ms).map(|ms| ms as f64 / 1000.0),
         "billable_units": end.and_then(|end| end.billable_units),
+        "flagged_images": end.and_then(|end| end.flagged),
     })
 }
 

@@ -6,7 +6,7 @@ import shutil
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 
-from . import captions, transformer
+from . import captions, expand, transformer
 
 EXAMPLES = [
     "a red house on the left, a big green tree on the right, rolling hills, the sun, at noon",
@@ -48,4 +48,6 @@ def write(out, tokenizer, encoder, autoencoder, network):
         "vae": ["diffusers", "AutoencoderKL"]})
     english, chinese = captions.words()
     write_json(out / "demo.json", {
-        "width": 192, "height": 192, "steps": transformer.STEPS, "examples": EXAMPLES, "words": english, "chinese": chinese})
+        "width": 192, "height": 192, "steps": transformer.STEPS, "examples": EXAMPLES,
+        "expansion": {"system_prompt": expand.PROMPT, "temperature": expand.TEMPERATURE, "tokens_max": expand.TOKENS_MAX},
+        "words": english, "chinese": chinese})

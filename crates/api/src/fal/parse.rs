@@ -9,7 +9,7 @@ use super::read::{Reader, not_among};
 use crate::task::{
     Control, Delivery, Format, Generate, Lora, Preprocess, Reference, Size, Task, Train, TrainingType,
 };
-use crate::{ImageSize, NAMED_SIZES};
+use crate::{ImageSize, NAMED_SIZES, OnFlagged};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
 pub const PIXELS_MAX: u64 = 2048 * 2048;
@@ -60,12 +60,7 @@ impl Reader<'_> {
             _ => Format::Png,
         };
         let acceleration = self.choice("acceleration").parse().unwrap_or_default();
-        if self.flag("enable_prompt_expansion") {
-            let path = [json!("enable_prompt_expansion")];
-            let msg = "prompt expansion needs a language model, and this server has none; leave it out or send false";
-            self.problems
-                .push(Problem::new(&path, "feature_not_supported", msg).input(&json!(true)));
-        }
+        let expand_prompt = self.flag("enable_prompt_expansion");
         Generate {
             model: endpoint.model,
             prompt,
@@ -85,6 +80,8 @@ impl Reader<'_> {
             quality: None,
             delivery: if inline { Delivery::Inline } else { Delivery::Stored },
             safety_checker,
+            on_flagged: OnFlagged::Blank,
+            expand_prompt,
             previews: false,
             keep_seconds: None,
         }
@@ -267,6 +264,8 @@ mod tests {
                 quality: None,
                 delivery: Delivery::Stored,
                 safety_checker: true,
+                on_flagged: OnFlagged::Blank,
+                expand_prompt: false,
                 previews: false,
                 keep_seconds: None,
             }
@@ -386,8 +385,8 @@ mod tests {
             ),
             (
                 "turbo",
-                json!({"prompt": "x", "enable_prompt_expansion": true}),
-                vec!["enable_prompt_expansion feature_not_supported"],
+                json!({"prompt": "x", "enable_prompt_expansion": "often"}),
+                vec!["enable_prompt_expansion bool_parsing"],
             ),
             (
                 "turbo/lora",

@@ -30,6 +30,20 @@ impl Linear {
         Ok(Self { weight, bias, shape: [out, width], deltas: Vec::new() })
     }
 
+    /// A convolution of `size` × `size` at every `size`-th pixel, whose `weight` is `[out, channels, size, size]`: a layer of
+    /// patches, `[out, channels · size²]`. In float32, as [`Linear::load_precise`].
+    pub fn load_patches(
+        parameters: &Parameters,
+        [out, channels, size]: [usize; 3],
+        biased: bool,
+    ) -> Result<Self> {
+        let (weight, width) = ([out, channels, size, size], channels * size * size);
+        let weight = parameters.tensor("weight", &weight)?.reshape((out, width))?;
+        let bias = if biased { Some(parameters.tensor("bias", &[out])?) } else { None };
+        let weight = Matrix::Dense(weight).packed()?;
+        Ok(Self { weight, bias, shape: [out, width], deltas: Vec::new() })
+    }
+
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
         let Parameters { weights, device } = parameters;
@@ -77,6 +91,11 @@ impl Linear {
     /// Operations for one token, a multiply-add being two.
     pub fn operations_a_token(&self) -> f64 {
         2.0 * self.shape[0] as f64 * self.shape[1] as f64
+    }
+
+    /// Bytes of its weight.
+    pub fn memory_bytes(&self) -> usize {
+        self.weight.memory_bytes()
     }
 
     /// What is computed beside this layer.

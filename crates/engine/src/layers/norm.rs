@@ -38,17 +38,16 @@ impl RmsNorm {
 
 /// Layer norm over the last dimension.
 pub struct LayerNorm {
-    weight: Tensor, // [width]
-    bias: Tensor,   // [width]
+    weight: Tensor,
+    bias: Tensor,
     eps: f64,
 }
 
 impl LayerNorm {
     /// A norm over `width` values.
     pub fn load(parameters: &Parameters, width: usize, eps: f64) -> Result<Self> {
-        let (weight, bias) =
-            (parameters.tensor("weight", &[width])?, parameters.tensor("bias", &[width])?);
-        Ok(Self { weight, bias, eps })
+        let weight = parameters.tensor("weight", &[width])?;
+        Ok(Self { weight, bias: parameters.tensor("bias", &[width])?, eps })
     }
 
     /// `x`: `[…, width]`.

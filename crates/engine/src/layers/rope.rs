@@ -1,5 +1,7 @@
 //! Rotary angles: frequencies in float64, angles rounded to float32, as the reference computes them.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 
 use crate::{Error, Result};
@@ -64,11 +66,17 @@ impl RopeTable {
     }
 }
 
-/// Angles of a head of `dim` values at positions 0 to `tokens`, as Qwen3 has them: float32 frequencies and products.
-pub fn half_angles(theta: f64, dim: usize, tokens: usize, device: &Device) -> Result<Angles> {
+/// Angles of a head of `dim` values at `positions`, as Qwen3 has them: float32 frequencies and products.
+pub fn half_angles(
+    theta: f64,
+    dim: usize,
+    positions: Range<usize>,
+    device: &Device,
+) -> Result<Angles> {
+    let tokens = positions.len();
     let frequencies: Vec<f32> =
         (0..dim / 2).map(|k| 1.0 / (theta as f32).powf(2.0 * k as f32 / dim as f32)).collect();
-    let angles = (0..tokens).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
+    let angles = positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
     Angles::from_radians(angles, tokens, device)
 }
 

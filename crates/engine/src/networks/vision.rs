@@ -1,129 +1,131 @@
-//! The vision tower of Omni and Edit models: SigLIP 2, which takes pictures in their own shape (Tschannen et al., 2025).
+//! What vision transformers share (Dosovitskiy et al., 2020): patches to tokens, and layers that norm before they compute.
 
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-use zoetrope_kernels::{Mask, attention};
+use candle_core::Tensor;
+use zoetrope_kernels::{Gelu, Mask, attention, gelu};
 
-use crate::config::{VisionConfig, VisionProcessor};
+use crate::Result;
 use crate::layers::{LayerNorm, Linear, Parameters};
-use crate::pixels::Rgb;
-use crate::{Error, Result, Watch};
 
-/// SigLIP 2's tower for pictures, without the head that pools them.
-pub struct VisionTower {
-    patch_embedding: Linear,
-    position_embedding: Tensor, // [side, side, hidden]
-    layers: Vec<Layer>,
-    post_layernorm: LayerNorm,
-    patch_size: usize,
+/// The sizes of a vision transformer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Values of a token.
+    pub hidden: usize,
+    /// Values between the feed-forward layers.
+    pub intermediate: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Heads of its attention.
+    pub heads: usize,
+    /// Pixels of a side of the pictures that it sees.
+    pub image: usize,
+    /// Pixels of a side of a patch.
+    pub patch: usize,
+    /// Added to the variance by norms.
+    pub eps: f64,
+    /// Between the feed-forward layers.
+    pub activation: Gelu,
 }
 
-impl VisionTower {
-    /// The network in `parameters`.
-    pub fn load(parameters: &Parameters, config: &VisionConfig) -> Result<Self> {
-        let (p, hidden, side) = (parameters, config.hidden_size, config.positions_side());
-        p.weights().ignore("head.");
-        let embeddings = p.at("embeddings");
-        let positions = embeddings
-            .at("position_embedding")
-            .tensor("weight", &[config.num_patches, hidden])?
-            .reshape((side, side, hidden))?;
-        let layers = (0..config.num_hidden_layers)
-            .into_par_iter()
-            .map(|i| Layer::load(&p.at("encoder").at("layers").at(i), config));
-        let network = Self {
-            patch_embedding: Linear::load(
-                &embeddings.at("patch_embedding"),
-                hidden,
-                config.patch_values(),
-            )?,
-            position_embedding: positions,
-            layers: layers.collect::<Result<_>>()?,
-            post_layernorm: LayerNorm::load(&p.at("post_layernorm"), hidden, config.layer_norm_eps)?,
-            patch_size: config.patch_size,
-        };
-        p.weights().finish()?;
-        Ok(network)
+impl Sizes {
+    /// Patches of a picture.
+    pub fn patches(&self) -> usize {
+        (self.image / self.patch).pow(2)
     }
 
-    /// Features of a picture whose sides are multiples of a patch, `[rows, columns, hidden]`.
-    pub fn forward(
-        &self,
-        picture: &Rgb,
-        processor: &VisionProcessor,
-        watch: &dyn Watch,
-    ) -> Result<Tensor> {
-        let device = self.position_embedding.device();
-        let (rows, columns) = (picture.height / self.patch_size, picture.width / self.patch_size);
-        let patches = patches(picture, self.patch_size, processor, device)?;
-        let positions = stretched(&self.position_embedding, rows, columns)?;
-        let x = (self.patch_embedding.forward(&patches)? + positions)?;
-        watch.stage(&"siglip.embeddings", &x)?;
-        let mut x = x.unsqueeze(0)?; // [1, tokens, hidden]
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x)?;
-            watch.stage(&format_args!("siglip.layers.{i}"), &x)?;
-        }
-        let x = self.post_layernorm.forward(&x)?;
-        Ok(x.reshape((rows, columns, ()))?)
+    /// Operations for a picture whose tokens are its patches and one more, a multiply-add being two.
+    pub fn operations(&self) -> f64 {
+        let (tokens, hidden) = (self.patches() as f64 + 1.0, self.hidden as f64);
+        let linears = 4.0 * hidden * hidden + 2.0 * hidden * self.intermediate as f64;
+        let embedding = 3.0 * (self.patch * self.patch) as f64 * hidden;
+        2.0 * tokens * (self.layers as f64 * (linears + 2.0 * tokens * hidden) + embedding)
     }
 }
 
-struct Layer {
+/// What a layer's parts are called in a checkpoint.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the parts, as the layer has them")]
+pub struct Names {
+    pub layer_norm1: &'static str,
+    pub q_proj: &'static str,
+    pub k_proj: &'static str,
+    pub v_proj: &'static str,
+    pub out_proj: &'static str,
+    pub layer_norm2: &'static str,
+    pub fc1: &'static str,
+    pub fc2: &'static str,
+}
+
+/// CLIP's names, and SigLIP's.
+pub const CLIP: Names = Names {
+    layer_norm1: "layer_norm1",
+    q_proj: "self_attn.q_proj",
+    k_proj: "self_attn.k_proj",
+    v_proj: "self_attn.v_proj",
+    out_proj: "self_attn.out_proj",
+    layer_norm2: "layer_norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+};
+
+/// Those of ViT.
+pub const VIT: Names = Names {
+    layer_norm1: "layernorm_before",
+    q_proj: "attention.attention.query",
+    k_proj: "attention.attention.key",
+    v_proj: "attention.attention.value",
+    out_proj: "attention.output.dense",
+    layer_norm2: "layernorm_after",
+    fc1: "intermediate.dense",
+    fc2: "output.dense",
+};
+
+/// `x + attention(norm1(x))`, then `x + mlp(norm2(x))`.
+pub struct Layer {
     layer_norm1: LayerNorm,
-    self_attn: Attention,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl Layer {
-    fn load(p: &Parameters, config: &VisionConfig) -> Result<Self> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name: &str| LayerNorm::load(&p.at(name), hidden, config.layer_norm_eps);
-        Ok(Self {
-            layer_norm1: norm("layer_norm1")?,
-            self_attn: Attention::load(&p.at("self_attn"), config)?,
-            layer_norm2: norm("layer_norm2")?,
-            fc1: Linear::load(&p.at("mlp").at("fc1"), inner, hidden)?,
-            fc2: Linear::load(&p.at("mlp").at("fc2"), hidden, inner)?,
-        })
-    }
-
-    /// `x`: `[1, tokens, hidden]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
-        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?.gelu()?; // tanh's approximation
-        Ok((&x + self.fc2.forward(&h)?)?)
-    }
-}
-
-struct Attention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
     out_proj: Linear,
-    heads: usize,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    head_dim: usize,
+    activation: Gelu,
 }
 
-impl Attention {
-    fn load(p: &Parameters, config: &VisionConfig) -> Result<Self> {
-        let square =
-            |name: &str| Linear::load(&p.at(name), config.hidden_size, config.hidden_size);
+impl Layer {
+    /// The layer in `p`, whose parts are called as `names` says.
+    pub fn load(p: &Parameters, sizes: &Sizes, names: &Names) -> Result<Self> {
+        let Sizes { hidden, intermediate, eps, .. } = *sizes;
+        let linear = |name: &str, out, width| Linear::load(&p.at(name), out, width);
         Ok(Self {
-            q_proj: square("q_proj")?,
-            k_proj: square("k_proj")?,
-            v_proj: square("v_proj")?,
-            out_proj: square("out_proj")?,
-            heads: config.num_attention_heads,
+            layer_norm1: LayerNorm::load(&p.at(names.layer_norm1), hidden, eps)?,
+            q_proj: linear(names.q_proj, hidden, hidden)?,
+            k_proj: linear(names.k_proj, hidden, hidden)?,
+            v_proj: linear(names.v_proj, hidden, hidden)?,
+            out_proj: linear(names.out_proj, hidden, hidden)?,
+            layer_norm2: LayerNorm::load(&p.at(names.layer_norm2), hidden, eps)?,
+            fc1: linear(names.fc1, intermediate, hidden)?,
+            fc2: linear(names.fc2, hidden, intermediate)?,
+            head_dim: hidden / sizes.heads,
+            activation: sizes.activation,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x`: `[batch, tokens, hidden]`; every token sees all others.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attend(&self.layer_norm1.forward(x)?)?)?;
+        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?; // [batch, tokens, intermediate]
+        let h = self.fc2.forward(&gelu(&h, self.activation)?)?;
+        Ok((x + h)?)
+    }
+
+    fn attend(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, tokens, _) = x.dims3()?;
         let heads = |linear: &Linear| {
-            let y = linear.forward(x)?.reshape((batch, tokens, self.heads, ()))?;
-            Ok::<_, Error>(y.transpose(1, 2)?) // [batch, heads, tokens, d]
+            let y = linear.forward(x)?.reshape((batch, tokens, (), self.head_dim))?;
+            Ok::<_, crate::Error>(y.transpose(1, 2)?) // [batch, heads, tokens, d]
         };
         let (q, k, v) = (heads(&self.q_proj)?, heads(&self.k_proj)?, heads(&self.v_proj)?);
         let y = attention(&q, &k, &v, Mask::None, self.q_proj.precision())?;
@@ -131,44 +133,12 @@ impl Attention {
     }
 }
 
-/// The patches of `picture`, `[tokens, side · side · 3]`: row, column, channel fastest; normalised as `processor` says.
-pub fn patches(
-    picture: &Rgb,
-    side: usize,
-    processor: &VisionProcessor,
-    device: &Device,
-) -> Result<Tensor> {
-    let (rows, columns) = (picture.height / side, picture.width / side);
-    let value = |(i, byte): (usize, &u8)| {
-        let scaled = (f64::from(*byte) * processor.rescale_factor) as f32;
-        (scaled - processor.image_mean[i % 3]) / processor.image_std[i % 3]
-    };
-    let values: Vec<f32> = picture.bytes.iter().enumerate().map(value).collect();
-    let x = Tensor::from_vec(values, (rows, side, columns, side * 3), device)?;
-    Ok(x.transpose(1, 2)?.reshape((rows * columns, side * side * 3))?)
-}
-
-/// The grid of learned positions at another size, `[rows · columns, hidden]`: bilinear, and with a wider filter where it shrinks.
-fn stretched(grid: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
-    let (height, width, hidden) = grid.dims3()?;
-    let down = weights(height, rows, grid.device())?; // [rows, height]
-    let across = weights(width, columns, grid.device())?; // [columns, width]
-    let x = down.matmul(&grid.reshape((height, width * hidden))?)?; // [rows, width · hidden]
-    let x = x.reshape((rows, width, hidden))?.transpose(0, 1)?.reshape((width, rows * hidden))?;
-    let x = across.matmul(&x)?.reshape((columns, rows, hidden))?; // [columns, rows, hidden]
-    Ok(x.transpose(0, 1)?.reshape((rows * columns, hidden))?)
-}
-
-/// `[to, from]`: what each value of the result is made of.
-fn weights(from: usize, to: usize, device: &Device) -> Result<Tensor> {
-    let scale = from as f32 / to as f32;
-    let row = |i: usize| {
-        let centre = (i as f32 + 0.5) * scale - 0.5;
-        let raw = (0..from).map(|j| (1.0 - (j as f32 - centre).abs() / scale.max(1.0)).max(0.0));
-        let raw: Vec<f32> = raw.collect();
-        let sum: f32 = raw.iter().sum();
-        raw.into_iter().map(move |weight| weight / sum)
-    };
-    let values: Vec<f32> = (0..to).flat_map(row).collect();
-    Ok(Tensor::from_vec(values, (to, from), device)?)
+/// Patches of `pixels`, `[batch, 3, height, width]`: `[batch, rows · columns, 3 · size²]`, channels first as in the weight of a
+/// convolution.
+pub fn patches(pixels: &Tensor, size: usize) -> Result<Tensor> {
+    let (batch, channels, height, width) = pixels.dims4()?;
+    let (rows, columns) = (height / size, width / size);
+    let x = pixels.reshape(&[batch, channels, rows, size, columns, size][..])?;
+    let x = x.permute([0, 2, 4, 1, 3, 5])?.contiguous()?;
+    Ok(x.reshape((batch, rows * columns, channels * size * size))?)
 }

@@ -38,6 +38,7 @@ impl Fixture {
             Role::Vae => layout.vae,
             Role::Vision => layout.vision,
             Role::Control => layout.control,
+            Role::Safety => panic!("a pipeline has no safety checker"),
         };
         Parameters::new(
             Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::id::{is_hash, is_safe_path};
+use super::plan::CLASSIFIER;
 use super::{Error, File, Part, Repo, Result, Settings, known};
 
 /// Where one repository's things lie.
@@ -86,7 +87,7 @@ impl Layout {
 
 /// A model's directory, when all that it needs is in the cache.
 pub fn find(settings: &Settings, repo: &Repo) -> Option<PathBuf> {
-    find_part(settings, repo, Part::Whole)
+    find_part(settings, repo, Part::usable(repo))
 }
 
 /// As [`find`], for a part of the model.
@@ -115,7 +116,7 @@ pub struct Entry {
     pub complete: bool,
 }
 
-/// The snapshots of Z-Image models in the cache, by name. Other people's models are left out.
+/// The snapshots of Z-Image models and safety checkers in the cache, by name. Other people's models are left out.
 pub fn list(settings: &Settings) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for folder in subfolders(&settings.cache_dir)? {
@@ -148,7 +149,7 @@ fn entries_of(settings: &Settings, repo: &Repo) -> Result<Vec<Entry>> {
         let refs: Vec<String> =
             refs.iter().filter(|(_, to)| *to == commit).map(|(name, _)| name.clone()).collect();
         let bytes = files_below(&path).iter().filter_map(|path| size(path)).sum();
-        let complete = is_complete(repo, &path, Part::Whole);
+        let complete = is_complete(repo, &path, Part::usable(repo));
         let repo = repo.at(refs.first().unwrap_or(&commit)).unwrap_or_else(|_| repo.clone());
         entries.push(Entry {
             repo,
@@ -247,7 +248,9 @@ fn lock_all(layout: &Layout) -> Result<Vec<fs::File>> {
 fn is_ours(repo: &Repo, snapshot: &Path) -> bool {
     let class = json(&snapshot.join("model_index.json"))
         .and_then(|index| Some(index.get("_class_name")?.as_str()?.to_string()));
-    known::repackaging_in(repo).is_some() || class.is_some_and(|class| class.starts_with("ZImage"))
+    known::repackaging_in(repo).is_some()
+        || known::is_safety_checker(repo)
+        || class.is_some_and(|class| class.starts_with("ZImage"))
 }
 
 fn is_complete(repo: &Repo, snapshot: &Path, part: Part) -> bool {
@@ -255,6 +258,9 @@ fn is_complete(repo: &Repo, snapshot: &Path, part: Part) -> bool {
         return known.paths(snapshot).iter().all(|path| path.is_file());
     }
     let has = |name: &str| snapshot.join(name).is_file();
+    if part == Part::Classifier {
+        return CLASSIFIER.iter().all(|name| has(name));
+    }
     let configs = [
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",

@@ -51,7 +51,8 @@ pub enum Error {
     UnsafeName { repo: String, name: String },
 
     #[error(
-        "`{repo}` is no model that can be used here: {why}. Wanted is the diffusers layout (model_index.json and its folders)."
+        "`{repo}` is no model that can be used here: {why}. Wanted is the diffusers layout (model_index.json and its folders), or \
+         for a safety checker that of transformers (config.json, preprocessor_config.json, model.safetensors)."
     )]
     NotAModel { repo: String, why: String },
 

@@ -1,4 +1,4 @@
-//! Repositories that are known to hold Z-Image in another form than the diffusers layout.
+//! Repositories that are known to hold Z-Image in another form than the diffusers layout, or what looks at its pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -54,4 +54,24 @@ pub fn repackaging_of(repo: &Repo) -> Option<&'static Repackaging> {
 /// The entry of a repository that is itself a repackaging.
 pub(super) fn repackaging_in(repo: &Repo) -> Option<&'static Repackaging> {
     KNOWN.iter().find(|known| known.repository == repo.name())
+}
+
+/// A safety checker: an image classifier in transformers' layout.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SafetyChecker {
+    /// What people call it here.
+    pub name: &'static str,
+    /// Its repository.
+    pub repository: &'static str,
+}
+
+/// The checkers that have a name here. The first one is taken where nobody chose.
+pub const SAFETY_CHECKERS: &[SafetyChecker] = &[
+    SafetyChecker { name: "safety", repository: "Falconsai/nsfw_image_detection" },
+    SafetyChecker { name: "safety-clip", repository: "CompVis/stable-diffusion-safety-checker" },
+];
+
+/// Whether a repository is one of those.
+pub(super) fn is_safety_checker(repo: &Repo) -> bool {
+    SAFETY_CHECKERS.iter().any(|known| known.repository == repo.name())
 }

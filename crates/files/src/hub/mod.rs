@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use cache::{Entry, Extent, find, find_part, list, remove};
 pub use error::{Error, Result};
 pub use id::{MAIN, Repo};
-pub use known::{KNOWN, Repackaging, repackaging_of};
+pub use known::{KNOWN, Repackaging, SAFETY_CHECKERS, SafetyChecker, repackaging_of};
 pub use plan::{File, Part, Plan, gigabytes, plan, plan_part};
 pub use pull::{Event, pull};
 

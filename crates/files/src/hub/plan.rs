@@ -23,7 +23,20 @@ pub enum Part {
     Whole,
     /// Configurations and tokenizer: what a repackaging of the weights lacks.
     Configs,
+    /// Of a repository that is an image classifier in transformers' layout: its configurations and weights.
+    Classifier,
 }
+
+impl Part {
+    /// What of `repo` makes it usable here.
+    pub(super) fn usable(repo: &Repo) -> Self {
+        if known::is_safety_checker(repo) { Self::Classifier } else { Self::Whole }
+    }
+}
+
+/// The files of an image classifier.
+pub(super) const CLASSIFIER: [&str; 3] =
+    ["config.json", "preprocessor_config.json", "model.safetensors"];
 
 /// A file of a repository at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +83,7 @@ impl Plan {
 
 /// Asks the hub what the model consists of, and the cache what is there. Nothing is written.
 pub fn plan(settings: &Settings, repo: &Repo) -> Result<Plan> {
-    plan_part(settings, repo, Part::Whole)
+    plan_part(settings, repo, Part::usable(repo))
 }
 
 /// As [`plan`], for a part of the model.
@@ -165,6 +178,9 @@ impl File {
 
 /// The files that are needed; an error when one is missing without which there is no model.
 fn choose(repo: &Repo, files: Vec<File>, part: Part) -> Result<Vec<File>> {
+    if part == Part::Classifier {
+        return classifier(repo, files);
+    }
     if let Some(known) = known::repackaging_in(repo) {
         let has = |name: &&str| files.iter().any(|file| file.name == **name);
         if let Some(name) = known.files().iter().find(|name| !has(name)) {
@@ -201,6 +217,18 @@ fn choose(repo: &Repo, files: Vec<File>, part: Part) -> Result<Vec<File>> {
         }
     }
     Ok(files)
+}
+
+/// The files of an image classifier, and the readme, which names the licence.
+fn classifier(repo: &Repo, files: Vec<File>) -> Result<Vec<File>> {
+    let missing = |name: &&&str| !files.iter().any(|file| file.name == **name);
+    if let Some(name) = CLASSIFIER.iter().find(missing) {
+        let why =
+            format!("it has no {name}, which an image classifier in transformers' layout has");
+        return Err(not_a_model(repo, &why));
+    }
+    let wanted = |file: &File| CLASSIFIER.contains(&file.name.as_str()) || file.name == "README.md";
+    Ok(files.into_iter().filter(wanted).collect())
 }
 
 /// Whether the same weights are there under another name: as shards, or without a variant's infix.
@@ -287,6 +315,14 @@ mod tests {
         let kept = chosen(&names, Part::Configs);
         assert_eq!(kept.len(), 6);
         assert!(kept.iter().all(|name| !name.contains("safetensors")));
+    }
+
+    #[test]
+    fn of_a_classifier_only_its_own_files_are_chosen() {
+        let names = ["README.md", "model.safetensors", "config.json", "preprocessor_config.json"];
+        let surplus =
+            ["pytorch_model.bin", "optimizer.pt", "onnx/model.onnx", "flax_model.msgpack"];
+        assert_eq!(chosen(&[&names[..], &surplus[..]].concat(), Part::Classifier), names);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::images::Handling::{Native, Renamed};
 use zoetrope_api::images::{Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::task::{Delivery, Generate, Model, Place, Reference, Size, Task};
-use zoetrope_api::{Acceleration, Steps};
+use zoetrope_api::{Acceleration, OnFlagged, Steps};
 use zoetrope_files::Name;
 use zoetrope_jobs::{End, Error, New, Outcome as Ended, Preview, Priority, Queue, State};
 
@@ -73,17 +73,18 @@ const TURBO_DRAWS: &[(&str, Handling)] = &[
     ("go_fast", Handling::Converted),
     ("num_inference_steps", Native),
     ("enable_safety_checker", Native),
+    ("enable_prompt_expansion", Native),
 ];
 
 /// The undistilled one in text to image.
-const BASE_DRAWS: [(&str, Handling); 21] = with(TURBO_DRAWS, [("negative_prompt", Native)]);
+const BASE_DRAWS: [(&str, Handling); 22] = with(TURBO_DRAWS, [("negative_prompt", Native)]);
 /// Edits of the distilled model.
-const TURBO_EDITS: [(&str, Handling); 23] =
+const TURBO_EDITS: [(&str, Handling); 24] =
     with(TURBO_DRAWS, [("image", Native), ("mask", Native), ("strength", Native)]);
 /// Edits of the undistilled one.
-const BASE_EDITS: [(&str, Handling); 24] = with(&TURBO_EDITS, [("negative_prompt", Native)]);
+const BASE_EDITS: [(&str, Handling); 25] = with(&TURBO_EDITS, [("negative_prompt", Native)]);
 /// Edits of the one that sees pictures: they are what the prompt speaks of, and none is painted over.
-const SEEING_EDITS: [(&str, Handling); 22] = with(&BASE_DRAWS, [("image", Native)]);
+const SEEING_EDITS: [(&str, Handling); 23] = with(&BASE_DRAWS, [("image", Native)]);
 
 /// `table` and `more`. A length that is not theirs is an error when this is compiled, or leaves empty names that a test finds.
 const fn with<const M: usize, const N: usize>(
@@ -173,6 +174,9 @@ impl Local {
             // What is only wanted in the answer is not kept.
             delivery: if form.wants_url() { Delivery::Stored } else { Delivery::Inline },
             safety_checker: request.safety_checker.unwrap_or(false),
+            // The answer has no place for a flag: a black picture would go out without a word.
+            on_flagged: OnFlagged::Refuse,
+            expand_prompt: request.prompt_expansion.unwrap_or(false),
             previews: partials_max(call) > 0,
             keep_seconds: u64::try_from(self.keep_ms / 1000).ok(),
         }
@@ -374,6 +378,7 @@ fn outcome(end: &End, call: &Call, took: Duration) -> Result<Outcome, Failure> {
     }
     let seed = body["seed"].as_u64();
     let images = body["images"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let revised = body["prompt"].as_str().filter(|_| call.request.prompt_expansion == Some(true));
     let made = |(index, image): (usize, &Value)| {
         let side = |name: &str| image[name].as_u64().and_then(|side| u32::try_from(side).ok());
         Some(Made {
@@ -381,7 +386,7 @@ fn outcome(end: &End, call: &Call, took: Duration) -> Result<Outcome, Failure> {
             format: call.ask.format,
             size: Pixels::new(side("width")?, side("height")?),
             seed: seed.map(|seed| seed.wrapping_add(index as u64)),
-            revised_prompt: None,
+            revised_prompt: revised.map(String::from),
         })
     };
     let pictures: Option<Vec<Made>> = images.iter().enumerate().map(made).collect();
@@ -465,6 +470,7 @@ mod tests {
             error_type: None,
             inference_ms: None,
             billable_units: None,
+            flagged: None,
         }
     }
 

@@ -77,7 +77,7 @@ pub(crate) const HOLD: &str = "
 pub(crate) const RELEASE: &str = "DELETE FROM holds WHERE id = $1";
 pub(crate) const SPEND: &str = "UPDATE keys SET spent_micros = spent_micros + $1 WHERE id = $2";
 pub(crate) const LIMIT_KEY: &str = "
-    UPDATE keys SET budget_micros = $1, requests_per_minute = $2, models = $3 WHERE id = $4 AND revoked_ms IS NULL";
+    UPDATE keys SET budget_micros = $1, requests_per_minute = $2, models = $3, on_flagged = $4 WHERE id = $5 AND revoked_ms IS NULL";
 
 pub(crate) const CLAIM_ANSWER: &str = "
     INSERT INTO answers (owner, key, request, until_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (owner, key) DO NOTHING";

@@ -7,7 +7,7 @@ mod plans;
 macro_rules! standing {
     () => {
         "id, endpoint, owner, state, outcome, priority, keep_io, attempts, attempts_max, created_ms, started_ms, finished_ms, \
-         cancel, status_code, error, error_type, inference_ms, billable_units, unit_price, webhook, base, trace"
+         cancel, status_code, error, error_type, inference_ms, billable_units, unit_price, webhook, base, trace, flagged"
     };
 }
 
@@ -76,9 +76,9 @@ pub(crate) const HEARTBEAT: &str = "
 /// The end of an attempt that still holds its lease: whoever lost it changes nothing.
 pub(crate) const FINISH: &str = "
     UPDATE requests SET state = 'done', outcome = $1, finished_ms = $2, status_code = $3, response = $4, error = $5,
-        error_type = $6, inference_ms = $7, billable_units = CAST($8 AS DOUBLE PRECISION), lease = NULL, lease_until_ms = NULL,
-        input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = '{}'
-    WHERE id = $9 AND lease = $10 AND state = 'running'";
+        error_type = $6, inference_ms = $7, billable_units = CAST($8 AS DOUBLE PRECISION), flagged = $9, lease = NULL,
+        lease_until_ms = NULL, input = CASE WHEN keep_io = 1 THEN input ELSE '{}' END, task = '{}'
+    WHERE id = $10 AND lease = $11 AND state = 'running'";
 
 /// The attempt goes back into the queue, to be taken no earlier than `available_ms`; not if it is to be cancelled.
 pub(crate) const HAND_BACK: &str = "
@@ -234,13 +234,14 @@ pub(crate) const DELIVERY: &str =
 macro_rules! key {
     () => {
         "SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms, budget_micros, requests_per_minute, models, \
-            spent_micros FROM keys"
+            spent_micros, on_flagged FROM keys"
     };
 }
 
 pub(crate) const INSERT_KEY: &str = "
-    INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms, budget_micros, requests_per_minute, models)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms, budget_micros, requests_per_minute, models, \
+        on_flagged)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 pub(crate) const KEY: &str = concat!(key!(), " WHERE id = $1");
 pub(crate) const KEYS: &str = concat!(key!(), " ORDER BY created_ms, id");
 pub(crate) const REVOKE_KEY: &str =

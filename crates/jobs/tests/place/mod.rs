@@ -92,6 +92,7 @@ pub(crate) fn done() -> End {
         error_type: None,
         inference_ms: Some(1234),
         billable_units: Some(0.786432),
+        flagged: None,
     }
 }
 

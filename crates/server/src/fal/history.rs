@@ -226,6 +226,7 @@ fn item(request: &Standing) -> Value {
         "status_code": end.map(|end| end.status_code),
         "duration": end.and_then(|end| end.inference_ms).map(|ms| ms as f64 / 1000.0),
         "billable_units": units,
+        "flagged_images": end.and_then(|end| end.flagged),
         "unit_price": price,
         "cost": units.zip(price).map(|(units, price)| units * price),
         "attempts": request.attempts,

@@ -111,6 +111,7 @@ async fn draw(queue: &Queue, store: &Store, lease: Lease, seen: &Mutex<Vec<Drawn
         error_type: None,
         inference_ms: Some(10),
         billable_units: Some(1.0),
+        flagged: None,
     };
     lease.finish(Attempt::End(end)).await.unwrap();
 }

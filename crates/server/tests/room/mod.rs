@@ -226,5 +226,6 @@ pub(crate) fn completed() -> End {
         error_type: None,
         inference_ms: Some(1500),
         billable_units: Some(0.786432),
+        flagged: None,
     }
 }

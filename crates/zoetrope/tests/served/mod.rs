@@ -85,7 +85,8 @@ impl Server {
         }
         all.extend(arguments);
         let mut command = command(&all);
-        command.envs(variables.iter().copied());
+        // What a machine's own cache holds is none of the tests' business.
+        command.env("HF_HOME", folder.path().join("hf")).envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
