@@ -138,7 +138,7 @@ pub struct TrainingMemory {
     pub weights: u64,
     /// The adapter, its gradients and the optimiser's averages.
     pub adapter: u64,
-    /// What layers keep for their gradients.
+    /// What layers keep for their gradients, and what is kept of freed results for the next.
     pub activations: u64,
 }
 
@@ -157,10 +157,13 @@ impl TrainingMemory {
             true => widths.n_layers * stream + (refiners + 1) * layer,
             false => (widths.n_layers + refiners) * layer,
         };
+        let activations = (4 * kept * at_once) as u64;
+        // As much of them again stays with the allocator once it was freed, up to its bound.
+        let recycled = activations.min(zoetrope_kernels::RECYCLED_BYTES_MAX as u64);
         Self {
             weights,
             adapter: (values * bytes_a_value) as u64,
-            activations: (4 * kept * at_once) as u64,
+            activations: activations + recycled,
         }
     }
 

@@ -39,6 +39,7 @@ pub(crate) async fn open(url: &str) -> Result<(AnyPool, AnyPool, Dialect)> {
     };
     let pool = options(CONNECTIONS, dialect, Commit::OnDisk).connect(url).await?;
     sqlx::migrate!("src/sql/migrations").run(&pool).await?;
+    crate::pictures::prepare(&pool, dialect).await?;
     let hasty = options(HASTY_CONNECTIONS, dialect, Commit::Hasty).connect(url).await?;
     Ok((pool, hasty, dialect))
 }

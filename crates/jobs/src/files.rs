@@ -88,6 +88,7 @@ impl Queue {
     /// Forgets a file, once its bytes are gone.
     pub async fn forget_file(&self, name: &str) -> Result<()> {
         sqlx::query(sql::DELETE_FILE).bind(name).execute(&self.pool).await?;
+        sqlx::query(sql::pictures::DELETE_BY_FILE).bind(name).execute(&self.pool).await?;
         Ok(())
     }
 }

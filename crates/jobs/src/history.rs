@@ -172,6 +172,7 @@ impl Queue {
         }
         let due = sqlx::query(sql::FILES_ARE_DUE).bind(self.now_ms()).bind(id);
         due.bind(i64::from(files == Files::All)).execute(&mut *transaction).await?;
+        sqlx::query(sql::pictures::DELETE_OF).bind(id).execute(&mut *transaction).await?;
         sqlx::query(sql::DELETE_LOGS).bind(id).execute(&mut *transaction).await?;
         sqlx::query(sql::DELETE_PREVIEWS).bind(id).execute(&mut *transaction).await?;
         sqlx::query(sql::DELETE_DELIVERY).bind(id).execute(&mut *transaction).await?;

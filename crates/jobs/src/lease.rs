@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::database::{Dialect, decimal};
 use crate::history::Files;
+use crate::pictures::{self, NewPicture};
 use crate::queue::{Queue, cancelled};
 use crate::request::{End, Outcome, Request, Standing, storable};
 use crate::{Error, Result, sql};
@@ -21,6 +22,7 @@ pub struct Lease {
 pub(crate) struct Hold {
     pub(crate) queue: Queue,
     id: String,
+    owner: String,
     token: String,
     attempts: i64,
     attempts_max: i64,
@@ -86,8 +88,8 @@ impl Queue {
         transaction.commit().await?;
         let request = Request::of(&row)?;
         self.news.of(&request.id);
-        let Standing { id, attempts, attempts_max, .. } = request.standing.clone();
-        let hold = Hold { queue: self.clone(), id, token, attempts, attempts_max };
+        let Standing { id, owner, attempts, attempts_max, .. } = request.standing.clone();
+        let hold = Hold { queue: self.clone(), id, owner, token, attempts, attempts_max };
         Ok(Some(Lease { hold, request }))
     }
 
@@ -130,7 +132,7 @@ impl Queue {
                 "runner_disconnected",
                 "The worker that ran the request has gone",
             );
-            match hold.give_up(Attempt::Again(end)).await {
+            match hold.give_up(Attempt::Again(end), &[]).await {
                 Ok(()) => lost += 1,
                 Err(Error::LeaseLost(_)) => {} // this node stood still for longer than a lease
                 Err(error) => return Err(error),
@@ -150,7 +152,8 @@ impl Queue {
             sqlx::query(text).bind(&token).bind(now + self.settings.limits.lease_ms).bind(now);
         let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
         let (id, attempts, attempts_max) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok(Some(Hold { queue: self.clone(), id, token, attempts, attempts_max }))
+        let owner = String::new(); // what nobody works on makes no pictures
+        Ok(Some(Hold { queue: self.clone(), id, owner, token, attempts, attempts_max }))
     }
 }
 
@@ -186,7 +189,12 @@ impl Lease {
 
     /// Gives the request up. Only the holder of the lease can; everybody else, and a second time, gets [`Error::LeaseLost`].
     pub async fn finish(&self, attempt: Attempt) -> Result<()> {
-        self.hold.give_up(attempt).await
+        self.hold.give_up(attempt, &[]).await
+    }
+
+    /// The same, and should that end the request with a result, `pictures` are shown from then on.
+    pub async fn finish_with(&self, attempt: Attempt, pictures: &[NewPicture]) -> Result<()> {
+        self.hold.give_up(attempt, pictures).await
     }
 
     /// Whether somebody asked to cancel; cheaper than a heartbeat.
@@ -196,14 +204,14 @@ impl Lease {
 }
 
 impl Hold {
-    async fn give_up(&self, attempt: Attempt) -> Result<()> {
+    async fn give_up(&self, attempt: Attempt, pictures: &[NewPicture]) -> Result<()> {
         match attempt {
-            Attempt::End(end) => self.end(&end).await,
+            Attempt::End(end) => self.end(&end, pictures).await,
             Attempt::HandedBack => self.hand_back(0, 1).await,
             Attempt::Again(end) if self.attempts >= self.attempts_max => {
                 match self.cancel_asked().await? {
-                    true => self.end(&cancelled()).await,
-                    false => self.end(&end).await,
+                    true => self.end(&cancelled(), &[]).await,
+                    false => self.end(&end, &[]).await,
                 }
             }
             Attempt::Again(_) => self.hand_back(pause_ms(self.attempts), 0).await,
@@ -216,7 +224,7 @@ impl Hold {
         Ok(row.map(|row| row.try_get::<i64, _>(0)).transpose()?.is_some_and(|cancel| cancel != 0))
     }
 
-    async fn end(&self, end: &End) -> Result<()> {
+    async fn end(&self, end: &End, pictures: &[NewPicture]) -> Result<()> {
         let mut transaction = self.queue.pool.begin().await?;
         let now = self.queue.now_ms();
         let query = sqlx::query(sql::FINISH)
@@ -235,6 +243,10 @@ impl Hold {
             return Err(self.lost());
         }
         self.queue.make_due(&mut transaction, &self.id, now).await?;
+        if !pictures.is_empty() {
+            let made_by = (self.id.as_str(), self.owner.as_str());
+            pictures::insert(&mut transaction, made_by, pictures, now).await?;
+        }
         sqlx::query(sql::DELETE_PREVIEWS).bind(&self.id).execute(&mut *transaction).await?;
         transaction.commit().await?;
         end.count();
@@ -250,7 +262,7 @@ impl Hold {
             .bind(&self.id)
             .bind(&self.token);
         if query.execute(&self.queue.pool).await?.rows_affected() == 0 {
-            return self.end(&cancelled()).await;
+            return self.end(&cancelled(), &[]).await;
         }
         self.queue.news.work();
         self.queue.news.of(&self.id);

@@ -32,7 +32,7 @@ pub use linear::{
     linear, linears,
 };
 pub use norm::{RmsNorm, add_gated, layer_norm, rms_norm};
-pub use recycle::{Recycling, give_back_memory};
+pub use recycle::{RECYCLED_BYTES_MAX, Recycling, give_back_memory};
 pub use rope::{Pairs, norm_and_rotate};
 pub use simd::Level;
 pub use swiglu::swiglu;

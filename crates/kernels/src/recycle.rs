@@ -17,10 +17,10 @@ const PAGE: usize = 64 << 10;
 /// Blocks that are kept at once.
 const BLOCKS: usize = 64;
 
-/// Bytes of blocks that are kept: all results of a layer at 1024 x 1024.
-const KEPT_MAX: usize = 1 << 30;
+/// Bytes of blocks that [`Recycling`] keeps at most: all results of a layer at 1024 x 1024.
+pub const RECYCLED_BYTES_MAX: usize = 1 << 30;
 
-static RECYCLER: Recycler = Recycler::new(KEPT_MAX);
+static RECYCLER: Recycler = Recycler::new(RECYCLED_BYTES_MAX);
 
 /// The system's allocator, which keeps blocks of 2 MiB and more that were freed last, up to 1 GiB, for a program's
 /// `#[global_allocator]`.

@@ -8,7 +8,7 @@ use zoetrope_api::fal::Problem;
 /// A failure of a request, rendered as fal does: `{detail, error_type?}`, with `message` beside it because HTTP/2 has no
 /// reason phrases and the JavaScript client shows that field.
 #[derive(Debug)]
-pub(crate) struct Failure(Box<Inside>);
+pub struct Failure(Box<Inside>);
 
 #[derive(Debug)]
 struct Inside {
@@ -25,7 +25,7 @@ const NEEDS_RETRY: HeaderName = HeaderName::from_static("x-fal-needs-retry");
 
 impl Failure {
     /// `{detail}`.
-    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         let body = json!({"detail": detail, "message": detail});
         Self(Box::new(Inside { status, body, headers: Vec::new() }))
@@ -89,7 +89,8 @@ impl Failure {
         self
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
+    /// HTTP's.
+    pub fn status(&self) -> StatusCode {
         self.0.status
     }
 
@@ -98,8 +99,13 @@ impl Failure {
         &self.0.body
     }
 
+    /// The same in a sentence, for people.
+    pub fn message(&self) -> &str {
+        self.0.body["message"].as_str().unwrap_or("Internal Server Error")
+    }
+
     /// Something of ours failed: the log says what, the caller only that.
-    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
         let error = zoetrope_files::redacted(&error.to_string());
         tracing::error!(error, "a request could not be answered");
         Self::typed(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Server Error")

@@ -8,18 +8,19 @@ use zoetrope_jobs::{Key, KeyLimits, Scope};
 use crate::answer::Failure;
 use crate::keys::ID_CHARACTERS;
 use crate::state::App;
-use crate::token::Grant;
+use crate::token::{Claims, Grant};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The key's id, or `local`.
-    pub(crate) owner: String,
-    pub(crate) scope: Scope,
+    pub owner: String,
+    /// What may be seen.
+    pub scope: Scope,
     /// Requests of this owner that may run at once.
-    pub(crate) concurrency_max: i64,
+    pub concurrency_max: i64,
     /// What may be used of models that cost something.
-    pub(crate) limits: KeyLimits,
+    pub limits: KeyLimits,
 }
 
 /// The owner of everything where no keys are needed.
@@ -31,7 +32,7 @@ const KEYS_MAX: usize = 10_000;
 
 impl Caller {
     /// Whether this caller may see what belongs to `owner`.
-    pub(crate) fn sees(&self, owner: &str) -> bool {
+    pub fn sees(&self, owner: &str) -> bool {
         self.scope == Scope::Admin || self.owner == owner
     }
 }
@@ -65,12 +66,7 @@ pub(crate) async fn caller(
             return by_token(app, claims.owner, &claims.grant, purpose).await;
         }
         if let Some(key) = key(app, credential).await? {
-            return Ok(Caller {
-                owner: key.id,
-                scope: key.scope,
-                concurrency_max: key.concurrency_max,
-                limits: key.limits,
-            });
+            return Ok(of_key(key));
         }
     }
     // Clients always send some key: without keys, any will do.
@@ -87,6 +83,39 @@ pub(crate) async fn caller(
         (None, _) => "Authorization header is required: Authorization: Key ID:SECRET".into(),
     };
     Err(Failure::new(StatusCode::UNAUTHORIZED, detail))
+}
+
+fn of_key(key: Key) -> Caller {
+    Caller {
+        owner: key.id,
+        scope: key.scope,
+        concurrency_max: key.concurrency_max,
+        limits: key.limits,
+    }
+}
+
+/// How long whoever signed in stays so.
+pub(crate) const SESSION_MS: i64 = 30 * 86_400_000;
+
+/// Who looks at the pages with the session `token`; without keys whoever sits at this machine.
+pub(crate) async fn visitor(app: &App, token: Option<&str>) -> Result<Option<Caller>, Failure> {
+    if !app.settings.keys_required {
+        return Ok(Some(local(app)));
+    }
+    let claims = token.and_then(|token| app.signer.check(token, app.now_ms()));
+    match claims.filter(|claims| claims.grant == Grant::Session) {
+        // What a revoked key has opened is closed with it.
+        Some(claims) => Ok(row(app, &claims.owner).await?.map(of_key)),
+        None => Ok(None),
+    }
+}
+
+/// A session for whoever has the key `credential`, `id:secret`.
+pub(crate) async fn sign_in(app: &App, credential: &str) -> Result<Option<String>, Failure> {
+    let Some(key) = key(app, credential).await? else { return Ok(None) };
+    let expires_ms = app.now_ms() + SESSION_MS;
+    let claims = Claims { owner: key.id, expires_ms, grant: Grant::Session };
+    Ok(Some(app.signer.sign(&claims)))
 }
 
 fn local(app: &App) -> Caller {

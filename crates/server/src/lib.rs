@@ -16,6 +16,7 @@ mod local;
 pub mod metrics;
 mod openai;
 mod own;
+pub mod pages;
 mod sdapi;
 mod state;
 mod surface;
@@ -24,5 +25,5 @@ mod webhook;
 
 pub use janitor::{forget, keep_house};
 pub use state::{App, Settings};
-pub use surface::app;
+pub use surface::{app, app_with};
 pub use webhook::deliver;

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -35,7 +35,12 @@ pub(crate) async fn not_found(uri: Uri) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, format!("Path {} not found", uri.path()))
 }
 
-async fn index(Extension(origin): Extension<Origin>) -> Json<Value> {
+/// What there is, for programs; browsers go where people look.
+async fn index(Extension(origin): Extension<Origin>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        return Redirect::to("/playground").into_response();
+    }
     let endpoints: Vec<Value> = ENDPOINTS
         .iter()
         .map(|e| json!({"id": e.id, "title": e.title, "llms_txt": format!("{}/models/{}/llms.txt", origin.run, e.id)}))
@@ -43,6 +48,7 @@ async fn index(Extension(origin): Extension<Origin>) -> Json<Value> {
     Json(
         json!({"name": "zoetrope", "endpoints": endpoints, "queue": origin.queue, "openai": format!("{}/v1", origin.run), "health": format!("{}/healthz", origin.run)}),
     )
+    .into_response()
 }
 
 /// Whether requests would be accepted and their files kept now.

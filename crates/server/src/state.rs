@@ -80,18 +80,18 @@ impl App {
     }
 
     /// Dollars a unit of the endpoint `id`.
-    pub(crate) fn price(&self, id: &str) -> Option<f64> {
+    pub fn price(&self, id: &str) -> Option<f64> {
         let configured = self.settings.prices.get(id).copied();
         configured.or_else(|| Some(Endpoint::find(id)?.price))
     }
 
     /// Whether the server is to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         *self.settings.stop.borrow()
     }
 
     /// Ends once the server is to stop.
-    pub(crate) async fn stopping(&self) {
+    pub async fn stopping(&self) {
         if self.settings.stop.clone().wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await; // whoever could say so has gone
         }
@@ -116,7 +116,8 @@ impl App {
         std::iter::once(self.settings.address.as_str()).chain(public).collect()
     }
 
-    pub(crate) fn now_ms(&self) -> i64 {
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
         (self.settings.now_ms)()
     }
 }

@@ -38,22 +38,33 @@ pub(crate) enum Surface {
     OpenAi,
     /// AUTOMATIC1111's, under `/sdapi/v1`.
     Automatic,
-    /// This server's own pages.
+    /// This server's own documents, and its health.
     Own,
+    /// Pages for people.
+    Pages,
 }
 
 /// Where this server is reached by whoever sent a request; none ends in a slash.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Origin {
-    pub(crate) run: String,
-    pub(crate) queue: String,
-    pub(crate) cdn: String,
+pub struct Origin {
+    /// Endpoints, called and waited for.
+    pub run: String,
+    /// The same through the queue.
+    pub queue: String,
+    /// Where files are sent to.
+    pub cdn: String,
     /// Where anybody reaches files, without a proxy or a changed host name.
-    pub(crate) files: String,
+    pub files: String,
 }
 
-/// Everything that answers.
+/// Everything that answers, for programs alone.
 pub fn app(state: App) -> Router {
+    let nothing = Router::new().fallback(own::not_found);
+    app_with(state, nothing)
+}
+
+/// The same with `pages` for people at every path that is no program's.
+pub fn app_with(state: App, pages: Router) -> Router {
     let routers = Routers {
         run: fal::run::router(&state),
         queue: fal::queue::router(&state),
@@ -63,6 +74,7 @@ pub fn app(state: App) -> Router {
         openai: openai::router(&state),
         automatic: sdapi::router(&state),
         own: own::router(&state),
+        pages,
         state: state.clone(),
     };
     Router::new()
@@ -83,6 +95,7 @@ struct Routers {
     openai: Router,
     automatic: Router,
     own: Router,
+    pages: Router,
     state: App,
 }
 
@@ -165,6 +178,7 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
     } else {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_string();
         match named(&host) {
+            Some(Surface::Own) => (own_or_pages(path_of(&path)), path, direct.behind_fal_names()),
             Some(surface) => (surface, path, direct.behind_fal_names()),
             None => {
                 let (surface, rest) = by_path(&path);
@@ -184,6 +198,7 @@ async fn routed(routers: &Routers, mut request: Request) -> Result<Response, Fai
         Surface::OpenAi => &routers.openai,
         Surface::Automatic => &routers.automatic,
         Surface::Own => &routers.own,
+        Surface::Pages => &routers.pages,
     };
     Ok(router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
 }
@@ -243,7 +258,7 @@ fn check_name(app: &App, host: &str) -> Result<(), Failure> {
 /// answer: a request that comes from one is refused, whatever it is. Files are known by their names alone, and the server's own
 /// pages change nothing. Programs outside browsers send neither header.
 fn check_page(app: &App, request: &Request, surface: Surface) -> Result<(), Failure> {
-    let harmless = matches!(surface, Surface::Cdn | Surface::Own)
+    let harmless = matches!(surface, Surface::Cdn | Surface::Own | Surface::Pages)
         && matches!(*request.method(), Method::GET | Method::HEAD);
     if app.settings.keys_required || harmless {
         return Ok(());
@@ -296,9 +311,23 @@ fn by_path(path: &str) -> (Surface, &str) {
         () if starts(&["/fal-ai/", "/workflows/", "/comfy/"]) => Surface::Run,
         () if starts(&["/v1/"]) => Surface::OpenAi,
         () if starts(&["/sdapi/", "/internal/ping"]) => Surface::Automatic,
-        () => Surface::Own,
+        () => own_or_pages(path_of(path)),
     };
     (surface, path)
+}
+
+/// A path without its query.
+fn path_of(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
+/// Documents for programs stand among the pages for people.
+fn own_or_pages(path: &str) -> Surface {
+    let exact = ["", "/healthz", "/readyz", "/metrics"].contains(&path.trim_end_matches('/'));
+    match exact || path.starts_with("/api/") || path.ends_with("/llms.txt") {
+        true => Surface::Own,
+        false => Surface::Pages,
+    }
 }
 
 /// This server as one sender reaches it.

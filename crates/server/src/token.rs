@@ -26,6 +26,8 @@ pub(crate) enum Grant {
     Apps(Vec<String>),
     /// Uploading files.
     Uploads,
+    /// Looking at this server's pages.
+    Session,
     /// Filling this one file.
     File {
         /// Its name in the store.

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use zoetrope_api::task::Task;
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
-use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, Queue};
+use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
 
 use crate::engine::Engine;
 use crate::error::{JobError, UNSAFE};
@@ -77,6 +77,8 @@ impl Settings {
 /// What became of a request that went well.
 pub(crate) struct Done {
     pub(crate) end: End,
+    /// What is shown of it to those who look through pictures.
+    pub(crate) pictures: Vec<NewPicture>,
     pub(crate) tally: Tally,
 }
 
@@ -157,10 +159,11 @@ impl Worker {
         tracing::info!(request = %id, endpoint = %lease.request.endpoint, attempt = lease.request.attempts, "started");
         let waited = self.room.now_ms() - lease.request.created_ms;
         metrics::histogram!("zoetrope_wait_seconds").record(waited as f64 / 1000.0);
-        let (mut tally, span) = (None, tracing::Span::current());
+        let (mut tally, mut pictures) = (None, Vec::new());
+        let span = tracing::Span::current();
         let attempt = match self.watched(&lease, stop).await {
             Some(Ok(done)) => {
-                tally = Some(done.tally);
+                (tally, pictures) = (Some(done.tally), done.pictures);
                 span.record("end", "completed");
                 Attempt::End(done.end)
             }
@@ -177,7 +180,7 @@ impl Worker {
         };
         // The result is made: a database that is away for a moment must not lose it.
         for pause in [100, 400, 1600, 6400] {
-            match lease.finish(attempt.clone()).await {
+            match lease.finish_with(attempt.clone(), &pictures).await {
                 Ok(()) => {
                     tally.iter().for_each(|tally| tally.count());
                     return tracing::info!(request = %id, "ended");

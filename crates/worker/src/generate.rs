@@ -23,6 +23,7 @@ use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 use crate::outputs::keep;
 use crate::safety::{self, Checker};
+use crate::shown;
 use crate::stage::{record, timed};
 
 /// Runs what `lease` holds.
@@ -58,8 +59,10 @@ pub(crate) async fn run(
     let mut pictures: Vec<Picture> =
         made.pictures.iter().map(|rgb| cropped(rgb, width, height)).collect();
     let flagged = timed("check", looking.at_all(&mut pictures, lease)).await?;
-    let store = store(task, pictures, lease, room);
+    let parameters = shown::parameters(task, &lease.request, (width, height), seed);
+    let store = store(task, (pictures, parameters), lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
+    let pictures = shown::pictures(task, &lease.request, &images, seed);
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
     let response = json!({
@@ -80,7 +83,7 @@ pub(crate) async fn run(
         billable_units: Some(megapixels),
         flagged: flagged.map(|flagged| flagged.iter().filter(|found| **found).count() as i64),
     };
-    Ok(Done { end, tally: Tally::Pictures { count, megapixels } })
+    Ok(Done { end, pictures, tally: Tally::Pictures { count, megapixels } })
 }
 
 /// Refuses what asks for a look that nobody here takes.
@@ -365,15 +368,17 @@ pub(crate) fn data_uri(picture: &Picture) -> Option<String> {
 /// Encodes and stores all pictures; what fal calls `ImageFile`s.
 async fn store(
     task: &Generate,
-    pictures: Vec<Picture>,
+    (pictures, parameters): (Vec<Picture>, Option<String>),
     lease: &Lease,
     room: &Room,
 ) -> Result<Vec<Value>, JobError> {
     let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
     let (width, height) = pictures.first().map_or((0, 0), |p| (p.width, p.height));
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
-        let pictures = pictures.iter();
-        pictures.map(|picture| zoetrope_files::encode_at(picture, format, quality, None)).collect()
+        let encode = |picture| {
+            zoetrope_files::encode_at(picture, format, quality, parameters.as_deref())
+        };
+        pictures.iter().map(encode).collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
     let encoded = encoded.map_err(|_| JobError::Engine("encoding panicked".into()))?;

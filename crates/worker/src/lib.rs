@@ -15,6 +15,7 @@ mod outputs;
 mod references;
 mod residency;
 pub mod safety;
+mod shown;
 mod stage;
 mod train;
 mod training_news;

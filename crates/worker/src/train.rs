@@ -95,7 +95,7 @@ pub(crate) async fn run(
         billable_units: Some(f64::from(task.steps) / 1000.0),
         flagged: None,
     };
-    Ok(Done { end, tally: Tally::Updates(u64::from(task.steps)) })
+    Ok(Done { end, pictures: Vec::new(), tally: Tally::Updates(u64::from(task.steps)) })
 }
 
 fn in_folder(error: std::io::Error) -> JobError {

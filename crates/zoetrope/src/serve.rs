@@ -294,7 +294,7 @@ fn listeners(
     authority: &Authority,
     stop: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
-    let router = zoetrope_server::app(app.clone());
+    let router = zoetrope_server::app_with(app.clone(), zoetrope_web::router(app.clone()));
     let public = args.public_url.as_deref().and_then(|url| Url::parse(url).ok());
     let own = public.and_then(|url| url.host_str().map(String::from));
     let options = Options {

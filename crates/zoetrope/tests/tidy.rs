@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("gateway", &["api", "files", "jobs"]),
     ("server", &["api", "files", "gateway", "jobs", "trace"]),
+    ("web", &["api", "files", "gateway", "jobs", "server"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
     (
@@ -35,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
             "trace",
             "trainer",
+            "web",
             "worker",
         ],
     ),

@@ -138,7 +138,8 @@ fn property(field: &Field) -> Value {
     schema
 }
 
-fn output_schema(endpoint: &Endpoint) -> Value {
+/// The schema of what it answers.
+pub fn output_schema(endpoint: &Endpoint) -> Value {
     match endpoint.makes {
         Makes::Pictures { .. } => pictures(endpoint),
         Makes::Adapter { .. } => adapter(endpoint),

@@ -1,6 +1,7 @@
 //! The only SQL. One text for both databases wherever they agree, which is nearly everywhere.
 
 pub(crate) mod calls;
+pub(crate) mod pictures;
 mod plans;
 
 /// Where a request stands. What it was sent and what it answers may be a hundred megabytes, and is in no list.

@@ -23,7 +23,8 @@ pub enum Mask {
 /// `[batch, queries, heads, d]`: what a linear layer over all heads takes.
 ///
 /// With [`Precision::Bf16`] queries, keys, weights and values are rounded to bfloat16 where the processor multiplies that;
-/// sums and the softmax never are.
+/// sums and the softmax never are. With [`Precision::Int8`] queries and keys are rounded to int8 instead, each with a scale of its own,
+/// keys after their mean was taken from them.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -105,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{random, rounded, worst};
+    use crate::testing::{random, rounded, share, worst};
 
     /// Every level in both precisions, against the plain twin over the inputs that each sees.
     fn check(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) {
@@ -120,6 +121,9 @@ mod tests {
             let (want, limit) = if level.has_bf16() { (&round, 2e-2) } else { (&exact, 2e-5) };
             let half = worst(&run(Precision::Bf16), want);
             assert!(half < limit, "{level} {mask:?}: {half}");
+            // Queries and keys have a step of 1/50 or so, so that scores are off by less than a hundredth, and weights by as large a share.
+            let eighth = share(&run(Precision::Int8), &exact);
+            assert!(eighth < 2e-2, "{level} {mask:?}, int8: {eighth}");
         }
     }
 
@@ -195,6 +199,18 @@ mod tests {
             let got = tiled::attention(level, (&bad, &k, &v), Mask::None, Precision::F32).unwrap();
             let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
             assert!(got.iter().all(|v| v.is_nan()), "{level}");
+        }
+    }
+
+    #[test]
+    fn what_all_keys_share_costs_int8_nothing() {
+        let (q, v) = (random((1, 2, 40, 64)), random((1, 2, 90, 64)));
+        let k =
+            random((1, 2, 90, 64)).broadcast_add(&(random((1, 1, 1, 64)) * 30.0).unwrap()).unwrap();
+        let want = plain(&q, &k, &v, Mask::None).unwrap();
+        for level in Level::available() {
+            let got = tiled::attention(level, (&q, &k, &v), Mask::None, Precision::Int8).unwrap();
+            assert!(share(&got, &want) < 2e-2, "{level}: {}", share(&got, &want));
         }
     }
 

@@ -12,8 +12,8 @@ use crate::math::{Exactness, exp2, exp2_vector};
 use crate::memory::{Units, unwritten};
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack::{self, bf16_pair};
-use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile};
-use crate::product::{Kind, Sums, WIDE, for_height, heights};
+use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile, tile_int8_run};
+use crate::product::{Kind, RUN, Sums, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
 
@@ -35,10 +35,7 @@ pub(super) fn attention(
 ) -> Result<Tensor> {
     let (batch, heads, queries, d) = q.dims4()?;
     let (_, kv_heads, keys, _) = k.dims4()?;
-    let kind = match precision {
-        Precision::Bf16 if level.has_bf16() => Kind::Bf16,
-        _ => Kind::F32,
-    };
+    let forms = Forms::of(precision, level, d);
     let (q, k, v) = (rows_in_place(q)?, rows_in_place(k)?, rows_in_place(v)?);
     let (q, k, v) = (Values::of(&q), Values::of(&k), Values::of(&v));
     let (q, k, v) = (Heads::of(&q)?, Heads::of(&k)?, Heads::of(&v)?);
@@ -50,7 +47,9 @@ pub(super) fn attention(
     for (item, out) in out.chunks_mut(queries * heads * d).enumerate() {
         let packed: Vec<Packed> = (0..kv_heads)
             .into_par_iter()
-            .map(|head| level.run(Pack { kind, k: k.at(item, head), v: v.at(item, head), keys, d }))
+            .map(|head| {
+                level.run(Pack { forms, k: k.at(item, head), v: v.at(item, head), keys, d })
+            })
             .collect();
         rectangles(out, heads * d, 0..queries, (QUERIES, d)).with_max_len(1).for_each_init(
             Scratch::default,
@@ -59,11 +58,35 @@ pub(super) fn attention(
                 let packed = &packed[head / (heads / kv_heads)];
                 let last_key = (mask == Mask::Causal).then(|| keys - queries);
                 let q = q.at(item, head);
-                level.run(Block { kind, q, packed, keys, d, offset: last_key, scratch, out });
+                level.run(Block { forms, q, packed, keys, d, offset: last_key, scratch, out });
             },
         );
     }
     Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2)
+}
+
+/// What the two products of attention are computed in.
+#[derive(Clone, Copy)]
+struct Forms {
+    /// Queries and keys.
+    scores: Kind,
+    /// Weights and values.
+    values: Kind,
+}
+
+impl Forms {
+    fn of(precision: Precision, level: Level, d: usize) -> Self {
+        let values = match precision {
+            Precision::Bf16 | Precision::Int8 if level.has_bf16() => Kind::Bf16,
+            _ => Kind::F32,
+        };
+        // A head has one scale, as a run has.
+        let scores = match precision {
+            Precision::Int8 if d <= 4 * RUN => Kind::Int8Runs,
+            _ => values,
+        };
+        Self { scores, values }
+    }
 }
 
 /// The same tensor with its last dimension without gaps.
@@ -121,7 +144,7 @@ struct Packed {
 }
 
 struct Pack<'a> {
-    kind: Kind,
+    forms: Forms,
     k: Head<'a>,
     v: Head<'a>,
     keys: usize,
@@ -134,19 +157,29 @@ impl Work for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Packed {
         let blocks = self.keys.div_ceil(WIDE);
-        let size = self.kind.right_units(self.d);
+        let Forms { scores, values: kind } = self.forms;
+        let size = scores.right_units(self.d);
         let mut keys = Units::zeros(blocks * size);
+        let centre = scores.is_int8().then(|| self.centre());
+        let mut centred = vec![0f32; if centre.is_some() { WIDE * self.d } else { 0 }];
         for (i, panel) in keys.chunks_exact_mut(size).enumerate() {
             let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
-            pack::panel(simd, self.kind, tokens.map(|t| self.k.token(t)), panel);
+            let Some(centre) = &centre else {
+                pack::panel(simd, scores, tokens.map(|t| self.k.token(t)), panel);
+                continue;
+            };
+            for (to, t) in centred.chunks_exact_mut(self.d).zip(tokens.clone()) {
+                let differences = self.k.token(t).iter().zip(centre).map(|(k, c)| k - c);
+                to.iter_mut().zip(differences).for_each(|(to, k)| *to = k);
+            }
+            let columns = centred.chunks_exact(self.d).take(tokens.len());
+            pack::panel(simd, scores, columns, panel);
         }
-        let depth = blocks * units_a_panel(self.kind);
+        let depth = blocks * units_a_panel(kind);
         let mut values = Units::zeros(self.d.div_ceil(WIDE) * depth * WIDE);
         for (i, panel) in values.chunks_exact_mut(depth * WIDE).enumerate() {
             let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
-            for (block, units) in
-                panel.chunks_exact_mut(units_a_panel(self.kind) * WIDE).enumerate()
-            {
+            for (block, units) in panel.chunks_exact_mut(units_a_panel(kind) * WIDE).enumerate() {
                 self.pack_values(block * WIDE, columns.clone(), units);
             }
         }
@@ -160,6 +193,16 @@ fn units_a_panel(kind: Kind) -> usize {
 }
 
 impl Pack<'_> {
+    /// The mean of the keys. Taken from each of them it changes a query's scores by the same amount, so that its weights stay what they were, and
+    /// what is left has a smaller range to be rounded in (Zhang et al., SageAttention, 2024).
+    fn centre(&self) -> Vec<f32> {
+        let mut sums = vec![0f64; self.d];
+        for t in 0..self.keys {
+            sums.iter_mut().zip(self.k.token(t)).for_each(|(sum, k)| *sum += f64::from(*k));
+        }
+        sums.into_iter().map(|sum| (sum / self.keys as f64) as f32).collect()
+    }
+
     /// Some columns of 32 tokens.
     #[inline(always)]
     fn pack_values(&self, first: usize, columns: Range<usize>, units: &mut [u32]) {
@@ -169,7 +212,7 @@ impl Pack<'_> {
             _ => &absent[..columns.len()],
         };
         for (i, units) in units.chunks_exact_mut(WIDE).enumerate() {
-            if self.kind == Kind::Bf16 {
+            if self.forms.values == Kind::Bf16 {
                 let pairs = token(2 * i).iter().zip(token(2 * i + 1));
                 units.iter_mut().zip(pairs).for_each(|(u, (l, h))| *u = bf16_pair(*l, *h));
             } else {
@@ -183,6 +226,8 @@ impl Pack<'_> {
 #[derive(Default)]
 struct Scratch {
     queries: Units,
+    /// What scores of a query are multiplied by, log₂ e and 1 / √d included.
+    scales: Vec<f32>,
     /// A tile's scores: for each panel of keys, its rows.
     scores: Vec<Sums>,
     weights: Units,
@@ -203,7 +248,7 @@ struct Running {
 
 /// Some queries of one head against all keys.
 struct Block<'a> {
-    kind: Kind,
+    forms: Forms,
     q: Head<'a>,
     packed: &'a Packed,
     keys: usize,
@@ -230,7 +275,7 @@ impl Work for Block<'_> {
             for (first, height) in heights(rows.len(), S::ROWS) {
                 macro_rules! go {
                     ($rows:literal) => {
-                        match self.kind {
+                        match self.forms.values {
                             Kind::Bf16 if S::BF16 => {
                                 self.tile::<_, DotBf16, $rows>(simd, first, keys.clone())
                             }
@@ -254,14 +299,17 @@ impl Block<'_> {
     /// Packs the queries in tiles and clears what runs.
     #[inline(always)]
     fn begin<S: Simd>(&mut self, simd: S) {
-        let (rows, units) = (self.out.rows.clone(), self.kind.left_units(self.d));
+        let kind = self.forms.scores;
+        let (rows, units) = (self.out.rows.clone(), kind.left_units(self.d));
         let scratch = &mut *self.scratch;
+        scratch.scales.clear();
+        scratch.scales.resize(rows.len(), LOG2_E / (self.d as f32).sqrt());
         scratch.queries.resize(QUERIES * units);
         for (first, height) in heights(rows.len(), S::ROWS) {
             let tile = &mut scratch.queries[first * units..][..height * units];
             for i in 0..height {
                 let query = self.q.token(rows.start + first + i);
-                pack::pack_row(simd, self.kind, query, (i, height), tile);
+                scratch.scales[first + i] *= pack::pack_row(simd, kind, query, (i, height), tile);
             }
         }
         scratch.scores.resize(PANELS * 14, Sums::ZERO);
@@ -276,19 +324,22 @@ impl Block<'_> {
     /// `M` queries from `first` on against `keys`.
     #[inline(always)]
     fn tile<S: Simd, D: Dot, const M: usize>(&mut self, simd: S, first: usize, keys: Range<usize>) {
-        let units = self.kind.left_units(self.d);
-        let size = self.kind.right_units(self.d);
+        let Forms { scores: kind, values } = self.forms;
+        let (units, size) = (kind.left_units(self.d), kind.right_units(self.d));
         let panels = keys.start / WIDE..keys.end.div_ceil(WIDE);
         let left = &self.scratch.queries[first * units..][..M * units];
         let scores = self.scratch.scores.as_chunks_mut::<M>().0;
         for (panel, scores) in panels.clone().zip(scores) {
             let right = &self.packed.keys[panel * size..][..size];
-            tile::<_, D, M>(simd, left, right, scores);
+            match kind {
+                Kind::Int8Runs => tile_int8_run::<_, M>(simd, left, right, scores),
+                _ => tile::<_, D, M>(simd, left, right, scores),
+            }
         }
-        let Scratch { scores, weights, running, .. } = &mut *self.scratch;
+        let Scratch { scores, scales, weights, running, .. } = &mut *self.scratch;
         simd.call(Softmax {
-            kind: self.kind,
-            scale: LOG2_E / (self.d as f32).sqrt(),
+            kind: values,
+            scales: &scales[first..first + M],
             scores: &mut scores[..panels.len() * M],
             weights,
             running: &mut running[first..first + M],
@@ -296,8 +347,8 @@ impl Block<'_> {
             seen: self.offset.map(|offset| offset + self.out.rows.start + first + 1),
         });
 
-        let depth = panels.len() * units_a_panel(self.kind);
-        let start = panels.start * units_a_panel(self.kind) * WIDE;
+        let depth = panels.len() * units_a_panel(values);
+        let start = panels.start * units_a_panel(values) * WIDE;
         let weights = &self.scratch.weights[..M * depth];
         let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
         for (i, panel) in values.enumerate() {
@@ -316,8 +367,8 @@ impl Block<'_> {
 /// A tile's scores to weights.
 struct Softmax<'a> {
     kind: Kind,
-    /// What makes scores powers of two.
-    scale: f32,
+    /// What makes a row's scores powers of two.
+    scales: &'a [f32],
     /// For each panel of keys, the tile's rows.
     scores: &'a mut [Sums],
     weights: &'a mut [u32],
@@ -333,7 +384,7 @@ impl Work for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let rows = self.running.len();
-        for (row, running) in self.running.iter_mut().enumerate() {
+        for (row, (running, scale)) in self.running.iter_mut().zip(self.scales).enumerate() {
             let seen = self.seen.map_or(self.keys.end, |seen| self.keys.end.min(seen + row));
             let seen = seen.saturating_sub(self.keys.start);
             for (i, scores) in self.scores[row..].iter_mut().step_by(rows).enumerate() {
@@ -347,8 +398,8 @@ impl Work for Softmax<'_> {
                     top[1] = simd.max(simd.load(&pair[S::LANES..]), top[1]);
                 }
             }
-            let top = running.top.max(fold(simd, simd.max(top[0], top[1]), f32::max) * self.scale);
-            let weigh = Weigh { kind: self.kind, scale: self.scale, top, row, rows };
+            let top = running.top.max(fold(simd, simd.max(top[0], top[1]), f32::max) * scale);
+            let weigh = Weigh { kind: self.kind, scale: *scale, top, row, rows };
             let total = weigh.run(simd, scores, self.weights);
             running.correction = exp2(running.top - top);
             running.total = running.total * running.correction + total;

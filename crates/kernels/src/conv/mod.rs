@@ -49,7 +49,7 @@ impl Filter {
     fn packed(level: Level, weight: &Tensor, precision: Precision, stride: usize) -> Result<Self> {
         let (out, channels, size, _) = weight.dims4()?;
         let kind = match precision {
-            Precision::Bf16 if level.has_bf16() => Kind::Bf16,
+            Precision::Bf16 | Precision::Int8 if level.has_bf16() => Kind::Bf16,
             _ => Kind::F32,
         };
         let weight = channels_last(weight)?;

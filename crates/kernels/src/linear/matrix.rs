@@ -34,6 +34,8 @@ pub enum Precision {
     F32,
     /// Inputs rounded to bfloat16, sums in float32.
     Bf16,
+    /// Queries and keys of attention rounded to int8, each with a scale; everything else as [`Precision::Bf16`].
+    Int8,
 }
 
 impl Matrix {
@@ -57,9 +59,12 @@ impl Matrix {
         }
     }
 
-    /// What is computed beside this weight: float32 beside float32 and float16, bfloat16 beside narrower forms where the
-    /// processor multiplies it.
+    /// What is computed beside this weight: float32 beside float32 and float16, int8 beside int8 in runs, bfloat16 beside other
+    /// narrow forms where the processor multiplies it.
     pub fn precision(&self) -> Precision {
+        if matches!(self, Self::Packed(packed) if packed.is_int8_runs()) {
+            return Precision::Int8;
+        }
         let wide = match self {
             Self::Dense(values) => values.dtype() != DType::BF16,
             Self::Packed(packed) => packed.is_f32(),

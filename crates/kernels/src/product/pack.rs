@@ -135,18 +135,11 @@ impl Work for PackRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
-        let Self { kind, row, i, height, tile } = self;
-        match kind {
-            Kind::Int8 => return pack_int8(row, (i, height), tile),
-            Kind::Int8Runs => return pack_int8_runs(row, (i, height), tile),
-            _ => {}
-        }
-        pack_row(simd, kind, row, (i, height), tile);
-        1.0
+        pack_row(simd, self.kind, self.row, (self.i, self.height), self.tile)
     }
 }
 
-/// Packs row `i` of a tile of `height` rows of `kind`, which has no scale.
+/// Packs row `i` of a tile of `height` rows of `kind`; the result is its scale.
 #[inline(always)]
 pub(crate) fn pack_row<S: Simd>(
     simd: S,
@@ -154,7 +147,12 @@ pub(crate) fn pack_row<S: Simd>(
     row: &[f32],
     (i, height): (usize, usize),
     tile: &mut [u32],
-) {
+) -> f32 {
+    match kind {
+        Kind::Int8 => return pack_int8(row, (i, height), tile),
+        Kind::Int8Runs => return pack_int8_runs(row, (i, height), tile),
+        Kind::F32 | Kind::Bf16 => {}
+    }
     let blocks = tile.chunks_exact_mut(DEEP * height).map(|block| &mut block[i * DEEP..][..DEEP]);
     if kind == Kind::Bf16 {
         for (values, units) in row.chunks(2 * DEEP).zip(blocks) {
@@ -167,6 +165,7 @@ pub(crate) fn pack_row<S: Simd>(
             absent.fill(0);
         }
     }
+    1.0
 }
 
 /// Up to 32 values as pairs of bfloat16; units beyond them are 0.

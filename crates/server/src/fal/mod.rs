@@ -8,7 +8,7 @@ mod realtime;
 pub(crate) mod run;
 mod storage;
 mod stream;
-mod submit;
+pub(crate) mod submit;
 mod tokens;
 mod wait;
 

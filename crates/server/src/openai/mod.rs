@@ -13,6 +13,7 @@ mod stream;
 
 pub(crate) use answer::refusal;
 pub(crate) use caller::{caller, problem};
+pub(crate) use models::sheet;
 pub(crate) use page::page;
 
 use axum::http::{Method, StatusCode, Uri};

@@ -107,7 +107,7 @@ fn entry(id: &str, model: &Model, catalogue: &Catalogue, origin: &Origin) -> Val
 }
 
 /// All that is known of a model, by those of its deployments that `choice` admits.
-pub(super) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
+pub(crate) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
     let gateway = &app.settings.gateway;
     let catalogue = gateway.catalogue();
     let admitted = model.deployments.iter().filter(|deployment| match choice {
