@@ -60,6 +60,12 @@ impl Pipeline {
         self.parts.widths.siglip_feat_dim.is_some()
     }
 
+    /// Whether the model's control network, if it has one, knows of gaps.
+    pub fn fills_gaps(&self) -> Result<bool> {
+        let config = self.parts.control_config()?;
+        Ok(config.is_some_and(|config| config.fill_channels(&self.parts.widths) > 0))
+    }
+
     /// The sizes that a reference of `width` × `height` pixels is brought to, for a result of `size` if one was asked for.
     pub fn fit(&self, width: usize, height: usize, size: Option<ImageSize>) -> Result<Fit> {
         let processor = self.parts.vision_processor()?;

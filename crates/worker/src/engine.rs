@@ -42,6 +42,8 @@ pub(crate) enum News {
     Preview { done: usize, of: usize, picture: Rgb },
     /// The prompt's end was cut off.
     PromptCut { tokens: usize },
+    /// There is no control network for this request.
+    Uncontrolled,
 }
 
 /// What came of it.
@@ -165,6 +167,11 @@ fn draw(residency: &mut Residency, adapters: &mut Adapters, work: &Work) -> Resu
     }
     let begun = Instant::now();
     let mut request = work.request.clone();
+    // Inpainting does without a control network where there is none that knows of gaps.
+    if request.control.as_ref().is_some_and(|c| c.image.is_none()) && !pipeline.fills_gaps()? {
+        request.control = None;
+        let _ = work.news.send(News::Uncontrolled);
+    }
     let references = work.references.iter().map(|r| reference(pipeline, r, Some(request.size)));
     request.references = references.collect::<Result<_, _>>()?;
     let generated = pipeline.generate(&request, &applied, &work.interrupt, &on)?;

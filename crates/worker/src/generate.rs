@@ -9,7 +9,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Generate, Size};
 use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
-use zoetrope_engine::guides::Control;
+use zoetrope_engine::guides::{Control, Gap};
 use zoetrope_engine::pipeline::{Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
@@ -206,7 +206,8 @@ fn request(
     let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
-    let control = control_of(task, control.as_ref(), (width, height), size)?;
+    let span = task.control.as_ref().map(|c| ControlSpan::new(c.scale, c.start, c.end));
+    let span = span.transpose().map_err(field)?;
     let source = match (picture, &task.image) {
         (Some(picture), Some(reference)) => {
             let image = extended(&picture.resized(width, height), size);
@@ -221,6 +222,8 @@ fn request(
         }
         _ => Source::Text,
     };
+    let control = control.map(|picture| extended(&picture.resized(width, height), size));
+    let control = span.and_then(|span| control_of(span, control, &source));
     Ok(Request {
         prompt: task.prompt.clone(),
         negative_prompt: Some(task.negative_prompt.clone()),
@@ -240,18 +243,15 @@ fn request(
     })
 }
 
-/// What a control network looks at.
-fn control_of(
-    task: &Generate,
-    picture: Option<&Picture>,
-    (width, height): (u32, u32),
-    size: ImageSize,
-) -> Result<Option<Control>, JobError> {
-    let (Some(control), Some(picture)) = (&task.control, picture) else { return Ok(None) };
-    let span = ControlSpan::new(control.scale, control.start, control.end);
-    let span = span.map_err(|e| JobError::from(zoetrope_engine::Error::from(e)))?;
-    let image = Some(extended(&picture.resized(width, height), size));
-    Ok(Some(Control { image, gap: None, span }))
+/// What a control network looks at: a picture, or what is around the part of `source` that is painted.
+fn control_of(span: ControlSpan, picture: Option<Rgb>, source: &Source) -> Option<Control> {
+    let gap = match (&picture, source) {
+        (None, Source::Inpaint { image, mask, .. }) => {
+            Some(Gap { image: image.clone(), mask: mask.clone() })
+        }
+        _ => None,
+    };
+    (picture.is_some() || gap.is_some()).then_some(Control { image: picture, gap, span })
 }
 
 /// `picture` with its last column and row repeated up to `size`.
@@ -302,6 +302,10 @@ async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::Unbounded
                 lease.log("INFO", &line).await
             }
             News::Step { done, of } => lease.log("INFO", &format!("Step {done}/{of}")).await,
+            News::Uncontrolled => {
+                let line = "Painting without a control network: this server has none that fills gaps";
+                lease.log("INFO", line).await
+            }
             News::PromptCut { tokens } => {
                 let line = format!("The prompt is too long: its last {tokens} tokens are cut off");
                 lease.log("WARN", &line).await
