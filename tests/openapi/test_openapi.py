@@ -33,12 +33,16 @@ def server(tmp_path_factory):
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_no_input_makes_the_server_fail(server, endpoint, tmp_path):
+# fal's document of each endpoint, and the one of OpenAI's routes and the gateway's.
+DOCUMENTS = [f"/api/openapi/queue/openapi.json?endpoint_id={endpoint}" for endpoint in ENDPOINTS]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "/v1/openapi.json"])
+def test_no_input_makes_the_server_fail(server, document, tmp_path):
     command = [
         str(pathlib.Path(sys.executable).parent / "st"),
         "run",
-        f"{server.url}/api/openapi/queue/openapi.json?endpoint_id={endpoint}",
+        f"{server.url}{document}",
         "--checks=not_a_server_error,content_type_conformance,response_schema_conformance",
         "--phases=examples,coverage,fuzzing",
         f"--max-examples={EXAMPLES_MAX}",

@@ -38,6 +38,8 @@ pub struct Answer {
 pub struct Picture {
     /// Its address, where one was asked for.
     pub url: Option<String>,
+    /// The name of the file there, in our store.
+    pub file: Option<String>,
     /// The file as standard base64, where it was asked for.
     pub base64: Option<String>,
     /// How it is encoded.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use zoetrope_api::images::{Code, ImageRequest, Mode, Problem};
 use zoetrope_files::Store;
 use zoetrope_files::fetch::Fetcher;
-use zoetrope_jobs::{Clock, Ledger, Queue, Whose};
+use zoetrope_jobs::{Clock, Ledger, Pace, Queue, Whose};
 
 use crate::answer::{Answer, Estimate, Refusal};
 use crate::caller::Caller;
@@ -19,7 +20,7 @@ use crate::catalogue::{Catalogue, ConfigError, Deployment, ProviderEntry, Target
 use crate::emulate::{self, Work};
 use crate::provider::{Abilities, Partial, Provider};
 use crate::routing::{self, Candidate, Entry, Gathered, Lane, Purse, Registry, Round};
-use crate::source::Sources;
+use crate::source::{Sources, failed};
 
 /// The calls that are learned from: those of four weeks.
 const LEARN_MS: i64 = 28 * 86_400_000;
@@ -58,6 +59,8 @@ struct Inner {
     snapshot: RwLock<Arc<Snapshot>>,
     registry: Registry,
     ledger: Ledger,
+    /// Until when it was heard what other servers know of deployments' health.
+    heard_ms: AtomicI64,
 }
 
 /// The configuration and the providers that were opened by it.
@@ -73,7 +76,8 @@ impl Snapshot {
         for (name, entry) in &catalogue.providers {
             match open(entry, house) {
                 Ok(provider) => {
-                    providers.insert(name.clone(), (provider, Arc::new(Lane::of(entry))));
+                    let lane = Arc::new(Lane::of(entry, &house.queue));
+                    providers.insert(name.clone(), (provider, lane));
                 }
                 Err(error) => mistakes.extend(error.mistakes),
             }
@@ -107,7 +111,8 @@ impl Gateway {
     ) -> Result<Self, ConfigError> {
         let snapshot = RwLock::new(Arc::new(Snapshot::open(catalogue, &house, &open)?));
         let (ledger, registry) = (house.queue.ledger(), Registry::default());
-        Ok(Self(Arc::new(Inner { house, open, snapshot, registry, ledger })))
+        let heard_ms = AtomicI64::new(0);
+        Ok(Self(Arc::new(Inner { house, open, snapshot, registry, ledger, heard_ms })))
     }
 
     /// From now on requests follow `catalogue`; those under way end as they began. Nothing changes where it has mistakes.
@@ -169,6 +174,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Tells the other servers of the database what this one has found out about deployments' health, and hears what they have.
+    /// For every second or so.
+    pub async fn share(&self) -> zoetrope_jobs::Result<()> {
+        let Inner { house, registry, heard_ms, .. } = &*self.0;
+        let heard = heard_ms.load(Ordering::Relaxed);
+        let until = routing::share(registry, &house.queue, (house.now_ms)(), heard).await?;
+        heard_ms.store(until, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes the pictures. Dropping the future cancels what is under way. Unfinished pictures go to `partials`, where the
     /// provider shows any.
     pub async fn make(
@@ -177,7 +192,17 @@ impl Gateway {
         caller: Caller,
         partials: Option<mpsc::Sender<Partial>>,
     ) -> Result<Answer, Refusal> {
-        let id = format!("req_{}", Uuid::now_v7().simple());
+        self.make_as(fresh_id(), request, caller, partials).await
+    }
+
+    /// The same under an `id` that was told already, from [`fresh_id`].
+    pub async fn make_as(
+        &self,
+        id: String,
+        request: ImageRequest,
+        caller: Caller,
+        partials: Option<mpsc::Sender<Partial>>,
+    ) -> Result<Answer, Refusal> {
         let created_ms = (self.0.house.now_ms)();
         let mut entry = Entry::new(&self.0.ledger, &id, &request, &caller, created_ms);
         match self.run(&mut entry, &id, request, caller, partials).await {
@@ -206,7 +231,7 @@ impl Gateway {
         let target = snapshot.catalogue.resolve(&request.model)?;
         entry.resolved(&target.model.id);
         routing::allowed(&caller, &target)?;
-        self.admit(&caller)?;
+        self.admit(&caller).await?;
         let sources = Arc::new(Sources::fetch(&request, house).await?);
         let candidates = self.candidates(&snapshot, &target, (&request, &caller), &sources).await?;
         let (request, caller) = (Arc::new(request), Arc::new(caller));
@@ -271,14 +296,15 @@ impl Gateway {
     }
 
     /// Counts the request, if its key may make so many.
-    fn admit(&self, caller: &Caller) -> Result<(), Problem> {
+    async fn admit(&self, caller: &Caller) -> Result<(), Problem> {
         let Some(per_minute) = caller.limits.requests_per_minute else { return Ok(()) };
-        let now = tokio::time::Instant::now();
-        self.0.registry.admit(&caller.owner, per_minute, now).map_err(|wait| {
-            let text = format!("This key may make {per_minute} requests a minute.");
-            let wait_ms = wait.as_millis() as u64 + 1;
-            Problem { retry_after_ms: Some(wait_ms), ..Problem::new(Code::RateLimited, text) }
-        })
+        let (name, pace) =
+            (format!("key:{}", caller.owner), Pace { per_minute, burst: per_minute });
+        let wait = self.0.house.queue.take_turn(&name, pace).await.map_err(failed)?;
+        let Some(wait) = wait else { return Ok(()) };
+        let text = format!("This key may make {per_minute} requests a minute.");
+        let wait_ms = wait.as_millis() as u64 + 1;
+        Err(Problem { retry_after_ms: Some(wait_ms), ..Problem::new(Code::RateLimited, text) })
     }
 
     /// What the request would cost, and who would be asked; nobody is.
@@ -309,6 +335,11 @@ impl Gateway {
             changes: plan.changes,
         })
     }
+}
+
+/// What a request is called: `req_` and a UUID of version 7.
+pub fn fresh_id() -> String {
+    format!("req_{}", Uuid::now_v7().simple())
 }
 
 /// Without what the house holds.

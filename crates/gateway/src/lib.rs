@@ -23,4 +23,4 @@ pub mod providers;
 mod routing;
 pub mod source;
 
-pub use gateway::{Gateway, House, Open};
+pub use gateway::{Gateway, House, Open, fresh_id};

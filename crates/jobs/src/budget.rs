@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use crate::Result;
-use crate::keys::KeyLimits;
+use crate::keys::{KeyLimits, Period};
 use crate::queue::Queue;
 use crate::sql::calls as sql;
 
@@ -21,12 +21,14 @@ pub enum Held {
 /// Where a key's budget stands, in millionths of a dollar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// What it may spend in all; `None` without a limit.
+    /// What it may spend; `None` without a limit.
     pub budget: Option<i64>,
-    /// What it has spent.
+    /// What it has spent of it.
     pub spent: i64,
     /// What is kept for requests under way.
     pub held: i64,
+    /// When all of the budget is there again, in milliseconds since 1970; `None` where it never is.
+    pub renewed_ms: Option<i64>,
 }
 
 impl Balance {
@@ -44,7 +46,14 @@ impl Queue {
         let row = sqlx::query(sql::LOCK_KEY).bind(key).fetch_optional(&mut *transaction).await?;
         let Some(row) = row else { return Ok(Held::Unlimited) };
         let Some(budget) = row.try_get::<Option<i64>, _>(0)? else { return Ok(Held::Unlimited) };
-        let spent: i64 = row.try_get(1)?;
+        let period = Period::of(row.try_get(2)?);
+        let spent = match period.around(self.now_ms()) {
+            None => row.try_get(1)?,
+            Some((from_ms, _)) => {
+                let query = sqlx::query(sql::SPENT_SINCE).bind(key).bind(from_ms);
+                query.fetch_one(&mut *transaction).await?.try_get::<i64, _>(0)?
+            }
+        };
         let query = sqlx::query(sql::HELD).bind(key).bind(self.now_ms()).bind(id);
         let others: i64 = query.fetch_one(&mut *transaction).await?.try_get(0)?;
         let left = budget.saturating_sub(spent).saturating_sub(others);
@@ -62,7 +71,14 @@ impl Queue {
         let Some(row) = self.key(key).await? else { return Ok(Balance::default()) };
         let query = sqlx::query(sql::HELD).bind(key).bind(self.now_ms()).bind("");
         let held = query.fetch_one(&self.pool).await?.try_get(0)?;
-        Ok(Balance { budget: row.limits.budget_micros, spent: row.spent_micros, held })
+        let (spent, renewed_ms) = match row.limits.budget_period.around(self.now_ms()) {
+            None => (row.spent_micros, None),
+            Some((from_ms, next_ms)) => {
+                let query = sqlx::query(sql::SPENT_SINCE).bind(key).bind(from_ms);
+                (query.fetch_one(&self.pool).await?.try_get(0)?, Some(next_ms))
+            }
+        };
+        Ok(Balance { budget: row.limits.budget_micros, spent, held, renewed_ms })
     }
 
     /// From now on these are the limits of a key in use; whether there is one.
@@ -71,6 +87,7 @@ impl Queue {
             .bind(limits.budget_micros)
             .bind(limits.requests_per_minute.map(i64::from))
             .bind(limits.models.join("\n"))
+            .bind(limits.budget_period.monthly())
             .bind(&limits.on_flagged)
             .bind(id);
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 
 use crate::histogram::Histogram;
 use crate::queue::Queue;
@@ -51,6 +52,10 @@ pub struct ModelRequest {
     pub trace: Option<String>,
     /// All calls that it took, in order of their ends.
     pub calls: Vec<ModelCall>,
+    /// Names of the files that it has put at addresses of ours.
+    pub files: Vec<String>,
+    /// When those were deleted because somebody asked for it, in milliseconds since 1970.
+    pub purged_ms: Option<i64>,
     /// Whether something of the key's budget was held for it.
     pub held: bool,
 }
@@ -258,12 +263,22 @@ impl Queue {
         row.as_ref().map(ModelRequest::of).transpose()
     }
 
+    /// What `request` has made is deleted: the log says so, and no answer of it is given again.
+    pub async fn purge_model_request(&self, request: &ModelRequest) -> Result<()> {
+        let query = sqlx::query(sql::PURGE_MODEL_REQUEST).bind(self.now_ms()).bind(&request.id);
+        query.execute(&self.pool).await?;
+        let query = sqlx::query(sql::FORGET_ANSWER_OF).bind(&request.owner).bind(&request.id);
+        query.execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Forgets what is older than `keep_ms`, and what was held or kept for a time that is over.
     pub async fn sweep_calls(&self, keep_ms: i64) -> Result<()> {
         let now = self.now_ms();
         for statement in [sql::SWEEP_ANSWERS, sql::SWEEP_HOLDS] {
             sqlx::query(statement).bind(now).execute(&self.pool).await?;
         }
+        self.sweep_paces().await?;
         let old = now.saturating_sub(keep_ms);
         sqlx::query(sql::SWEEP_LOG).bind(old).bind(SWEEP_MOST).execute(&self.pool).await?;
         let old = now.saturating_sub(SUMS_KEEP_MS.max(keep_ms));
@@ -307,6 +322,7 @@ impl ModelRequest {
             value: value.into(),
         };
         let (status, calls): (String, String) = (row.try_get("status")?, row.try_get("attempts")?);
+        let files: String = row.try_get("files")?;
         Ok(Self {
             owner: row.try_get("owner")?,
             model: row.try_get("model")?,
@@ -325,20 +341,42 @@ impl ModelRequest {
             user: row.try_get("user_name")?,
             trace: row.try_get("trace")?,
             calls: serde_json::from_str(&calls).map_err(|_| unknown("attempts", &calls))?,
+            files: serde_json::from_str(&files).map_err(|_| unknown("files", &files))?,
+            purged_ms: row.try_get("purged_ms")?,
             held: false,
             id,
         })
     }
 
-    /// Writes it down.
-    pub(crate) async fn insert(&self, connection: &mut AnyConnection) -> Result<()> {
-        let calls = serde_json::to_string(&self.calls).unwrap_or_else(|_| "[]".into());
+    /// Writes all of `requests` down, many in one statement.
+    pub(crate) async fn insert_all(
+        requests: &[Self],
+        connection: &mut AnyConnection,
+    ) -> Result<()> {
+        // Of two sizes only, so that the database has both prepared.
+        let (many, few) = requests.as_chunks::<ROWS_AT_ONCE>();
+        for rows in many.iter().map(|rows| &rows[..]).chain(few.chunks(1)) {
+            let statement = AssertSqlSafe(sql::insert_model_requests(rows.len()));
+            let mut query = sqlx::query(statement);
+            for row in rows {
+                query = row.bound(query);
+            }
+            query.execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// `query` with the values of a row.
+    fn bound<'q>(&self, query: Query<'q, Any, AnyArguments>) -> Query<'q, Any, AnyArguments> {
+        let none = |_| "[]".to_string();
+        let calls = serde_json::to_string(&self.calls).unwrap_or_else(none);
+        let files = serde_json::to_string(&self.files).unwrap_or_else(none);
         let text = |text: &Option<String>| text.as_deref().map(storable);
-        let query = sqlx::query(sql::INSERT_MODEL_REQUEST)
-            .bind(&self.id)
-            .bind(&self.owner)
+        query
+            .bind(self.id.clone())
+            .bind(self.owner.clone())
             .bind(storable(&self.model))
-            .bind(&self.mode)
+            .bind(self.mode.clone())
             .bind(self.status.name())
             .bind(self.provider.clone())
             .bind(self.deployment.clone())
@@ -352,11 +390,13 @@ impl ModelRequest {
             .bind(text(&self.error))
             .bind(text(&self.user))
             .bind(text(&self.trace))
-            .bind(storable(&calls));
-        query.execute(connection).await?;
-        Ok(())
+            .bind(storable(&calls))
+            .bind(files)
     }
 }
+
+/// Requests that are written by one statement.
+const ROWS_AT_ONCE: usize = 32;
 
 /// What many requests add to the sums: a row of the database for many of theirs.
 #[derive(Default)]

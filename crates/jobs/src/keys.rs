@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use time::{Duration, OffsetDateTime, Time};
 
 use crate::queue::Queue;
 use crate::{Error, Result, sql};
@@ -41,14 +42,54 @@ pub enum Scope {
 /// What a key may use of models that cost something, and what it gets to see. The default is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
-    /// Millionths of a dollar that it may spend in all.
+    /// Millionths of a dollar that it may spend.
     pub budget_micros: Option<i64>,
-    /// Requests a minute, by each server.
+    /// In which time.
+    pub budget_period: Period,
+    /// Requests a minute, to all servers together.
     pub requests_per_minute: Option<u32>,
     /// Models that it may ask for, by name or as patterns with `*`; empty: all.
     pub models: Vec<String>,
     /// What becomes of its pictures that were found unsafe, by the policy's name; absent, what the request's route does.
     pub on_flagged: Option<String>,
+}
+
+/// The time in which a budget may be spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Period {
+    /// All of it.
+    #[default]
+    Ever,
+    /// Each month of UTC.
+    Month,
+}
+
+impl Period {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ever => "ever",
+            Self::Month => "month",
+        }
+    }
+
+    /// When the period that holds `now_ms` began, and when the next begins; none where there is but one.
+    pub(crate) fn around(self, now_ms: i64) -> Option<(i64, i64)> {
+        let now = OffsetDateTime::from_unix_timestamp(now_ms.div_euclid(1000)).ok()?;
+        let first = now.replace_day(1).ok()?.replace_time(Time::MIDNIGHT);
+        let ms = |time: OffsetDateTime| time.unix_timestamp() * 1000;
+        // No month is longer, and none is so long that this is the one after the next.
+        let next = (first + Duration::days(31)).replace_day(1).ok()?;
+        (self == Self::Month).then(|| (ms(first), ms(next)))
+    }
+
+    pub(crate) fn of(monthly: i64) -> Self {
+        if monthly == 1 { Self::Month } else { Self::Ever }
+    }
+
+    pub(crate) fn monthly(self) -> i64 {
+        i64::from(self == Self::Month)
+    }
 }
 
 impl Scope {
@@ -88,6 +129,7 @@ impl KeyLimits {
         let per_minute: Option<i64> = row.try_get("requests_per_minute")?;
         Ok(Self {
             budget_micros: row.try_get("budget_micros")?,
+            budget_period: Period::of(row.try_get("budget_monthly")?),
             requests_per_minute: per_minute.and_then(|number| number.try_into().ok()),
             models: models.lines().map(String::from).collect(),
             on_flagged: row.try_get("on_flagged")?,
@@ -108,6 +150,7 @@ impl Queue {
             .bind(key.limits.budget_micros)
             .bind(key.limits.requests_per_minute.map(i64::from))
             .bind(key.limits.models.join("\n"))
+            .bind(key.limits.budget_period.monthly())
             .bind(&key.limits.on_flagged);
         query.execute(&self.pool).await?;
         Ok(())
@@ -131,5 +174,20 @@ impl Queue {
     pub async fn revoke_key(&self, id: &str) -> Result<bool> {
         let query = sqlx::query(sql::REVOKE_KEY).bind(self.now_ms()).bind(id);
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_begin_and_end_where_calendars_say() {
+        let day = 86_400_000;
+        // 31 January 2027 at 23:59:59.999, and a millisecond later.
+        let (january, february, march) = (20_819 * day, 20_850 * day, 20_878 * day);
+        assert_eq!(Period::Month.around(february - 1), Some((january, february)));
+        assert_eq!(Period::Month.around(february), Some((february, march)));
+        assert_eq!(Period::Ever.around(february), None);
     }
 }

@@ -107,10 +107,8 @@ async fn try_write(pool: &AnyPool, requests: &[ModelRequest]) -> Result<()> {
     }
     let mut sums = Sums::default();
     let mut transaction = pool.begin().await?;
-    for request in requests {
-        request.insert(&mut transaction).await?;
-        sums.add(request);
-    }
+    ModelRequest::insert_all(requests, &mut transaction).await?;
+    requests.iter().for_each(|request| sums.add(request));
     sums.write(&mut transaction).await?;
     for request in requests.iter().filter(|request| request.held) {
         sqlx::query(sql::RELEASE).bind(&request.id).execute(&mut *transaction).await?;

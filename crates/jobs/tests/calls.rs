@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use place::Place;
 use zoetrope_jobs::{
     Claim, Held, KeptAnswer, Key, KeyLimits, Ledger, Limits, LogPage, LogPlace, ModelCall,
-    ModelRequest, ModelStatus, Queue, Scope, Whose,
+    ModelRequest, ModelStatus, Period, Queue, Scope, Whose,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -37,6 +37,7 @@ impl Room {
     async fn key(&self, budget_micros: Option<i64>) {
         let limits = KeyLimits {
             budget_micros,
+            budget_period: Period::Ever,
             requests_per_minute: Some(9),
             models: vec!["a".into(), "b*".into()],
             on_flagged: Some("refuse".into()),
@@ -92,6 +93,8 @@ fn request(id: &str, created_ms: i64, calls: Vec<ModelCall>) -> ModelRequest {
         user: Some("somebody".into()),
         trace: None,
         calls,
+        files: vec![format!("{id}/image.png")],
+        purged_ms: None,
         held: false,
     }
 }
@@ -216,6 +219,62 @@ async fn a_budget_is_kept_spent_and_freed() {
     assert!(room.queue.limit_key("k1", &more).await.unwrap());
     assert_eq!(room.queue.key("k1").await.unwrap().unwrap().limits, more);
     assert!(!room.queue.limit_key("k2", &more).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_monthly_budget_is_there_again_when_the_month_is_over() {
+    let room = Room::new().await;
+    room.key(Some(10_000)).await;
+    let limits = KeyLimits {
+        budget_micros: Some(7_000),
+        budget_period: Period::Month,
+        ..KeyLimits::default()
+    };
+    assert!(room.queue.limit_key("k1", &limits).await.unwrap());
+    assert_eq!(room.queue.key("k1").await.unwrap().unwrap().limits, limits);
+    let hold = async |id: &str| room.queue.hold("k1", id, 5_000, i64::MAX).await.unwrap();
+    assert_eq!(hold("r1").await, Held::Yes);
+    let settled =
+        ModelRequest { held: true, ..request("r1", START, vec![call("fal/m", "completed", 9)]) };
+    room.ledger.record(settled);
+    room.ledger.flush().await;
+    assert_eq!(hold("r2").await, Held::Short(2_000));
+    let balance = room.queue.balance("k1").await.unwrap();
+    assert_eq!((balance.spent, balance.available()), (5_000, Some(2_000)));
+    // START is 15 January 2027, 08:00 of UTC.
+    assert_eq!(balance.renewed_ms, Some(20_850 * 24 * HOUR));
+    room.wait(balance.renewed_ms.unwrap() - START);
+    let balance = room.queue.balance("k1").await.unwrap();
+    assert_eq!((balance.spent, balance.available()), (0, Some(7_000)));
+    assert_eq!(hold("r2").await, Held::Yes);
+    assert_eq!(room.queue.key("k1").await.unwrap().unwrap().spent_micros, 5_000, "in all");
+}
+
+#[tokio::test]
+async fn what_a_request_made_can_be_forgotten_and_the_log_says_so() {
+    let room = Room::new().await;
+    room.ledger.record(request("req_1", START, vec![call("fal/m", "completed", 9)]));
+    room.ledger.flush().await;
+    let (owner, other) = (("k1", "key"), ("k2", "key"));
+    for (name, id) in [(owner, "req_1"), (other, "req_2")] {
+        room.queue.claim_answer(name, "digest", START + HOUR).await.unwrap();
+        let headers = format!(r#"[["x-request-id","{id}"]]"#);
+        let answer = KeptAnswer { status: 200, headers, body: "{}".into() };
+        room.queue.keep_answer(name, &answer, START + HOUR).await.unwrap();
+    }
+    let logged = room.queue.model_request("req_1").await.unwrap().unwrap();
+    assert_eq!(
+        (logged.files.as_slice(), logged.purged_ms),
+        (&["req_1/image.png".into()][..], None)
+    );
+    room.queue.purge_model_request(&logged).await.unwrap();
+    room.wait(5);
+    room.queue.purge_model_request(&logged).await.unwrap();
+    let logged = room.queue.model_request("req_1").await.unwrap().unwrap();
+    assert_eq!(logged.purged_ms, Some(START), "the first time counts");
+    let claim = async |name| room.queue.claim_answer(name, "digest", START + HOUR).await.unwrap();
+    assert_eq!(claim(owner).await, Claim::First, "its answer is not given again");
+    assert!(matches!(claim(other).await, Claim::Answered(_)), "others are");
 }
 
 #[tokio::test]

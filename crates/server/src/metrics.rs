@@ -63,6 +63,10 @@ pub fn describe() {
         "Whether a deployment is asked like the others (1), or only where everybody else has failed (0)"
     );
     metrics::describe_counter!(
+        "zoetrope_gateway_reloads_total",
+        "How often the gateway's configuration was read again, by whether it was taken or has mistakes"
+    );
+    metrics::describe_counter!(
         "zoetrope_gateway_unrecorded_total",
         "Requests that could not be written down"
     );

@@ -9,12 +9,14 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zoetrope_api::fal::{ENDPOINTS, Endpoint, llms, schema};
+use zoetrope_api::images::{Listed, catalogue_txt};
 use zoetrope_files::Name;
 use zoetrope_jobs::Scope;
 
 use crate::answer::{Failure, json_answer};
 use crate::auth::{Purpose, caller};
 use crate::extract;
+use crate::openai::{listed, plain};
 use crate::state::App;
 use crate::surface::Origin;
 
@@ -25,6 +27,7 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/openapi/queue/openapi.json", get(openapi))
+        .route("/llms.txt", get(catalogue))
         .route("/models/{*page}", get(page))
         .fallback(not_found)
         .with_state(app.clone())
@@ -94,18 +97,32 @@ async fn openapi(
     }
 }
 
-/// `/models/{endpoint}/llms.txt`, and the same of the gateway's models
+/// `/models/{endpoint}/llms.txt`, and the same of the gateway's models.
 async fn page(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
     Path(page): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if let Some(page) = crate::openai::page(&app, &origin, &page) {
+    if let Some(page) = crate::openai::page(&app, &origin, &headers, &page).await {
         return Ok(page);
     }
     let endpoint = page.strip_suffix("/llms.txt").and_then(Endpoint::find);
     let endpoint = endpoint
         .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("There is no page {page}")))?;
     let text = llms::llms_txt(endpoint, &origin.run, &origin.run);
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+    Ok(plain(text))
+}
+
+/// All models and endpoints, with the way to their pages.
+async fn catalogue(State(app): State<App>, Extension(origin): Extension<Origin>) -> Response {
+    let endpoints: Vec<Listed> = ENDPOINTS
+        .iter()
+        .map(|one| Listed {
+            title: one.title.into(),
+            summary: format!("`{}`. {}", one.id, one.summary),
+            page: format!("{}/models/{}/llms.txt", origin.run, one.id),
+        })
+        .collect();
+    plain(catalogue_txt(&listed(&app, &origin), &endpoints, &origin.run, &origin.queue))
 }

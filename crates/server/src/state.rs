@@ -1,6 +1,6 @@
 //! What every handler is given.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zoetrope_api::fal::Endpoint;
+use zoetrope_api::images::ArenaFigure;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_gateway::Gateway;
 use zoetrope_jobs::{Key, Queue};
@@ -63,7 +64,12 @@ pub struct Inner {
     pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
     /// Direct calls under way.
     pub(crate) calls: Calls,
+    /// Where models stand in the arena, by their ids.
+    arena: Mutex<Arc<Standings>>,
 }
+
+/// Where models stand in the arena, by their ids.
+pub type Standings = BTreeMap<String, Vec<ArenaFigure>>;
 
 impl App {
     /// Prepares what all nodes share.
@@ -76,7 +82,19 @@ impl App {
             last: Mutex::default(),
             keys: Mutex::default(),
             calls: Calls::default(),
+            arena: Mutex::default(),
         })))
+    }
+
+    /// From now on models stand so in the arena.
+    pub fn show_arena(&self, standings: Standings) {
+        *self.arena.lock().expect("nothing panics while it is held") = Arc::new(standings);
+    }
+
+    /// Where the model `id` stands in the arena; nowhere before there are votes.
+    pub(crate) fn arena_of(&self, id: &str) -> Vec<ArenaFigure> {
+        let standings = self.arena.lock().expect("nothing panics while it is held").clone();
+        standings.get(id).cloned().unwrap_or_default()
     }
 
     /// Dollars a unit of the endpoint `id`.

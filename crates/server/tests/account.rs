@@ -9,7 +9,7 @@ use painter::Painter;
 use room::{Answer, Room, Setup};
 use serde_json::{Value, json};
 use zoetrope_gateway::catalogue::Catalogue;
-use zoetrope_jobs::{KeyLimits, Scope};
+use zoetrope_jobs::{KeyLimits, Period, Scope};
 
 /// A server that asks for keys and takes a cent for a picture.
 async fn shop() -> Room {
@@ -196,4 +196,69 @@ async fn what_went_wrong_for_nothing_may_be_sent_again_with_its_key() {
     let long = "k".repeat(256);
     let headers = [("authorization", key.as_str()), ("idempotency-key", long.as_str())];
     assert_eq!(draw(&room, &headers, "a house").await.status, 400);
+}
+
+#[tokio::test]
+async fn keys_are_listed_without_their_secrets() {
+    let room = shop().await;
+    let limits = KeyLimits {
+        budget_micros: Some(15_000),
+        budget_period: Period::Month,
+        ..KeyLimits::default()
+    };
+    let (id, own) = key(&room, Scope::Api, limits).await;
+    let (_, admin) = key(&room, Scope::Admin, KeyLimits::default()).await;
+    let list = get(&room, "/v1/keys", &own).await;
+    let [one] = list["data"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!(
+        (&one["id"], &one["object"], &one["status"]),
+        (&json!(id), &json!("key"), &json!("active"))
+    );
+    assert_eq!((&one["budget"], &one["budget_period"]), (&json!(0.015), &json!("month")));
+    let secret = own.rsplit(':').next().unwrap();
+    let all = get(&room, "/openai/v1/keys", &admin).await;
+    assert_eq!(all["data"].as_array().unwrap().len(), 2);
+    let hash = room.queue.key(&id).await.unwrap().unwrap().hash;
+    assert!(!all.to_string().contains(secret) && !all.to_string().contains(&hash));
+    let balance = get(&room, "/v1/balance", &own).await;
+    assert_eq!(balance["renewed_at"], "2027-02-01T00:00:00Z");
+}
+
+#[tokio::test]
+async fn pictures_of_a_request_are_deleted_when_somebody_asks() {
+    let room = shop().await;
+    let _painter = Painter::of(&room);
+    let (_, key) = key(&room, Scope::Api, KeyLimits::default()).await;
+    let (_, other) = self::key(&room, Scope::Api, KeyLimits::default()).await;
+    let headers = [("authorization", key.as_str()), ("idempotency-key", "once")];
+    let body = json!({"model": "z-image-turbo", "prompt": "a house", "size": "64x64", "n": 2});
+    let drawn = room.send("POST", "/v1/images/generations", &headers, body.to_string()).await;
+    assert_eq!(drawn.status, 200, "{drawn:?}");
+    let drawn = drawn.json();
+    let urls: Vec<&str> = drawn["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["url"].as_str().unwrap().strip_prefix("http://127.0.0.1:7860").unwrap())
+        .collect();
+    assert_eq!(room.get(urls[0]).await.status, 200);
+    room.gateway.settle().await;
+    let path = format!("/v1/requests/{}/payloads", drawn["id"].as_str().unwrap());
+    let purge = async |who: &str| room.send("DELETE", &path, &[("authorization", who)], "").await;
+    assert_eq!(purge(&other).await.status, 404, "nobody deletes what is another's");
+    let first = purge(&key).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let told = json!({"id": drawn["id"], "object": "request.payloads", "purged": true,
+        "already_purged": false, "media_deleted": 2});
+    assert_eq!(first.json(), told);
+    for url in urls {
+        assert_eq!(room.get(url).await.status, 404, "{url}");
+    }
+    let again = purge(&key).await.json();
+    assert_eq!((&again["already_purged"], &again["media_deleted"]), (&json!(true), &json!(0)));
+    let replayed = room.send("POST", "/v1/images/generations", &headers, body.to_string()).await;
+    assert_eq!(replayed.header("idempotent-replayed"), "", "the kept answer is gone too");
+    let entry = get(&room, path.strip_suffix("/payloads").unwrap(), &key).await;
+    assert_eq!(entry["status"], "completed", "the log stays");
+    assert!(entry["purged_at"].is_string());
 }

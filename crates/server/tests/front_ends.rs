@@ -125,3 +125,37 @@ async fn names_that_are_told_are_in_the_list() {
     assert!(ids.contains(&"dall-e-2") && !ids.contains(&"gpt-image-*"), "{ids:?}");
     assert_eq!(room.get("/v1/models/gpt-image-1.5").await.json()["id"], "gpt-image-1.5");
 }
+
+/// Lumenfall's command line calls these, and shows these of their answers.
+#[tokio::test]
+async fn lumenfall_s_command_line_finds_what_it_reads() {
+    let room = with_names().await;
+    let _painter = Painter::of(&room);
+    let body = json!({"model": "z-image-turbo", "prompt": "a", "n": 1, "size": "64x64"});
+    let estimate = room.post("/openai/v1/images/generations?dryRun=true", body.clone()).await.json();
+    for name in ["total_cost_micros", "currency", "model", "provider"] {
+        assert!(!estimate[name].is_null(), "{name}: {estimate}");
+    }
+    for name in ["billable_quantity", "quantity", "metric", "unit_price"] {
+        assert!(!estimate["components"][0][name].is_null(), "{name}: {estimate}");
+    }
+    let drawn = room.post("/openai/v1/images/generations", body).await;
+    assert_eq!(drawn.status, 200, "nothing else is a success to it");
+    let drawn = drawn.json();
+    assert!(drawn["data"][0]["url"].is_string());
+    assert_eq!(room.get("/v1/balance").await.json()["object"], "balance");
+    assert!(room.get("/openai/v1/models").await.json()["data"][0]["id"].is_string());
+    room.gateway.settle().await;
+    let list = room.get("/v1/requests?limit=10").await.json();
+    assert_eq!(list["data"][0]["id"], drawn["id"]);
+    let one = room.get(&format!("/v1/requests/{}", drawn["id"].as_str().unwrap())).await.json();
+    let shown = [
+        "status", "model", "endpoint", "modality", "created_at", "duration_ms", "cost", "currency",
+    ];
+    for name in shown {
+        assert!(!one[name].is_null(), "{name}: {one}");
+    }
+    for name in ["error_code", "error_message"] {
+        assert!(one.get(name).is_some(), "{name}: {one}");
+    }
+}

@@ -24,6 +24,8 @@ const PICTURES_MS: i64 = 3_600_000;
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks at what was measured.
 const LEARN_PAUSE: Duration = Duration::from_secs(60);
+/// Between two exchanges with other servers: so long may one go on asking whom another has found to be down.
+const SHARE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the table is read from.
 #[derive(Clone, Debug)]
@@ -128,10 +130,17 @@ pub(crate) async fn follow(
         };
         let read = file.parse(&text, &environment);
         known = text;
-        match read.and_then(|catalogue| Ok(gateway.replace(catalogue)?)) {
-            Ok(()) => tracing::info!("the gateway's configuration was read again"),
-            Err(error) => tracing::error!("{error:#}; what was in force stays in force"),
-        }
+        let outcome = match read.and_then(|catalogue| Ok(gateway.replace(catalogue)?)) {
+            Ok(()) => {
+                tracing::info!("the gateway's configuration was read again");
+                "taken"
+            }
+            Err(error) => {
+                tracing::error!("{error:#}; what was in force stays in force");
+                "refused"
+            }
+        };
+        metrics::counter!("zoetrope_gateway_reloads_total", "outcome" => outcome).increment(1);
     }
 }
 
@@ -143,6 +152,19 @@ pub(crate) async fn learn(gateway: Gateway, mut stop: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(LEARN_PAUSE) => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+/// Lets the gateway and those of other servers tell each other which deployments are down.
+pub(crate) async fn share(gateway: Gateway, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        if let Err(error) = gateway.share().await {
+            tracing::warn!(%error, "other servers could not be told of deployments' health; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SHARE_PAUSE) => {}
             _ = stop.changed() => {}
         }
     }

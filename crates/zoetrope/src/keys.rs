@@ -3,7 +3,8 @@
 use anyhow::bail;
 use serde_json::json;
 use zoetrope_api::{Micros, OnFlagged};
-use zoetrope_jobs::{Key, KeyLimits, Limits, Queue, Scope};
+use zoetrope_jobs::{Key, KeyLimits, Limits, Period, Queue, Scope};
+use zoetrope_server::keys::shown;
 
 use crate::environment::Environment;
 use crate::place::{Place, now_ms};
@@ -61,10 +62,13 @@ enum Action {
 /// What a key may use of the models that are asked for by name.
 #[derive(Clone, Debug, clap::Args)]
 struct LimitArgs {
-    /// Dollars that it may spend in all [default: no limit].
+    /// Dollars that it may spend [default: no limit].
     #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
     budget: Option<Micros>,
-    /// Requests a minute, by each server [default: no limit].
+    /// In which time: ever, or each month, of UTC.
+    #[arg(long, value_name = "PERIOD", default_value = "ever", requires = "budget")]
+    budget_period: PeriodName,
+    /// Requests a minute, to all servers of the database together [default: no limit].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_minute: Option<u32>,
     /// Models that it may ask for, by name, by provider/name, or as patterns with * [default: all].
@@ -88,11 +92,21 @@ impl LimitArgs {
         let models = self.allow_models.iter().map(|name| name.trim().to_string());
         KeyLimits {
             budget_micros: self.budget.map(|micros| micros.0),
+            budget_period: match self.budget_period {
+                PeriodName::Ever => Period::Ever,
+                PeriodName::Month => Period::Month,
+            },
             requests_per_minute: self.requests_per_minute,
             models: models.filter(|name| !name.is_empty()).collect(),
             on_flagged: self.on_flagged.map(|policy| policy.to_string()),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PeriodName {
+    Ever,
+    Month,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -130,7 +144,10 @@ async fn act(action: &Action, queue: &Queue) -> anyhow::Result<()> {
         Action::List { json } => {
             let keys = queue.keys().await?;
             match json {
-                true => println!("{}", json!({"keys": keys.iter().map(shown).collect::<Vec<_>>()})),
+                true => println!(
+                    "{}",
+                    json!({"keys": keys.iter().map(|key| shown(key, time)).collect::<Vec<_>>()})
+                ),
                 false => keys.iter().for_each(print),
             }
         }
@@ -159,25 +176,12 @@ fn scope(key: &Key) -> &'static str {
     }
 }
 
-fn shown(key: &Key) -> serde_json::Value {
-    json!({
-        "key_id": key.id,
-        "alias": key.alias,
-        "scope": scope(key),
-        "concurrency": key.concurrency_max,
-        "created_at": time(key.created_ms),
-        "revoked_at": key.revoked_ms.map(time),
-        "budget": key.limits.budget_micros.map(|micros| Micros(micros).dollars()),
-        "spent": Micros(key.spent_micros).dollars(),
-        "requests_per_minute": key.limits.requests_per_minute,
-        "models": key.limits.models,
-        "on_flagged": key.limits.on_flagged,
-    })
-}
-
 fn print(key: &Key) {
     let state = key.revoked_ms.map_or("in use".into(), |at| format!("revoked {}", time(at)));
-    let budget = key.limits.budget_micros.map(|micros| format!(" of {}", Micros(micros)));
+    let budget = key.limits.budget_micros.map(|micros| match key.limits.budget_period {
+        Period::Ever => format!(" of {}", Micros(micros)),
+        Period::Month => format!("; may spend {} a month", Micros(micros)),
+    });
     println!(
         "{}  {:5}  {:4} at once  {}  {state}  spent {}{}  {}",
         key.id,

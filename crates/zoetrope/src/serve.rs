@@ -240,6 +240,7 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
     house.spawn(gateway::learn(gateway.clone(), stop.clone()));
+    house.spawn(gateway::share(gateway.clone(), stop.clone()));
     let (file, named) = (args.gateway_file(), environment.clone());
     house.spawn(gateway::follow(gateway.clone(), file, named, stop.clone()));
 

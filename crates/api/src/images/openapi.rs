@@ -17,6 +17,14 @@ pub fn openapi(base: &str) -> Value {
     let schema = json!({"name": "schema", "in": "query", "schema": {"type": "boolean"},
         "description": "Whether the compiled parameters come with it."});
     let listed = |what: &str, parameters: Vec<&Value>, answer: &str| json!({"get": {"summary": what, "parameters": parameters, "responses": responses(reference(answer))}});
+    let window = ["window", "start", "end", "model", "provider"].map(asked);
+    let window: Vec<&Value> = window.iter().collect();
+    let key = asked("key_id");
+    let usage = [&window[..], &[&key]].concat();
+    let log =
+        ["limit", "starting_after", "ending_before", "created_after", "created_before", "status"]
+            .map(asked);
+    let log: Vec<&Value> = log.iter().chain([&key]).collect();
     json!({
         "openapi": "3.1.0",
         "info": {"title": "Images", "version": env!("CARGO_PKG_VERSION"), "description": "OpenAI's Images API, with the gateway's parameters."},
@@ -28,6 +36,14 @@ pub fn openapi(base: &str) -> Value {
             "/images/variations": draws("Pictures from a picture", both("Variation")),
             "/models": listed("All models", Vec::new(), "ModelList"),
             "/models/{id}": listed("One model, under any of its names", vec![&id, &schema], "Model"),
+            "/balance": listed("What is left of the key's budget", Vec::new(), "Balance"),
+            "/usage": listed("Calls, images and cost by key", usage, "List"),
+            "/keys": listed("The key, or all keys to one of scope admin", Vec::new(), "List"),
+            "/providers/performance": listed("How providers do", window, "List"),
+            "/requests": listed("The log, newest first", log, "List"),
+            "/requests/{id}": listed("A request that has ended", vec![&id], "Request"),
+            "/requests/{id}/payloads": {"delete": {"summary": "Deletes what a request made", "parameters": [&id],
+                "responses": responses(reference("Purged"))}},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -41,6 +57,11 @@ pub fn openapi(base: &str) -> Value {
                 "Model": model(),
                 "ModelList": {"type": "object", "required": ["object", "data"], "properties": {
                     "object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")}}},
+                "List": {"type": "object", "required": ["object", "data"], "properties": {
+                    "object": {"const": "list"}, "data": {"type": "array", "items": {"type": "object"}}}},
+                "Balance": object("balance", &["billing_type", "available"]),
+                "Request": object("request", &["id", "status", "created_at", "cost"]),
+                "Purged": object("request.payloads", &["id", "purged", "already_purged", "media_deleted"]),
                 "Error": error(),
             },
         },
@@ -56,6 +77,17 @@ enum Files {
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// A parameter of a query, as text.
+fn asked(name: &str) -> Value {
+    json!({"name": name, "in": "query", "schema": {"type": "string"}})
+}
+
+/// An object that says what it is, and has these fields at least.
+fn object(kind: &str, fields: &[&str]) -> Value {
+    let required = [&["object"], fields].concat();
+    json!({"type": "object", "required": required, "properties": {"object": {"const": kind}}})
 }
 
 fn dry_run() -> Value {

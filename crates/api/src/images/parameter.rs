@@ -191,13 +191,6 @@ pub const PARAMETERS: &[Parameter] = &[
         "The same seed gives the same picture from the same provider. Further pictures of one request count on from it.",
     ),
     Parameter::new(
-        "n",
-        Core,
-        Kind::Whole { min: 1, max: COUNT_MAX as i64 },
-        "How many pictures. Made by several calls where a provider makes fewer at once.",
-    )
-    .or(Literal::Whole(1)),
-    Parameter::new(
         "size",
         SizeLayout,
         Kind::Pattern(r"^(auto|\d+[xX*×]\d+|\d+:\d+)$"),
@@ -215,10 +208,6 @@ pub const PARAMETERS: &[Parameter] = &[
         Kind::Choice(&["512", "0.5K", "1K", "1.5K", "2K", "4K"]),
         "About how large, whatever the ratio: 1K has as many pixels as 1024x1024. What is above the model's maximum is cut to it.",
     ),
-    Parameter::new("width", SizeLayout, SIDE, "Pixels across; together with height.")
-        .of(Scope::Provider),
-    Parameter::new("height", SizeLayout, SIDE, "Pixels down; together with width.")
-        .of(Scope::Provider),
     Parameter::new(
         "image",
         MediaInputs,
@@ -237,8 +226,9 @@ pub const PARAMETERS: &[Parameter] = &[
         "response_format",
         OutputFormat,
         Kind::Choice(&["url", "b64_json"]),
-        "Whether pictures come as addresses or in the answer. Not sent, generations come as addresses and edits as both.",
-    ),
+        "Whether pictures come as addresses or in the answer. Where it is not sent, edits come as both.",
+    )
+    .or(Literal::Text("url")),
     Parameter::new(
         "output_format",
         OutputFormat,
@@ -251,6 +241,13 @@ pub const PARAMETERS: &[Parameter] = &[
         PERCENT,
         "Quality of jpeg, webp and avif.",
     ),
+    Parameter::new(
+        "n",
+        OutputFormat,
+        Kind::Whole { min: 1, max: COUNT_MAX as i64 },
+        "How many pictures. Made by several calls where a provider makes fewer at once.",
+    )
+    .or(Literal::Whole(1)),
     Parameter::new(
         "stream",
         OutputFormat,
@@ -307,6 +304,10 @@ pub const PARAMETERS: &[Parameter] = &[
     )
     .of(Scope::Provider),
     Parameter::new("go_fast", Additional, Kind::Flag, "Replicate's word for acceleration.")
+        .of(Scope::Provider),
+    Parameter::new("height", Additional, SIDE, "Pixels down; together with width.")
+        .of(Scope::Provider),
+    Parameter::new("width", Additional, SIDE, "Pixels across; together with height.")
         .of(Scope::Provider),
     Parameter::new(
         "negative_prompt",

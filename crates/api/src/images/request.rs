@@ -135,6 +135,14 @@ impl Mode {
         }
     }
 
+    /// As people write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::TextToImage => "Text to Image",
+            Self::ImageEdit => "Image Edit",
+        }
+    }
+
     /// The mode called `name`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::about::{About, Example};
 use super::handling::Handling;
 use super::parameter::{Group, Kind, PARAMETERS, Parameter, Scope, Support};
 use super::request::Mode;
@@ -39,6 +40,10 @@ pub struct ModelSheet {
     pub modalities: Modalities,
     /// What it does, over all its providers.
     pub modes: Vec<&'static str>,
+    /// What people say about it.
+    pub about: About,
+    /// Prompts that show what it does.
+    pub examples: Vec<Example>,
     /// What it takes.
     pub schema: Schema,
     /// Who serves it.
@@ -231,8 +236,8 @@ fn kind(kind: Kind) -> (&'static str, Option<Vec<&'static str>>, Limits, Option<
         Kind::Number { min, max } => ("number", None, (Some(min), Some(max)), None),
         Kind::Flag => ("boolean", None, free, None),
         Kind::Choice(options) => ("string", Some(options.to_vec()), free, None),
-        Kind::Picture => ("file", None, free, None),
-        Kind::Pictures => ("file or array", None, free, None),
+        // One, or several under the same name.
+        Kind::Picture | Kind::Pictures => ("file", None, free, None),
     }
 }
 
@@ -240,11 +245,11 @@ impl Group {
     /// As documents head it.
     pub fn title(self) -> &'static str {
         match self {
-            Self::Core => "Core",
+            Self::Core => "Core Parameters",
             Self::SizeLayout => "Size & Layout",
             Self::MediaInputs => "Media Inputs",
             Self::OutputFormat => "Output & Format",
-            Self::Additional => "Additional",
+            Self::Additional => "Additional Parameters",
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 use url::{Host, Url};
@@ -136,10 +136,22 @@ impl Fetcher {
         body: Bytes,
         timeout_ms: u64,
     ) -> Result<u16> {
+        self.send(Method::POST, url, headers, body, timeout_ms).await
+    }
+
+    /// The same with another method, as `PUT` to an address that storage has signed.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(String, String)],
+        body: Bytes,
+        timeout_ms: u64,
+    ) -> Result<u16> {
         let work = async {
-            let url = self.look(url, ADDRESS_BYTES_MAX)?;
+            let url = self.look(url, REDIRECT_BYTES_MAX)?;
             let host = host_of(&url);
-            let request = self.client.post(url).headers(carried(headers)?).body(body);
+            let request = self.client.request(method, url).headers(carried(headers)?).body(body);
             let response = request.send().await.map_err(|error| failed(&error, &host))?;
             Ok(response.status().as_u16())
         };

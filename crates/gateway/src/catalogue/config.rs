@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toml::Table;
-use zoetrope_api::images::{Mode, Pixels};
+use zoetrope_api::images::{About, Mode, Pixels};
 
+use super::about;
 use super::section::{Mistakes, Section};
 use super::standard::{self, KNOWN, REMOTE_TIMEOUT, WAITING_MAX};
 use super::{
@@ -89,9 +90,15 @@ fn provider(
         }
     };
     let usual = standard::entry(name, protocol.unwrap_or(Protocol::OpenAi));
+    let (own, uploads) = (url(section, "url"), url(section, "upload_url"));
+    if uploads.is_some() && protocol.is_some_and(|protocol| protocol != Protocol::Fal) {
+        section.wrong("upload_url", "belongs to the protocol fal");
+    }
     let entry = ProviderEntry {
         title: section.text("title").unwrap_or(usual.title),
-        url: url(section).or(usual.url),
+        // Whoever is elsewhere does not upload to fal.
+        upload_url: uploads.or(usual.upload_url.filter(|_| own.is_none())),
+        url: own.or(usual.url),
         key: key(section, variable),
         calls_per_minute: section
             .whole("calls_per_minute", 1, 1_000_000)
@@ -113,8 +120,8 @@ fn provider(
     Some(entry)
 }
 
-fn url(section: &Section<'_>) -> Option<String> {
-    let text = section.text("url")?;
+fn url(section: &Section<'_>, name: &'static str) -> Option<String> {
+    let text = section.text(name)?;
     let web = url::Url::parse(&text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.host_str().is_some()
@@ -125,12 +132,11 @@ fn url(section: &Section<'_>) -> Option<String> {
             Some(text.trim_end_matches('/').into())
         }
         Some(_) => {
-            section
-                .wrong("url", "holds a name or a password; write the key as key or key_variable");
+            section.wrong(name, "holds a name or a password; write the key as key or key_variable");
             None
         }
         None => {
-            section.wrong("url", "is no address; write one as https://api.example/v1");
+            section.wrong(name, "is no address; write one as https://api.example/v1");
             None
         }
     }
@@ -189,6 +195,8 @@ fn models(gateway: &Section<'_>, providers: &Providers, mistakes: &Mistakes) -> 
             created: 0,
             status: Status::Active,
             tags: vec!["image-generation".into()],
+            about: About::default(),
+            examples: Vec::new(),
             size_max: Pixels::new(2048, 2048),
             deployments: Vec::new(),
             strategy: Strategy::default(),
@@ -234,6 +242,8 @@ fn model(usual: Model, section: &Section<'_>, providers: &Providers, mistakes: &
         created: section.whole("created", 0, i64::MAX).unwrap_or(usual.created),
         status: if disabled { Status::Disabled } else { Status::Active },
         tags: section.texts("tags").unwrap_or(usual.tags),
+        about: section.section("about").map_or(usual.about, |section| about::read(&section)),
+        examples: about::examples(section, mistakes).unwrap_or(usual.examples),
         size_max: pixels(section).unwrap_or(usual.size_max),
         deployments: deployments.unwrap_or(usual.deployments),
         strategy: strategy(section).unwrap_or(usual.strategy),

@@ -1,6 +1,7 @@
 //! Which models there are, who serves them, and how one is chosen: a snapshot of the configuration, replaced as a whole when
 //! that is read again.
 
+mod about;
 mod config;
 mod error;
 mod resolve;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zoetrope_api::images::{Mode, Pixels};
+use zoetrope_api::images::{About, Example, Mode, Pixels};
 
 use crate::price::Price;
 
@@ -80,6 +81,10 @@ pub struct Model {
     pub status: Status,
     /// Words to find it by.
     pub tags: Vec<String>,
+    /// What people say about it.
+    pub about: About,
+    /// Prompts that show what it does.
+    pub examples: Vec<Example>,
     /// The largest picture.
     pub size_max: Pixels,
     /// Who serves it, in the order of the configuration.
@@ -132,6 +137,8 @@ pub struct ProviderEntry {
     pub protocol: Protocol,
     /// Where it is, without a slash at the end; the local engine is nowhere.
     pub url: Option<String>,
+    /// Where files that are too large for a request are uploaded, by a protocol that has such a place.
+    pub upload_url: Option<String>,
     /// What it knows us by.
     pub key: Option<Secret>,
     /// Calls a minute that it takes; we keep below.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zoetrope_api::Micros;
-use zoetrope_api::images::{Mode, Pixels};
+use zoetrope_api::images::{About, Example, Mode, Pixels};
 
+use super::about;
 use super::{Alias, Catalogue, Deployment, Model, Protocol, ProviderEntry, Status, Strategy};
 use crate::price::{Price, Surcharge, Unit};
 
@@ -76,7 +77,7 @@ impl Catalogue {
         let (Some(local), false) = (local, known) else { return self };
         let deployment = Arc::new(self::local(EDIT).deployment(local));
         let summary = "Draws and edits from up to 16 pictures that the prompt speaks of: Z-Image Omni and Edit.";
-        let model = family((EDIT, "Z-Image Edit", summary, 1_769_472_000));
+        let model = family((EDIT, "Z-Image Edit", summary, 1_769_472_000, about::edit()));
         self.models.push(Arc::new(Model { deployments: vec![deployment], ..model }));
         self
     }
@@ -95,6 +96,7 @@ pub(super) fn entry(name: &str, protocol: Protocol) -> ProviderEntry {
         title: title(protocol).unwrap_or(name).into(),
         protocol,
         url: address(protocol).map(String::from),
+        upload_url: (protocol == Protocol::Fal).then(|| FAL_STORAGE.into()),
         key: None,
         calls_per_minute,
         concurrency_max: None,
@@ -111,6 +113,9 @@ fn title(protocol: Protocol) -> Option<&'static str> {
         Protocol::OpenAi | Protocol::Zoetrope => None,
     }
 }
+
+/// Where fal takes uploads.
+const FAL_STORAGE: &str = "https://rest.fal.ai";
 
 /// Where a protocol's own provider is.
 fn address(protocol: Protocol) -> Option<&'static str> {
@@ -130,17 +135,22 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         "Z-Image Turbo",
         "Text to image and image to image in 8 steps, a 6B model of Tongyi-MAI.",
         1_764_547_200,
+        about::turbo(),
     );
     let base = (
         "z-image",
         "Z-Image",
         "The undistilled 6B model of Tongyi-MAI: guidance, negative prompts, and more variety.",
         1_769_472_000,
+        about::base(),
     );
     [turbo, base].into_iter().map(family)
 }
 
-fn family((id, name, summary, created): (&str, &str, &str, i64)) -> Model {
+/// A model's id, name, summary, day of publication, and what people say about it.
+type Family = (&'static str, &'static str, &'static str, i64, (About, Vec<Example>));
+
+fn family((id, name, summary, created, (about, examples)): Family) -> Model {
     Model {
         id: id.into(),
         name: name.into(),
@@ -150,6 +160,8 @@ fn family((id, name, summary, created): (&str, &str, &str, i64)) -> Model {
         created,
         status: Status::Active,
         tags: vec!["image-generation".into(), "image-editing".into()],
+        about,
+        examples,
         size_max: Pixels::new(2048, 2048),
         deployments: Vec::new(),
         strategy: Strategy::LocalFirst { waiting_max: WAITING_MAX },

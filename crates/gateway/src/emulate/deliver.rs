@@ -22,9 +22,9 @@ pub async fn deliver(
     house: &House,
 ) -> Result<Picture, Problem> {
     let Made { content, format, size, seed, revised_prompt } = made;
-    let url = match (&content, form.wants_url()) {
+    let kept = match (&content, form.wants_url()) {
         (_, false) => None,
-        (Content::Stored { url, .. }, true) => Some(url.clone()),
+        (Content::Stored { name, url }, true) => Some((name.clone(), url.clone())),
         (Content::Bytes(bytes), true) => {
             Some(keep(bytes.clone(), format.extension(), caller, house).await?)
         }
@@ -44,6 +44,7 @@ pub async fn deliver(
             Some(STANDARD.encode(&bytes))
         }
     };
+    let (file, url) = kept.map(|(name, url)| (name.as_str().to_string(), url)).unzip();
     let (url, base64) = match form {
         Form::DataUri => {
             let uri = |text| format!("data:{};base64,{text}", format.content_type());
@@ -51,17 +52,17 @@ pub async fn deliver(
         }
         Form::Url | Form::Base64 | Form::Both => (url, base64),
     };
-    Ok(Picture { url, base64, format, size, seed, revised_prompt })
+    Ok(Picture { url, file, base64, format, size, seed, revised_prompt })
 }
 
-/// Stores a file for as long as addresses live; its address. Its row comes first: bytes without a row would never be found
+/// Stores a file for as long as addresses live; its name and its address. Its row comes first: bytes without a row would never be found
 /// again.
 async fn keep(
     bytes: Bytes,
     extension: &str,
     caller: &Caller,
     house: &House,
-) -> Result<String, Problem> {
+) -> Result<(Name, String), Problem> {
     let name = Name::new(&format!("image.{extension}"));
     let created_ms = (house.now_ms)();
     let row = FileRow {
@@ -74,5 +75,6 @@ async fn keep(
     };
     house.queue.insert_file(&row).await.map_err(failed)?;
     house.store.put(&name, bytes).await.map_err(failed)?;
-    Ok(format!("{}/files/{}", caller.base, name.as_str()))
+    let url = format!("{}/files/{}", caller.base, name.as_str());
+    Ok((name, url))
 }

@@ -45,8 +45,7 @@ pub(super) struct Alibaba(Http);
 
 impl Alibaba {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
-        super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, "Bearer")?))
+        Ok(Self(Http::with_key(entry, house, "Bearer")?))
     }
 }
 

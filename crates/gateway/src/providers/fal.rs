@@ -1,4 +1,4 @@
-//! fal's queue: submit, ask how far it is, fetch the result; cancelled when nobody waits any more.
+//! fal's queue: submit, ask how far it is, fetch the result; cancelled when nobody waits any more. Large pictures are uploaded first.
 
 use std::time::Instant;
 
@@ -12,9 +12,10 @@ use zoetrope_api::images::{Form, Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::http::{ANSWER_BYTES_MAX, Guard, Http, Reply, answer_bytes_max, is_id};
 use super::said::Said;
-use super::{PROMPT_CHARS_MAX, extras};
+use super::upload::Storage;
+use super::{PROMPT_CHARS_MAX, extras, with};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Billed, Failure, FailureKind};
 use crate::gateway::House;
@@ -26,10 +27,10 @@ use crate::source::Source;
 const COUNT_MAX: u32 = 4;
 /// Pixels of a picture: four million and a little.
 const PIXELS_MAX: u64 = 2048 * 2048;
+/// The word in front of a key.
+const SCHEME: &str = "Key";
 /// Characters of a data URI that it takes.
 const DATA_URI_CHARACTERS_MAX: usize = 10 << 20;
-/// Answers to how far it is that may fail in a row: what was submitted goes on meanwhile.
-const LOST_MAX: u32 = 5;
 
 /// How `z-image/turbo` takes a text.
 const TEXT: &[(&str, Handling)] = &[
@@ -53,58 +54,25 @@ const TEXT: &[(&str, Handling)] = &[
 ];
 
 /// How `z-image/turbo/image-to-image` does.
-const EDIT: &[(&str, Handling)] = &[
-    ("prompt", Passthrough),
-    ("seed", Passthrough),
-    ("n", Renamed),
-    ("size", Converted),
-    ("aspect_ratio", Converted),
-    ("resolution", Converted),
-    ("width", Converted),
-    ("height", Converted),
-    ("image", Renamed),
-    ("strength", Passthrough),
-    ("response_format", Emulated),
-    ("output_format", Passthrough),
-    ("output_compression", Emulated),
-    ("output_quality", Emulated),
-    ("num_inference_steps", Passthrough),
-    ("acceleration", Passthrough),
-    ("enable_prompt_expansion", Passthrough),
-    ("enable_safety_checker", Passthrough),
-    ("sync_mode", Passthrough),
-];
+const EDIT: [(&str, Handling); 19] = with(TEXT, [("image", Renamed), ("strength", Passthrough)]);
 
 /// How `z-image/base` does, the one with guidance.
-const BASE: &[(&str, Handling)] = &[
-    ("prompt", Passthrough),
-    ("negative_prompt", Passthrough),
-    ("seed", Passthrough),
-    ("n", Renamed),
-    ("size", Converted),
-    ("aspect_ratio", Converted),
-    ("resolution", Converted),
-    ("width", Converted),
-    ("height", Converted),
-    ("cfg_scale", Renamed),
-    ("response_format", Emulated),
-    ("output_format", Passthrough),
-    ("output_compression", Emulated),
-    ("output_quality", Emulated),
-    ("num_inference_steps", Passthrough),
-    ("acceleration", Passthrough),
-    ("enable_prompt_expansion", Passthrough),
-    ("enable_safety_checker", Passthrough),
-    ("sync_mode", Passthrough),
-];
+const BASE: [(&str, Handling); 19] =
+    with(TEXT, [("negative_prompt", Passthrough), ("cfg_scale", Renamed)]);
 
 /// An account at fal.
-pub(super) struct Fal(Http);
+pub(super) struct Fal {
+    http: Http,
+    /// Where what is too large for a request is uploaded, if that is known.
+    storage: Option<Storage>,
+}
 
 impl Fal {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
-        super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, "Key")?))
+        let http = Http::with_key(entry, house, SCHEME)?;
+        let storage = entry.upload_url.as_ref();
+        let storage = storage.map(|_| Storage::open(entry, house, SCHEME)).transpose()?;
+        Ok(Self { http, storage })
     }
 }
 
@@ -118,9 +86,9 @@ impl Provider for Fal {
             prompt_chars_max: PROMPT_CHARS_MAX,
             partials: false,
             handling: match mode {
-                _ if deployment.upstream.contains("/base") => BASE,
+                _ if deployment.upstream.contains("/base") => &BASE,
                 Mode::TextToImage => TEXT,
-                Mode::ImageEdit => EDIT,
+                Mode::ImageEdit => &EDIT,
             },
             passes_unknown: true,
             bounds: &[],
@@ -135,11 +103,15 @@ impl Provider for Fal {
 impl Fal {
     async fn run(&self, call: &Call) -> Result<Outcome, Failure> {
         let abilities = self.abilities(&call.deployment, call.request.mode());
-        let body = body(call, &abilities)?;
+        let image = match call.sources.images.first() {
+            Some(image) => Some(self.image_url(image, call).await?),
+            None => None,
+        };
+        let body = body(call, &abilities, image);
         let begun = Instant::now();
         let (id, guard) = self.submit(call, &body).await?;
         let work = work(&call.deployment.upstream, &id);
-        self.wait(call, &work, begun).await?;
+        self.http.follow(call, begun, || self.done(call, &work)).await?;
         let reply = self.result(call, &work).await;
         if let Some(guard) = guard {
             guard.ended();
@@ -151,12 +123,30 @@ impl Fal {
         self.outcome(call, &reply).await
     }
 
+    /// `image` as it goes into a body: a data URI is one call less than an upload, and is taken up to a size.
+    async fn image_url(&self, image: &Source, call: &Call) -> Result<String, Failure> {
+        let uri = format!("data:{};base64,{}", image.content_type, STANDARD.encode(&image.bytes));
+        match &self.storage {
+            _ if uri.len() <= DATA_URI_CHARACTERS_MAX => Ok(uri),
+            Some(storage) => storage.upload(image, call).await,
+            None => {
+                let most = (DATA_URI_CHARACTERS_MAX / 4 * 3) >> 20;
+                let text = format!(
+                    "the image is larger than {} takes with a request, which is {most} MiB; the operator can set its `upload_url`",
+                    self.http.name()
+                );
+                let failure = Failure::new(FailureKind::Rejected, text);
+                Err(Failure { parameter: Some("image".into()), ..failure })
+            }
+        }
+    }
+
     /// Puts it into the queue; the request's id there, and what cancels it.
     async fn submit(&self, call: &Call, body: &Value) -> Result<(String, Option<Guard>), Failure> {
         let left = call.deadline.saturating_duration_since(Instant::now());
         let endpoint = call.deployment.upstream.clone();
         let request = self
-            .0
+            .http
             .post(&format!("/{endpoint}"), body)
             // Seconds until it must have begun: nobody waits after that.
             .header("x-fal-request-timeout", left.as_secs().max(1).to_string());
@@ -165,63 +155,35 @@ impl Fal {
             Some(http.request(Method::PUT, &path))
         };
         let (reply, guard) =
-            self.0.submit(request, ANSWER_BYTES_MAX, call.deadline, cancel).await?;
+            self.http.submit(request, ANSWER_BYTES_MAX, call.deadline, cancel).await?;
         if !reply.is_success() {
             return Err(self.refused(&reply, call));
         }
-        self.0.json(&reply)?;
+        self.http.json(&reply)?;
         let id =
-            id(&reply).ok_or_else(|| self.0.broken("took the request without an id for it"))?;
+            id(&reply).ok_or_else(|| self.http.broken("took the request without an id for it"))?;
         Ok((id, guard))
     }
 
-    /// Waits until it is done, one way or the other.
-    async fn wait(&self, call: &Call, work: &str, begun: Instant) -> Result<(), Failure> {
-        let mut lost = 0;
-        loop {
-            let pause = pause(begun.elapsed());
-            if Instant::now() + pause >= call.deadline {
-                tokio::time::sleep_until(call.deadline.into()).await;
-                let text = format!("{} did not end in time", self.0.name());
-                let failure = Failure::new(FailureKind::TimedOut, text);
-                return Err(Failure { billed: Billed::Maybe, ..failure });
-            }
-            tokio::time::sleep(pause).await;
-            match self.is_done(call, work).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => lost = 0,
-                Err(failure) => {
-                    lost += 1;
-                    let passing = matches!(
-                        failure.kind,
-                        FailureKind::Unreachable | FailureKind::Broken | FailureKind::Throttled
-                    );
-                    if !passing || lost >= LOST_MAX {
-                        return Err(Failure { billed: Billed::Maybe, ..failure });
-                    }
-                }
-            }
-        }
-    }
-
-    async fn is_done(&self, call: &Call, work: &str) -> Result<bool, Failure> {
-        let request = self.0.request(Method::GET, &format!("{work}/status"));
-        let reply = self.0.send(request, ANSWER_BYTES_MAX, call.deadline).await?;
+    /// Something once it is done, one way or the other.
+    async fn done(&self, call: &Call, work: &str) -> Result<Option<()>, Failure> {
+        let request = self.http.request(Method::GET, &format!("{work}/status"));
+        let reply = self.http.send(request, ANSWER_BYTES_MAX, call.deadline).await?;
         if !reply.is_success() {
             return Err(self.refused(&reply, call));
         }
-        match self.0.json(&reply)?["status"].as_str() {
-            Some("COMPLETED") => Ok(true),
-            Some("IN_QUEUE" | "IN_PROGRESS") => Ok(false),
-            _ => Err(self.0.broken("tells no status of the request")),
+        match self.http.json(&reply)?["status"].as_str() {
+            Some("COMPLETED") => Ok(Some(())),
+            Some("IN_QUEUE" | "IN_PROGRESS") => Ok(None),
+            _ => Err(self.http.broken("tells no status of the request")),
         }
     }
 
     /// The result, of any status. It is there and paid for, so that it is asked for twice.
     async fn result(&self, call: &Call, work: &str) -> Result<Reply, Failure> {
         let fetch = || {
-            let request = self.0.request(Method::GET, work);
-            self.0.send(request, answer_bytes_max(call.part.count), call.deadline)
+            let request = self.http.request(Method::GET, work);
+            self.http.send(request, answer_bytes_max(call.part.count), call.deadline)
         };
         let paid = |failure| Failure { billed: Billed::Maybe, ..failure };
         match fetch().await {
@@ -232,10 +194,10 @@ impl Fal {
     }
 
     async fn outcome(&self, call: &Call, reply: &Reply) -> Result<Outcome, Failure> {
-        let result = self.0.json(reply)?;
+        let result = self.http.json(reply)?;
         let flagged = result["has_nsfw_concepts"].as_array();
         if flagged.is_some_and(|flags| flags.iter().any(|flag| flag == true)) {
-            let text = format!("{}'s safety checker refused the picture", self.0.name());
+            let text = format!("{}'s safety checker refused the picture", self.http.name());
             let failure = Failure::new(FailureKind::Policy, text);
             let first_byte = Some(reply.first_byte);
             return Err(Failure { billed: Billed::Yes, first_byte, ..failure });
@@ -245,10 +207,11 @@ impl Fal {
         let urls: Vec<&str> = images.iter().filter_map(|image| image["url"].as_str()).collect();
         if urls.len() < wanted {
             let problem = format!("answers {} pictures of {wanted}", urls.len());
-            return Err(self.0.no_image(&problem, reply.first_byte));
+            return Err(self.http.no_image(&problem, reply.first_byte));
         }
-        let fetched =
-            urls[..wanted].iter().map(|url| self.0.picture(url, reply.first_byte, call.deadline));
+        let fetched = urls[..wanted]
+            .iter()
+            .map(|url| self.http.picture(url, reply.first_byte, call.deadline));
         let mut pictures = try_join_all(fetched).await?;
         let drawn = result["prompt"].as_str().filter(|prompt| *prompt != call.request.prompt);
         let revised = drawn.filter(|_| call.request.prompt_expansion == Some(true));
@@ -282,14 +245,14 @@ impl Fal {
             }
             Some("downstream_service_error") => FailureKind::Broken,
             Some("client_cancelled" | "client_disconnected") => FailureKind::Cancelled,
-            _ => return self.0.refused(reply, said, call),
+            _ => return self.http.refused(reply, said, call),
         };
-        self.0.failed(kind, reply, said, call)
+        self.http.failed(kind, reply, said, call)
     }
 }
 
-/// The endpoint's fields.
-fn body(call: &Call, abilities: &Abilities) -> Result<Value, Failure> {
+/// The endpoint's fields; `image` is the address that an edit starts from.
+fn body(call: &Call, abilities: &Abilities, image: Option<String>) -> Value {
     let request = &call.request;
     let mut body = extras(call, abilities);
     let mut set = |name: &str, value: Value| drop(body.insert(name.into(), value));
@@ -325,28 +288,13 @@ fn body(call: &Call, abilities: &Abilities) -> Result<Value, Failure> {
     {
         set("negative_prompt", json!(text));
     }
-    if let Some(edit) = &request.edit {
-        let image = call.sources.images.first().ok_or_else(|| {
-            Failure::new(FailureKind::Rejected, "there is no picture to start from")
-        })?;
-        set("image_url", json!(data_uri(image)?));
-        if let Some(strength) = edit.strength {
-            set("strength", json!(strength));
-        }
+    if let Some(url) = image {
+        set("image_url", json!(url));
     }
-    Ok(Value::Object(body))
-}
-
-/// As it goes into a body: fal has a place for uploads, but a data URI is one call less.
-fn data_uri(image: &Source) -> Result<String, Failure> {
-    let uri = format!("data:{};base64,{}", image.content_type, STANDARD.encode(&image.bytes));
-    if uri.len() <= DATA_URI_CHARACTERS_MAX {
-        return Ok(uri);
+    if let Some(strength) = request.edit.as_ref().and_then(|edit| edit.strength) {
+        set("strength", json!(strength));
     }
-    let most = (DATA_URI_CHARACTERS_MAX / 4 * 3) >> 20;
-    let text = format!("the image is larger than fal takes with a request, which is {most} MiB");
-    let failure = Failure::new(FailureKind::Rejected, text);
-    Err(Failure { parameter: Some("image".into()), ..failure })
+    Value::Object(body)
 }
 
 /// What a request is called in the answer to its submission.
@@ -386,6 +334,12 @@ fn bill(reply: &Reply) -> Bill {
         Some(millionths) if (0.0..1e15).contains(&millionths) => Bill::Units(millionths as u64),
         _ => Bill::Unsaid,
     }
+}
+
+/// For the test of all tables.
+#[cfg(test)]
+pub(super) fn tables() -> Vec<&'static [(&'static str, Handling)]> {
+    vec![TEXT, &EDIT, &BASE]
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Exchanges with a provider over HTTP: every body under a limit and a deadline, every failure in the router's terms.
+//! Exchanges with a provider over HTTP: every body under a limit and a deadline. What goes wrong is told by `verdict.rs`, what comes as
+//! pictures is looked at by `picture.rs`, and what takes a while is followed by `follow.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -6,19 +7,13 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, redirect};
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tokio::sync::oneshot;
-use zoetrope_api::images::Pixels;
-use zoetrope_files::fetch::{FetchError, Fetcher, Limit, Rules, data_uri};
-use zoetrope_files::{Glance, glance, glance_base64, is_standard_base64};
+use zoetrope_files::fetch::{Fetcher, Rules};
 use zoetrope_jobs::Clock;
 
-use super::said::{Said, scrubbed};
 use crate::catalogue::{ConfigError, ProviderEntry};
-use crate::failure::{Billed, Failure, FailureKind};
+use crate::failure::Failure;
 use crate::gateway::House;
-use crate::provider::{Call, Content, Made};
 
 /// A provider that has not taken the connection by now will not.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -29,22 +24,22 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Bytes that are set aside for an answer at most before they came: most with a picture fit, and an announcement costs nothing.
 const AT_FIRST_BYTES: u64 = 4 << 20;
 /// Bytes of a picture: one of 2048 × 2048 has 12 MiB before it is compressed at all.
-const PICTURE_BYTES_MAX: u64 = 32 << 20;
+pub(super) const PICTURE_BYTES_MAX: u64 = 32 << 20;
 /// How long cancelling may take.
 const CANCEL: Duration = Duration::from_secs(10);
-/// The longest pause that a provider may ask for: its queue says no more about tomorrow.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 /// The way to one provider. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client,
-    name: String,
+    pub(super) name: String,
     base: String,
     authorization: Option<HeaderValue>,
     /// What must not be shown.
-    secret: Option<String>,
-    fetcher: Fetcher,
-    now_ms: Clock,
+    pub(super) secret: Option<String>,
+    /// The door to addresses that the provider tells.
+    pub(super) fetcher: Fetcher,
+    pub(super) now_ms: Clock,
 }
 
 /// An answer, whatever its status.
@@ -105,6 +100,20 @@ impl Http {
             fetcher,
             now_ms: house.now_ms.clone(),
         })
+    }
+
+    /// The same to a provider that answers nobody without a key.
+    pub(super) fn with_key(
+        entry: &ProviderEntry,
+        house: &House,
+        scheme: &str,
+    ) -> Result<Self, ConfigError> {
+        if entry.key.as_ref().is_none_or(|key| key.0.is_empty()) {
+            let place = format!("gateway.providers.{}.key", entry.name);
+            let problem = "is missing; the provider answers nobody without one";
+            return Err(ConfigError::new(place, problem));
+        }
+        Self::open(entry, house, scheme)
     }
 
     /// A request to `path`, which begins with a slash, with our key.
@@ -185,165 +194,6 @@ impl Http {
         answer.await.unwrap_or_else(|_| Err(self.broken("was not heard to the end")))
     }
 
-    fn timed_out(&self, first_byte: Option<Duration>) -> Failure {
-        let text = format!("{} did not answer in time", self.name);
-        let failure = Failure::new(FailureKind::TimedOut, text);
-        Failure { billed: Billed::Maybe, first_byte, ..failure }
-    }
-
-    /// Whether something was sent decides. The cause may name addresses of the inside: it is logged, and not shown.
-    fn unanswered(&self, error: &reqwest::Error) -> Failure {
-        tracing::debug!(?error, provider = self.name, "a call failed");
-        if error.is_connect() || error.is_builder() {
-            let text = format!("{} cannot be reached", self.name);
-            return Failure::new(FailureKind::Unreachable, text);
-        }
-        self.broken("broke the connection off without an answer")
-    }
-
-    /// An answer that nobody can read, to something that was submitted.
-    pub(super) fn broken(&self, problem: &str) -> Failure {
-        let text = format!("{} {problem}", self.name);
-        Failure { billed: Billed::Maybe, ..Failure::new(FailureKind::Broken, text) }
-    }
-
-    /// The answer as JSON.
-    pub(super) fn json(&self, reply: &Reply) -> Result<Value, Failure> {
-        serde_json::from_slice(&reply.body).map_err(|_| Failure {
-            status: Some(reply.status),
-            first_byte: Some(reply.first_byte),
-            ..self.broken("answers with what is no JSON")
-        })
-    }
-
-    /// What follows from an answer that is none of success, of which the provider says `said`.
-    pub(super) fn refused(&self, reply: &Reply, said: Said, call: &Call) -> Failure {
-        let kind = kind_of(reply.status);
-        self.failed(kind, reply, said, call)
-    }
-
-    /// A failure of `kind`, of which `reply` tells. Not paid for, but where the time ran out behind a proxy.
-    pub(super) fn failed(
-        &self,
-        kind: FailureKind,
-        reply: &Reply,
-        said: Said,
-        call: &Call,
-    ) -> Failure {
-        let text = self.scrubbed(&said.message, call);
-        let message = match text.is_empty() {
-            true => format!("{} answered {}", self.name, reply.status),
-            false => format!("{} answered {}: {text}", self.name, reply.status),
-        };
-        Failure {
-            status: Some(reply.status),
-            code: said.code.map(|code| self.scrubbed(&code, call)),
-            parameter: said.parameter,
-            retry_after: retry_after(&reply.headers, (self.now_ms)()),
-            billed: if matches!(reply.status, 504 | 524) { Billed::Maybe } else { Billed::No },
-            first_byte: Some(reply.first_byte),
-            ..Failure::new(kind, message)
-        }
-    }
-
-    /// An answer of success that holds no whole picture. It is paid for.
-    pub(super) fn no_image(&self, problem: &str, first_byte: Duration) -> Failure {
-        let failure = Failure::new(FailureKind::NoImage, format!("{} {problem}", self.name));
-        Failure { billed: Billed::Yes, first_byte: Some(first_byte), ..failure }
-    }
-
-    /// What a provider says, as it may be shown.
-    pub(super) fn scrubbed(&self, text: &str, call: &Call) -> String {
-        scrubbed(text, self.secret.as_deref().unwrap_or_default(), &call.request.prompt)
-    }
-
-    /// The picture at `url`, which a provider told us and which may be a data URI. It is paid for already, so that a connection
-    /// that breaks is tried twice.
-    pub(super) async fn picture(
-        &self,
-        url: &str,
-        first_byte: Duration,
-        deadline: Instant,
-    ) -> Result<Made, Failure> {
-        if let Some(data) = url.strip_prefix("data:") {
-            return match data.split_once(";base64,") {
-                Some((_, text)) => self.base64(text.into(), first_byte),
-                None => self.unpacked(url, first_byte),
-            };
-        }
-        let fetch = || {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout_ms = left.as_millis().max(1) as u64;
-            self.fetcher.get(url, Limit { bytes_max: PICTURE_BYTES_MAX, timeout_ms })
-        };
-        let fetched = match fetch().await {
-            Err(FetchError::Connection { .. } | FetchError::Status { status: 500.., .. }) => {
-                fetch().await
-            }
-            fetched => fetched,
-        };
-        match fetched {
-            Ok(fetched) => self.whole(fetched.bytes, first_byte),
-            Err(error) => Err(self.not_fetched(&error, first_byte)),
-        }
-    }
-
-    /// The picture that came as base64. It stays that, where it is as the standard has it; line breaks, other alphabets and no
-    /// padding are read too.
-    pub(super) fn base64(&self, text: String, first_byte: Duration) -> Result<Made, Failure> {
-        if text.len() as u64 > PICTURE_BYTES_MAX / 3 * 4 {
-            return Err(self.no_image("made a picture that is too large", first_byte));
-        }
-        match glance_base64(&text) {
-            Ok(seen) => Ok(made(Content::Base64(text), seen)),
-            Err(error) if is_standard_base64(&text) => Err(self.half(&error, first_byte)),
-            Err(_) if text.starts_with("data:") => self.unpacked(&text, first_byte),
-            Err(_) => self.unpacked(&format!("data:;base64,{text}"), first_byte),
-        }
-    }
-
-    fn unpacked(&self, uri: &str, first_byte: Duration) -> Result<Made, Failure> {
-        let decoded = data_uri(uri, PICTURE_BYTES_MAX)
-            .map_err(|_| self.no_image("sent a picture that cannot be read", first_byte))?;
-        self.whole(decoded.bytes, first_byte)
-    }
-
-    /// The picture in `bytes`, if all of it is there.
-    fn whole(&self, bytes: Bytes, first_byte: Duration) -> Result<Made, Failure> {
-        match glance(&bytes) {
-            Ok(seen) => Ok(made(Content::Bytes(bytes), seen)),
-            Err(error) => Err(self.half(&error, first_byte)),
-        }
-    }
-
-    fn half(&self, error: &zoetrope_files::Error, first_byte: Duration) -> Failure {
-        self.no_image(&format!("sent a picture that {error}"), first_byte)
-    }
-
-    fn not_fetched(&self, error: &FetchError, first_byte: Duration) -> Failure {
-        tracing::debug!(?error, provider = self.name, "a picture could not be fetched");
-        let (kind, problem) = match error {
-            FetchError::TimedOut { .. } => {
-                (FailureKind::TimedOut, "made a picture that did not come in time".to_string())
-            }
-            FetchError::Connection { .. } => {
-                (FailureKind::Broken, "made a picture whose host cannot be reached".to_string())
-            }
-            FetchError::Status { status, .. } if *status >= 500 => {
-                (FailureKind::Broken, format!("made a picture whose host answers {status}"))
-            }
-            FetchError::Status { status, .. } => {
-                (FailureKind::NoImage, format!("made a picture whose host answers {status}"))
-            }
-            FetchError::TooLarge { .. } => {
-                (FailureKind::NoImage, "made a picture that is too large".to_string())
-            }
-            _ => (FailureKind::NoImage, "put a picture where it must not be fetched".to_string()),
-        };
-        let failure = Failure::new(kind, format!("{} {problem}", self.name));
-        Failure { billed: Billed::Yes, first_byte: Some(first_byte), ..failure }
-    }
-
     /// For messages.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -362,31 +212,6 @@ impl Reply {
     }
 }
 
-/// What a status says, where the provider does not say more.
-fn kind_of(status: u16) -> FailureKind {
-    match status {
-        401..=403 => FailureKind::Configuration,
-        404 | 410 => FailureKind::Gone,
-        408 => FailureKind::TimedOut,
-        429 => FailureKind::Throttled,
-        400..=499 => FailureKind::Rejected,
-        _ => FailureKind::Broken,
-    }
-}
-
-/// When to come again, in milliseconds, seconds, or as a date.
-fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
-    let header = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |name: &str| header(name)?.parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"));
-    let seconds = seconds.or_else(|| {
-        let date = OffsetDateTime::parse(header("retry-after")?, &Rfc2822).ok()?;
-        Some(date.unix_timestamp() as f64 - now_ms as f64 / 1000.0)
-    })?;
-    let wait = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(RETRY_AFTER_MAX);
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
     let roots: Vec<Certificate> =
         roots.iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
@@ -399,12 +224,6 @@ fn client(roots: &[Vec<u8>]) -> reqwest::Result<Client> {
         .user_agent(concat!("zoetrope/", env!("CARGO_PKG_VERSION")))
         .tls_certs_merge(roots)
         .build()
-}
-
-/// A picture as it was seen.
-fn made(content: Content, Glance { format, width, height }: Glance) -> Made {
-    let size = Pixels::new(width, height);
-    Made { content, format, size, seed: None, revised_prompt: None }
 }
 
 /// Cancels what was submitted when it is dropped, unless that has ended.
@@ -429,11 +248,6 @@ impl Drop for Guard {
     }
 }
 
-/// How long to wait before asking again how far something is that was submitted `elapsed` ago: a tenth more than it takes.
-pub(super) fn pause(elapsed: Duration) -> Duration {
-    (elapsed / 10).clamp(Duration::from_millis(100), Duration::from_secs(1))
-}
-
 /// Bytes of an answer that holds `count` pictures as base64.
 pub(super) fn answer_bytes_max(count: u32) -> u64 {
     ANSWER_BYTES_MAX + u64::from(count) * (PICTURE_BYTES_MAX / 3 * 4)
@@ -448,27 +262,6 @@ pub(super) fn is_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn when_to_come_again_is_read_in_every_form() {
-        let now_ms = 784_111_777_000; // Sun, 06 Nov 1994 08:49:37 GMT
-        let cases = [
-            (("retry-after", "7"), Some(7_000)),
-            (("retry-after", "0.5"), Some(500)),
-            (("retry-after-ms", "1500"), Some(1_500)),
-            (("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), Some(30_000)),
-            (("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT"), Some(0)),
-            (("retry-after", "86400"), Some(3_600_000)),
-            (("retry-after", "soon"), None),
-            (("retry-after", "NaN"), Some(0)),
-        ];
-        for ((name, value), want) in cases {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_static(value));
-            let got = retry_after(&headers, now_ms).map(|wait| wait.as_millis());
-            assert_eq!(got, want, "{name}: {value}");
-        }
-    }
 
     #[test]
     fn ids_that_would_lead_elsewhere_are_none() {

@@ -5,18 +5,22 @@
 
 mod alibaba;
 mod fal;
+mod follow;
 mod form;
 mod http;
 mod local;
 mod openai;
+mod picture;
 mod replicate;
 mod said;
+mod upload;
+mod verdict;
 mod zoetrope;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use zoetrope_api::images::Parameter;
+use zoetrope_api::images::{Handling, Parameter};
 
 use crate::catalogue::{ConfigError, Protocol, ProviderEntry};
 use crate::changes;
@@ -39,12 +43,19 @@ pub fn open(entry: &Arc<ProviderEntry>, house: &House) -> Result<Arc<dyn Provide
     Ok(provider)
 }
 
-fn require_key(entry: &ProviderEntry) -> Result<(), ConfigError> {
-    if entry.key.as_ref().is_some_and(|key| !key.0.is_empty()) {
-        return Ok(());
+/// `table` and `more`, for the tables of how a provider takes parameters. A length that is not theirs is an error when this is
+/// compiled, or leaves empty names that a test finds.
+const fn with<const M: usize, const N: usize>(
+    table: &[(&'static str, Handling)],
+    more: [(&'static str, Handling); M],
+) -> [(&'static str, Handling); N] {
+    let mut all = [("", Handling::Native); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < table.len() { table[at] } else { more[at - table.len()] };
+        at += 1;
     }
-    let place = format!("gateway.providers.{}.key", entry.name);
-    Err(ConfigError::new(place, "is missing; the provider answers nobody without one"))
+    all
 }
 
 /// What the request has beyond its own fields and the provider takes, as it was sent.
@@ -55,4 +66,20 @@ fn extras(call: &Call, abilities: &Abilities) -> Map<String, Value> {
     };
     let extras = call.request.extras.iter().filter(|(name, _)| taken(name));
     extras.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_of_the_tables_is_known_and_there_once() {
+        let tables = [local::tables(), fal::tables(), zoetrope::tables(), openai::tables()];
+        for table in tables.into_iter().flatten() {
+            for (at, (name, _)) in table.iter().enumerate() {
+                assert!(Parameter::named(name).is_some(), "`{name}`");
+                assert_eq!(table.iter().position(|(other, _)| other == name), Some(at), "{name}");
+            }
+        }
+    }
 }

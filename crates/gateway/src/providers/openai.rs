@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -9,25 +10,30 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zoetrope_api::images::{COUNT_MAX, Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::{Format, Micros};
+use zoetrope_files::Limits;
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
 use super::form::Form;
 use super::http::{Http, Reply, answer_bytes_max};
 use super::said::Said;
-use super::{PROMPT_CHARS_MAX, extras};
+use super::{PROMPT_CHARS_MAX, extras, with};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::{Failure, FailureKind};
 use crate::gateway::House;
 use crate::price::Bill;
 use crate::provider::{Abilities, Call, Made, Outcome, Provider};
+use crate::source::Source;
 
 /// OpenAI's first models draw these and nothing else.
 const FIRST_SIZES: &[Pixels] =
     &[Pixels::new(1024, 1024), Pixels::new(1536, 1024), Pixels::new(1024, 1536)];
 
-/// How OpenAI's own models take a text.
-const OWN_TEXT: &[(&str, Handling)] = &[
+/// Types of pictures that OpenAI takes, and so everybody who does as it does.
+const INPUTS: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+
+/// How OpenAI's own models take what both routes have.
+const OWN: &[(&str, Handling)] = &[
     ("prompt", Passthrough),
     ("n", Passthrough),
     ("size", Converted),
@@ -41,30 +47,14 @@ const OWN_TEXT: &[(&str, Handling)] = &[
     ("output_quality", Renamed),
     ("quality", Converted),
     ("background", Passthrough),
-    ("moderation", Passthrough),
     ("sync_mode", Emulated),
 ];
 
+/// How they take a text.
+const OWN_TEXT: [(&str, Handling); 15] = with(OWN, [("moderation", Passthrough)]);
 /// How they take pictures.
-const OWN_EDIT: &[(&str, Handling)] = &[
-    ("prompt", Passthrough),
-    ("n", Passthrough),
-    ("size", Converted),
-    ("aspect_ratio", Converted),
-    ("resolution", Converted),
-    ("width", Converted),
-    ("height", Converted),
-    ("image", Passthrough),
-    ("mask", Passthrough),
-    ("response_format", Emulated),
-    ("output_format", Passthrough),
-    ("output_compression", Passthrough),
-    ("output_quality", Renamed),
-    ("quality", Converted),
-    ("background", Passthrough),
-    ("input_fidelity", Passthrough),
-    ("sync_mode", Emulated),
-];
+const OWN_EDIT: [(&str, Handling); 17] =
+    with(OWN, [("image", Passthrough), ("mask", Passthrough), ("input_fidelity", Passthrough)]);
 
 /// How servers of the same form take everything that is not OpenAI's own: by the names that most of them have, and each may
 /// ignore what it does not know.
@@ -101,6 +91,8 @@ pub(super) struct Images {
     pub(super) http: Http,
     /// In front of `/images/…`.
     pub(super) prefix: &'static str,
+    /// Types of pictures that an edit may start from, as `image/png`; others become the first of these. Empty: any.
+    pub(super) inputs: &'static [&'static str],
     pub(super) chance: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -108,7 +100,8 @@ impl OpenAi {
     /// Its address ends in `/v1`, as clients of OpenAI have it.
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
         let http = Http::open(entry, house, "Bearer")?;
-        Ok(Self(Images { http, prefix: "", chance: house.chance.clone() }))
+        let chance = house.chance.clone();
+        Ok(Self(Images { http, prefix: "", inputs: &INPUTS, chance }))
     }
 }
 
@@ -128,8 +121,8 @@ impl Provider for OpenAi {
             partials: false,
             handling: match (own, mode) {
                 (false, _) => OTHERS,
-                (true, Mode::TextToImage) => OWN_TEXT,
-                (true, Mode::ImageEdit) => OWN_EDIT,
+                (true, Mode::TextToImage) => &OWN_TEXT,
+                (true, Mode::ImageEdit) => &OWN_EDIT,
             },
             passes_unknown: true,
             bounds: &[],
@@ -205,7 +198,7 @@ impl Images {
                 self.http.post(&path, &Value::Object(fields))
             }
             Mode::ImageEdit => {
-                let (content_type, body) = self.form(call, &fields);
+                let (content_type, body) = self.form(call, &fields).await?;
                 let path = format!("{}/images/edits", self.prefix);
                 let request = self.http.request(Method::POST, &path);
                 request.header(CONTENT_TYPE, content_type).body(body)
@@ -233,7 +226,11 @@ impl Images {
     }
 
     /// Fields first: servers may read the files as they come.
-    fn form(&self, call: &Call, fields: &Map<String, Value>) -> (String, bytes::Bytes) {
+    async fn form(
+        &self,
+        call: &Call,
+        fields: &Map<String, Value>,
+    ) -> Result<(String, Bytes), Failure> {
         let mut form = Form::new(&*self.chance);
         for (name, value) in fields {
             form.field(name, value);
@@ -241,12 +238,35 @@ impl Images {
         let images = &call.sources.images;
         let name = if images.len() == 1 { "image" } else { "image[]" };
         for image in images {
-            form.file(name, image.content_type, &image.bytes);
+            let (content_type, bytes) = self.input(image).await?;
+            form.file(name, content_type, &bytes);
         }
         if let Some(mask) = &call.sources.mask {
             form.file("mask", mask.content_type, &mask.bytes);
         }
-        form.end()
+        Ok(form.end())
+    }
+
+    /// `image` as it is sent: as it is, or as a PNG where its type is not taken.
+    async fn input(&self, image: &Source) -> Result<(&'static str, Bytes), Failure> {
+        let Source { bytes, content_type, .. } = image.clone();
+        if self.inputs.is_empty() || self.inputs.contains(&content_type) {
+            return Ok((content_type, bytes));
+        }
+        let made = tokio::task::spawn_blocking(move || {
+            let limits = Limits { bytes_max: bytes.len() as u64, ..Limits::default() };
+            let picture = zoetrope_files::decode(&bytes, &limits)?.picture;
+            zoetrope_files::encode(&picture, zoetrope_files::Format::Png, None)
+        });
+        match made.await {
+            Ok(Ok(png)) => Ok((INPUTS[0], png.into())),
+            Ok(Err(error)) => {
+                let text = format!("Invalid image file provided: the file {error}");
+                let failure = Failure::new(FailureKind::Rejected, text);
+                Err(Failure { parameter: Some("image".into()), ..failure })
+            }
+            Err(_) => Err(Failure::new(FailureKind::Rejected, "the image could not be converted")),
+        }
     }
 
     /// The pictures of an answer, all of them.
@@ -359,4 +379,10 @@ fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
         set("strength", json!(strength));
     }
     fields
+}
+
+/// For the test of all tables.
+#[cfg(test)]
+pub(super) fn tables() -> Vec<&'static [(&'static str, Handling)]> {
+    vec![&OWN_TEXT, &OWN_EDIT, OTHERS]
 }

@@ -10,7 +10,7 @@ use zoetrope_api::images::{Handling, Mode, SizeRule};
 
 use Handling::{Converted, Emulated, Passthrough, Renamed};
 
-use super::http::{Guard, Http, Reply, answer_bytes_max, is_id, pause};
+use super::http::{Guard, Http, Reply, answer_bytes_max, is_id};
 use super::said::Said;
 use super::{PROMPT_CHARS_MAX, extras};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
@@ -26,12 +26,10 @@ const WAIT_SECONDS_MAX: u64 = 10;
 const LIFE_SECONDS_MIN: u64 = 5;
 /// The version that draws sides of up to 1440 pixels only.
 const SMALL_VERSION: &str = "5fd5416a";
-/// Looks at a prediction that may fail in a row: it goes on meanwhile.
-const LOST_MAX: u32 = 5;
 
+/// Its schema has `negative_prompt` too, which does nothing there: better to tell that it is dropped.
 const TEXT: &[(&str, Handling)] = &[
     ("prompt", Passthrough),
-    ("negative_prompt", Passthrough),
     ("seed", Passthrough),
     ("n", Emulated),
     ("size", Converted),
@@ -60,8 +58,7 @@ pub(super) struct Replicate(Http);
 
 impl Replicate {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
-        super::require_key(entry)?;
-        Ok(Self(Http::open(entry, house, "Bearer")?))
+        Ok(Self(Http::with_key(entry, house, "Bearer")?))
     }
 }
 
@@ -100,22 +97,8 @@ impl Replicate {
         let mut prediction = self.0.json(&reply)?;
         let id = id(&prediction);
         let path = id.map(path).ok_or_else(|| self.0.broken("took the request without an id"))?;
-        let mut lost = 0;
-        while is_under_way(&prediction) {
-            self.pause(call, begun).await?;
-            match self.look(call, &path).await {
-                Ok((next, found)) => (reply, prediction, lost) = (next, found, 0),
-                Err(failure) => {
-                    lost += 1;
-                    let passing = matches!(
-                        failure.kind,
-                        FailureKind::Unreachable | FailureKind::Broken | FailureKind::Throttled
-                    );
-                    if !passing || lost >= LOST_MAX {
-                        return Err(Failure { billed: Billed::Maybe, ..failure });
-                    }
-                }
-            }
+        if is_under_way(&prediction) {
+            (reply, prediction) = self.0.follow(call, begun, || self.ended(call, &path)).await?;
         }
         if let Some(guard) = guard {
             guard.ended();
@@ -158,26 +141,15 @@ impl Replicate {
         }
     }
 
-    async fn pause(&self, call: &Call, begun: Instant) -> Result<(), Failure> {
-        let pause = pause(begun.elapsed());
-        if Instant::now() + pause < call.deadline {
-            tokio::time::sleep(pause).await;
-            return Ok(());
-        }
-        tokio::time::sleep_until(call.deadline.into()).await;
-        let text = format!("{} did not end in time", self.0.name());
-        let failure = Failure::new(FailureKind::TimedOut, text);
-        Err(Failure { billed: Billed::Maybe, ..failure })
-    }
-
-    async fn look(&self, call: &Call, path: &str) -> Result<(Reply, Value), Failure> {
+    /// The prediction, once it has ended.
+    async fn ended(&self, call: &Call, path: &str) -> Result<Option<(Reply, Value)>, Failure> {
         let request = self.0.request(Method::GET, path);
         let reply = self.0.send(request, answer_bytes_max(1), call.deadline).await?;
         if !reply.is_success() {
             return Err(self.refused(&reply, call));
         }
         let prediction = self.0.json(&reply)?;
-        Ok((reply, prediction))
+        Ok((!is_under_way(&prediction)).then_some((reply, prediction)))
     }
 
     async fn outcome(
@@ -258,9 +230,6 @@ fn input(call: &Call, abilities: &Abilities) -> Value {
     }
     if let Some(flag) = request.go_fast {
         set("go_fast", json!(flag));
-    }
-    if let Some(text) = &request.negative_prompt {
-        set("negative_prompt", json!(text));
     }
     Value::Object(input)
 }

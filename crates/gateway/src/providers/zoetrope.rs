@@ -9,7 +9,7 @@ use Handling::{Native, Renamed};
 
 use super::http::Http;
 use super::openai::Images;
-use super::{PROMPT_CHARS_MAX, extras};
+use super::{PROMPT_CHARS_MAX, extras, with};
 use crate::catalogue::{ConfigError, Deployment, ProviderEntry};
 use crate::failure::Failure;
 use crate::gateway::House;
@@ -43,31 +43,8 @@ const TEXT: &[(&str, Handling)] = &[
 ];
 
 /// The same with pictures.
-const EDIT: &[(&str, Handling)] = &[
-    ("prompt", Native),
-    ("negative_prompt", Native),
-    ("seed", Native),
-    ("n", Native),
-    ("size", Native),
-    ("aspect_ratio", Native),
-    ("resolution", Native),
-    ("width", Native),
-    ("height", Native),
-    ("image", Native),
-    ("mask", Native),
-    ("strength", Native),
-    ("response_format", Native),
-    ("output_format", Native),
-    ("output_compression", Native),
-    ("output_quality", Renamed),
-    ("cfg_scale", Native),
-    ("acceleration", Native),
-    ("enable_prompt_expansion", Native),
-    ("enable_safety_checker", Native),
-    ("go_fast", Native),
-    ("num_inference_steps", Native),
-    ("sync_mode", Native),
-];
+const EDIT: [(&str, Handling); 23] =
+    with(TEXT, [("image", Native), ("mask", Native), ("strength", Native)]);
 
 /// Another machine.
 pub(super) struct Zoetrope(Images);
@@ -75,7 +52,8 @@ pub(super) struct Zoetrope(Images);
 impl Zoetrope {
     pub(super) fn open(entry: &ProviderEntry, house: &House) -> Result<Self, ConfigError> {
         let http = Http::open(entry, house, "Bearer")?;
-        Ok(Self(Images { http, prefix: "/v1", chance: house.chance.clone() }))
+        let chance = house.chance.clone();
+        Ok(Self(Images { http, prefix: "/v1", inputs: &[], chance }))
     }
 }
 
@@ -90,7 +68,7 @@ impl Provider for Zoetrope {
             partials: false,
             handling: match mode {
                 Mode::TextToImage => TEXT,
-                Mode::ImageEdit => EDIT,
+                Mode::ImageEdit => &EDIT,
             },
             passes_unknown: true,
             bounds: &[],
@@ -139,4 +117,10 @@ fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
     let sent = known.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
     fields.extend(sent);
     fields
+}
+
+/// For the test of all tables.
+#[cfg(test)]
+pub(super) fn tables() -> Vec<&'static [(&'static str, Handling)]> {
+    vec![TEXT, &EDIT]
 }

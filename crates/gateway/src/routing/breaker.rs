@@ -54,6 +54,15 @@ struct Open {
     probing: bool,
 }
 
+/// What servers tell each other of a deployment's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// Until when it is left alone, and how long that was in all.
+    pub(crate) open: Option<(Instant, Duration)>,
+    /// Until when it is asked last.
+    pub(crate) cool_until: Option<Instant>,
+}
+
 impl Breaker {
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         match &self.open {
@@ -120,6 +129,22 @@ impl Breaker {
     pub(crate) fn abandoned(&mut self) {
         if let Some(open) = &mut self.open {
             open.probing = false;
+        }
+    }
+
+    /// What other servers should know.
+    pub(crate) fn shared(&self) -> Shared {
+        let open = self.open.as_ref().map(|open| (open.until, open.pause));
+        Shared { open, cool_until: self.cool_until }
+    }
+
+    /// What another server has found out.
+    pub(crate) fn adopt(&mut self, Shared { open, cool_until }: Shared) {
+        self.open = open.map(|(until, pause)| Open { until, pause, probing: false });
+        self.cool_until = cool_until;
+        if self.open.is_none() {
+            self.faults_in_a_row = 0;
+            self.recent.clear();
         }
     }
 

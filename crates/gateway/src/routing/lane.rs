@@ -1,10 +1,12 @@
-//! How much a provider is asked at once and in a minute: what is more would be answered with 429.
+//! How much a provider is asked at once and in a minute: what is more would be answered with 429. The minutes are counted by all
+//! servers of a database together, what is under way by each.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
+use zoetrope_jobs::{Pace, Queue};
 
 use crate::catalogue::ProviderEntry;
 
@@ -14,59 +16,55 @@ const BURST_SHARE: u32 = 10;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A provider's limits, and how much of them is used.
-#[derive(Debug)]
 pub(crate) struct Lane {
     at_once: Option<Arc<Semaphore>>,
-    pace: Option<Pace>,
+    turns: Option<Turns>,
 }
 
-/// So many a minute, evenly but for bursts: each takes its part of the time to come.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    part: Duration,
-    ahead_max: Duration,
-    /// Until then all time is taken.
-    taken: Mutex<Option<Instant>>,
+/// So many calls a minute.
+struct Turns {
+    queue: Queue,
+    name: String,
+    pace: Pace,
+    /// There were none left, and there will be none before.
+    none_before: Mutex<Option<Instant>>,
 }
 
-impl Pace {
-    /// `count` a minute (at least one), `burst` of them at once.
-    pub(crate) fn new(count: u32, burst: u32) -> Self {
-        let part = Duration::from_secs(60) / count.max(1);
-        Self { part, ahead_max: part * burst.max(1), taken: Mutex::default() }
+impl Turns {
+    /// Takes one where one is free now; else how long it takes to be. A database that does not answer holds nobody up.
+    async fn take(&self) -> Result<(), Duration> {
+        let taken = self.queue.take_turn(&self.name, self.pace).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "calls could not be counted together with other servers'");
+            None
+        });
+        let mut none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
+        *none_before = taken.map(|wait| Instant::now() + wait);
+        taken.map_or(Ok(()), Err)
     }
 
-    /// Takes a part where it is free now; else how long it takes to be.
-    pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = taken.map_or(now, |until| until.max(now)) + self.part;
-        let ahead = next - now;
-        if ahead > self.ahead_max {
-            return Err(ahead - self.ahead_max);
-        }
-        *taken = Some(next);
-        Ok(())
-    }
-
+    /// As far as is known without asking.
     fn is_free(&self, now: Instant) -> bool {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.map_or(now, |until| until.max(now)) + self.part - now <= self.ahead_max
+        let none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
+        none_before.is_none_or(|until| now >= until)
     }
 }
 
 impl Lane {
-    pub(crate) fn of(entry: &ProviderEntry) -> Self {
+    pub(crate) fn of(entry: &ProviderEntry, queue: &Queue) -> Self {
         let count = |most: u32| Arc::new(Semaphore::new(most as usize));
-        Self {
-            at_once: entry.concurrency_max.map(count),
-            pace: entry.calls_per_minute.map(|most| Pace::new(most, most.div_ceil(BURST_SHARE))),
-        }
+        let turns = |most: u32| Turns {
+            queue: queue.clone(),
+            name: format!("provider:{}", entry.name),
+            pace: Pace { per_minute: most, burst: most.div_ceil(BURST_SHARE) },
+            none_before: Mutex::default(),
+        };
+        Self { at_once: entry.concurrency_max.map(count), turns: entry.calls_per_minute.map(turns) }
     }
 
     /// Whether a call would begin at once.
     pub(crate) fn is_free(&self, now: Instant) -> bool {
         self.at_once.as_ref().is_none_or(|gate| gate.available_permits() > 0)
-            && self.pace.as_ref().is_none_or(|pace| pace.is_free(now))
+            && self.turns.as_ref().is_none_or(|turns| turns.is_free(now))
     }
 
     /// Waits for room until `deadline` at most, and not for long; what the room takes is free again when the result is dropped.
@@ -83,8 +81,8 @@ impl Lane {
                 Ok(Err(_)) | Err(_) => return Err(None),
             },
         };
-        if let Some(pace) = &self.pace {
-            while let Err(wait) = pace.take(Instant::now()) {
+        if let Some(turns) = &self.turns {
+            while let Err(wait) = turns.take().await {
                 if Instant::now() + wait > patience {
                     return Err(Some(wait));
                 }
@@ -97,35 +95,53 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use super::*;
     use crate::catalogue::Catalogue;
 
-    #[test]
-    fn a_burst_is_let_through_and_then_one_by_one() {
-        let (pace, now) = (Pace::new(60, 3), Instant::now());
-        for _ in 0..3 {
-            assert_eq!(pace.take(now), Ok(()));
-        }
-        assert_eq!(pace.take(now), Err(Duration::from_secs(1)));
-        assert!(!pace.is_free(now));
-        let later = now + Duration::from_secs(1);
-        assert_eq!(pace.take(later), Ok(()));
-        assert_eq!(pace.take(later), Err(Duration::from_secs(1)));
+    fn entry() -> ProviderEntry {
+        ProviderEntry::clone(&Catalogue::standard().providers["local"])
     }
 
-    fn entry(catalogue: &Catalogue) -> ProviderEntry {
-        ProviderEntry::clone(&catalogue.providers["local"])
+    async fn queue(folder: &tempfile::TempDir, now: &Arc<AtomicI64>) -> Queue {
+        let now = now.clone();
+        let settings = zoetrope_jobs::Settings {
+            url: format!("sqlite://{}/queue.db?mode=rwc", folder.path().display()),
+            limits: zoetrope_jobs::Limits::default(),
+            now_ms: Arc::new(move || now.load(Ordering::Relaxed)),
+        };
+        Queue::open(settings).await.unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(10)
     }
 
     #[tokio::test]
     async fn whoever_does_not_get_in_soon_is_told() {
-        let entry = ProviderEntry { concurrency_max: Some(1), ..entry(&Catalogue::standard()) };
-        let lane = Lane::of(&entry);
-        let soon = || Instant::now() + Duration::from_millis(10);
+        let (folder, now) = (tempfile::tempdir().unwrap(), Arc::default());
+        let entry = ProviderEntry { concurrency_max: Some(1), ..entry() };
+        let lane = Lane::of(&entry, &queue(&folder, &now).await);
         let first = lane.enter(soon()).await.unwrap();
         assert!(!lane.is_free(Instant::now()));
         assert!(lane.enter(soon()).await.is_err());
         drop(first);
         assert!(lane.enter(soon()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn two_servers_share_a_minute() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(1 << 40)));
+        let entry = ProviderEntry { calls_per_minute: Some(20), ..entry() };
+        let queue = queue(&folder, &now).await;
+        let lanes = [Lane::of(&entry, &queue), Lane::of(&entry, &queue)];
+        assert!(lanes[0].enter(soon()).await.is_ok() && lanes[1].enter(soon()).await.is_ok());
+        let wait = lanes[0].enter(soon()).await.unwrap_err().unwrap();
+        assert_eq!(wait, Duration::from_secs(3), "a burst of two was there");
+        assert!(!lanes[0].is_free(Instant::now()) && lanes[1].is_free(Instant::now()));
+        now.fetch_add(3000, Ordering::Relaxed);
+        assert!(lanes[1].enter(soon()).await.is_ok());
+        assert!(lanes[0].enter(soon()).await.is_err(), "the other server has taken it");
     }
 }

@@ -50,6 +50,8 @@ impl<'a> Entry<'a> {
             user: request.user.as_deref().map(cut),
             trace: caller.trace.clone(),
             calls: Vec::new(),
+            files: Vec::new(),
+            purged_ms: None,
             held: caller.limits.budget_micros.is_some(),
         };
         Self { ledger, notes: Notes::default(), begun: Instant::now(), row: Some(row) }
@@ -70,6 +72,7 @@ impl<'a> Entry<'a> {
             row.deployment = Some(answer.deployment.key.clone());
             row.upstream = Some(answer.deployment.upstream.clone());
             row.pictures = answer.pictures.len() as i64;
+            row.files = answer.pictures.iter().filter_map(|one| one.file.clone()).collect();
         }
         self.write();
     }

@@ -11,6 +11,7 @@ mod purse;
 mod rank;
 mod refusal;
 mod registry;
+mod share;
 mod speed;
 
 pub(crate) use candidates::{Candidate, allowed, candidates};
@@ -20,3 +21,4 @@ pub(crate) use log::Entry;
 pub(crate) use purse::{Purse, unpriced};
 pub(crate) use rank::rank;
 pub(crate) use registry::Registry;
+pub(crate) use share::share;

@@ -7,21 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zoetrope_api::images::Pixels;
 
-use super::breaker::{Breaker, Standing};
-use super::lane::Pace;
+use super::breaker::{Breaker, Shared, Standing};
 use super::speed::Speed;
 use crate::failure::{Failure, FailureKind, Health};
-
-/// Callers whose rates are remembered; more, and all begin anew.
-const CALLERS_MAX: usize = 10_000;
 
 /// All of it.
 #[derive(Default)]
 pub(crate) struct Registry {
     /// By key.
     deployments: Mutex<HashMap<String, Arc<State>>>,
-    /// By owner: the rate, and what it was made for.
-    callers: Mutex<HashMap<String, (u32, Arc<Pace>)>>,
     /// By model: whose turn it is.
     turns: Mutex<HashMap<String, u64>>,
 }
@@ -34,6 +28,9 @@ pub(crate) struct State(Mutex<Known>);
 struct Known {
     breaker: Breaker,
     speed: Speed,
+    /// What all servers of the database know of its health, and since when.
+    shared: Shared,
+    changed_ms: i64,
 }
 
 /// What ranking looks at.
@@ -60,23 +57,20 @@ impl Registry {
         }
     }
 
-    /// Begins anew with the deployment called `key`: it, its provider or its key has changed.
+    /// Begins anew with the deployment called `key`: it, its provider or its key has changed. The other servers are told.
     pub(crate) fn forget(&self, key: &str) {
-        lock(&self.deployments).remove(key);
+        let mut deployments = lock(&self.deployments);
+        if let Some(state) = deployments.get_mut(key) {
+            let Known { shared, changed_ms, .. } = *lock(&state.0);
+            // Calls under way keep the old one.
+            *state = Arc::new(State(Mutex::new(Known { shared, changed_ms, ..Known::default() })));
+        }
     }
 
-    /// Counts a request of `owner`, who may make `per_minute` of them; else how long to wait.
-    pub(crate) fn admit(&self, owner: &str, per_minute: u32, now: Instant) -> Result<(), Duration> {
-        let mut callers = lock(&self.callers);
-        if callers.len() >= CALLERS_MAX && !callers.contains_key(owner) {
-            callers.clear();
-        }
-        let made = || (per_minute, Arc::new(Pace::new(per_minute, per_minute)));
-        let known = callers.entry(owner.into()).or_insert_with(made);
-        if known.0 != per_minute {
-            *known = made();
-        }
-        known.1.take(now)
+    /// Everything that is known of, by key.
+    pub(crate) fn deployments(&self) -> Vec<(String, Arc<State>)> {
+        let deployments = lock(&self.deployments);
+        deployments.iter().map(|(key, state)| (key.clone(), state.clone())).collect()
     }
 
     /// Counts the requests for `model`.
@@ -135,6 +129,28 @@ impl State {
         }
         if failure.kind == FailureKind::TimedOut {
             known.speed.took(size, duration, now); // it takes that long at least
+        }
+    }
+
+    /// What the others are to be told, if that is something new.
+    pub(crate) fn news(&self) -> Option<Shared> {
+        let known = lock(&self.0);
+        let shared = known.breaker.shared();
+        (shared != known.shared).then_some(shared)
+    }
+
+    /// They were told so at `now_ms`.
+    pub(crate) fn told(&self, shared: Shared, now_ms: i64) {
+        let mut known = lock(&self.0);
+        (known.shared, known.changed_ms) = (shared, now_ms);
+    }
+
+    /// What another server has told at `changed_ms`. Nothing that is older than what is known here.
+    pub(crate) fn hear(&self, shared: Shared, changed_ms: i64) {
+        let mut known = lock(&self.0);
+        if changed_ms > known.changed_ms && known.breaker.shared() == known.shared {
+            known.breaker.adopt(shared);
+            (known.shared, known.changed_ms) = (shared, changed_ms);
         }
     }
 

@@ -7,7 +7,7 @@ use zoetrope_files::Format;
 
 use crate::loopback::{Request, Server};
 use crate::room::{
-    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, data_uri,
+    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, base64, data_uri,
     file, plan, png, request,
 };
 use crate::upstream::Script;
@@ -151,7 +151,6 @@ async fn replicate_is_asked_with_a_wait_and_within_its_bounds() {
     let body = |seed: u64| {
         json!({"input": {
             "prompt": PROMPT,
-            "negative_prompt": "fog",
             "width": 1024,
             "height": 768,
             "seed": seed,
@@ -170,6 +169,7 @@ async fn replicate_is_asked_with_a_wait_and_within_its_bounds() {
     assert!(["wait=3", "wait=4"].contains(&wait), "{wait}");
     assert_eq!(requests[0].header("cancel-after"), Some("5s"));
     let mut want = [
+        "negative_prompt",
         "acceleration",
         "enable_prompt_expansion",
         "enable_safety_checker",
@@ -332,4 +332,19 @@ async fn an_edit_at_openai_s_servers_is_a_form_with_files_of_their_true_type() {
         let holds = |file: &[u8]| requests[0].body.windows(file.len()).any(|part| part == file);
         assert!(holds(&image) && holds(&second), "{at:?}");
     }
+}
+
+#[tokio::test]
+async fn a_kind_of_picture_that_is_not_taken_becomes_one_that_is() {
+    let gif = file(Format::Gif, 48, 32);
+    let uri = format!("data:image/png;base64,{}", base64(&gif)); // whatever its sender calls it
+    let sent = async |at: At| asked(at, json!({"image": uri})).await.0.remove(0).body;
+    let holds = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|one| one == part);
+    let openai = sent(LIKE_OPENAI).await;
+    assert!(holds(&openai, b"filename=\"image.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG"));
+    assert!(!holds(&openai, &gif));
+    let ours = sent(ZOETROPE).await;
+    assert!(holds(&ours, b"filename=\"image.gif\"\r\nContent-Type: image/gif\r\n") && holds(&ours, &gif));
+    let fal: Value = serde_json::from_slice(&sent(FAL_EDIT).await).unwrap();
+    assert_eq!(fal["image_url"], format!("data:image/gif;base64,{}", base64(&gif)));
 }

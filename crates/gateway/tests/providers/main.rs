@@ -13,4 +13,5 @@ mod loopback;
 mod pictures;
 mod plans;
 mod room;
+mod uploads;
 mod upstream;

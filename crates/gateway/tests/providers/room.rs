@@ -126,6 +126,7 @@ pub(crate) fn entry(at: At, url: &str, private: bool) -> Arc<ProviderEntry> {
         title: "Theirs".into(),
         protocol: at.protocol,
         url: Some(url.into()),
+        upload_url: (at.protocol == Protocol::Fal).then(|| url.into()),
         key: Some(Secret(KEY.into())),
         calls_per_minute: None,
         concurrency_max: None,

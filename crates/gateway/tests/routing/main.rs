@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod scripted;
+mod shared;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -257,9 +258,9 @@ async fn with_budget(room: &Room, micros: i64) -> Caller {
 async fn a_budget_is_never_overspent_however_many_ask_at_once() {
     let room = Room::new(&THREE.replace("ordered", "cheapest")).await;
     let caller = with_budget(&room, 105_000).await; // for ten of the cheapest
-    room.provider("c").then((0..40).map(|_| Step::Make(Duration::from_millis(200))));
+    room.provider("c").then((0..1000).map(|_| Step::Make(Duration::from_millis(200))));
     let ask = || room.gateway.make(request("m", 1), caller.clone(), None);
-    let answers = futures_util::future::join_all((0..40).map(|_| ask())).await;
+    let answers = futures_util::future::join_all((0..1000).map(|_| ask())).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
     let refused = answers.into_iter().find_map(Result::err).unwrap();
     assert_eq!((refused.problem.code, refused.problem.status()), (Code::InsufficientBalance, 402));

@@ -14,7 +14,7 @@ use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
 use zoetrope_gateway::answer::{Answer, Refusal};
 use zoetrope_gateway::caller::Caller;
-use zoetrope_gateway::catalogue::{Catalogue, ConfigError, Deployment};
+use zoetrope_gateway::catalogue::{Catalogue, ConfigError, Deployment, ProviderEntry};
 use zoetrope_gateway::failure::{Failure, FailureKind};
 use zoetrope_gateway::price::Bill;
 use zoetrope_gateway::provider::{Abilities, Call, Content, Made, Outcome, Provider};
@@ -113,8 +113,21 @@ impl Provider for Scripted {
 pub(crate) struct Room {
     pub(crate) gateway: Gateway,
     pub(crate) queue: Queue,
-    providers: Arc<Mutex<HashMap<String, Arc<Scripted>>>>,
+    house: House,
+    providers: Providers,
     _folder: TempDir,
+}
+
+type Providers = Arc<Mutex<HashMap<String, Arc<Scripted>>>>;
+
+/// A gateway whose providers do what a test tells them.
+fn gateway(house: &House, configuration: &str, providers: &Providers) -> Gateway {
+    let kept = providers.clone();
+    let open =
+        move |entry: &Arc<ProviderEntry>, _: &House| -> Result<Arc<dyn Provider>, ConfigError> {
+            Ok(kept.lock().unwrap().entry(entry.name.clone()).or_default().clone())
+        };
+    Gateway::with_providers(house.clone(), catalogue(configuration), Box::new(open)).unwrap()
 }
 
 /// Three providers of one model, the first the dearest, asked in this order.
@@ -156,16 +169,14 @@ impl Room {
             keep_ms: 3_600_000,
             roots: Vec::new(),
         };
-        let providers: Arc<Mutex<HashMap<String, Arc<Scripted>>>> = Arc::default();
-        let kept = providers.clone();
-        let gateway = Gateway::with_providers(
-            house,
-            catalogue(configuration),
-            Box::new(move |entry, _| -> Result<Arc<dyn Provider>, ConfigError> {
-                Ok(kept.lock().unwrap().entry(entry.name.clone()).or_default().clone())
-            }),
-        );
-        Self { gateway: gateway.unwrap(), queue, providers, _folder: folder }
+        let providers = Providers::default();
+        let gateway = gateway(&house, configuration, &providers);
+        Self { gateway, queue, house, providers, _folder: folder }
+    }
+
+    /// Another server on the same database, with the same providers.
+    pub(crate) fn beside(&self, configuration: &str) -> Gateway {
+        gateway(&self.house, configuration, &self.providers)
     }
 
     pub(crate) fn provider(&self, name: &str) -> Arc<Scripted> {

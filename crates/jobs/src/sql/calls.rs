@@ -3,26 +3,42 @@
 macro_rules! logged {
     () => {
         "id, owner, model, mode, status, provider, deployment, upstream, pictures, cost_micros, created_ms, duration_us, \
-         upstream_us, error_code, error, user_name, trace, attempts"
+         upstream_us, error_code, error, user_name, trace, attempts, files"
     };
 }
 
-pub(crate) const INSERT_MODEL_REQUEST: &str = concat!(
-    "INSERT INTO model_requests (",
-    logged!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-     ON CONFLICT (id) DO NOTHING"
-);
+/// Columns of a logged request.
+const LOGGED: usize = 19;
+
+/// Writes `count` requests down. A statement costs as much as several rows do.
+pub(crate) fn insert_model_requests(count: usize) -> String {
+    let row = |row: usize| {
+        let places: Vec<String> =
+            (1..=LOGGED).map(|column| format!("${}", row * LOGGED + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    let rows: Vec<String> = (0..count).map(row).collect();
+    format!(
+        "INSERT INTO model_requests ({}) VALUES {} ON CONFLICT (id) DO NOTHING",
+        logged!(),
+        rows.join(", ")
+    )
+}
 
 pub(crate) const MODEL_REQUEST: &str =
-    concat!("SELECT ", logged!(), " FROM model_requests WHERE id = $1");
+    concat!("SELECT ", logged!(), ", purged_ms FROM model_requests WHERE id = $1");
+pub(crate) const PURGE_MODEL_REQUEST: &str =
+    "UPDATE model_requests SET purged_ms = $1 WHERE id = $2 AND purged_ms IS NULL";
+/// The answer to a request that is kept for whoever asks twice; it is told by the id in its headers.
+pub(crate) const FORGET_ANSWER_OF: &str =
+    "DELETE FROM answers WHERE owner = $1 AND headers LIKE '%' || $2 || '%'";
 
 macro_rules! log_page {
     ($owner:literal, $place:literal, $order:literal) => {
         concat!(
             "SELECT ",
             logged!(),
-            " FROM model_requests WHERE ",
+            ", purged_ms FROM model_requests WHERE ",
             $owner,
             " AND ($2 = '' OR status = $2) AND created_ms >= $3 AND created_ms < $4 AND ",
             $place,
@@ -67,7 +83,10 @@ pub(crate) const TIMES: &str = "
 
 /// Takes the key's turn: until the transaction ends, nobody else reserves or settles. Changes nothing.
 pub(crate) const LOCK_KEY: &str = "
-    UPDATE keys SET spent_micros = spent_micros WHERE id = $1 RETURNING budget_micros, spent_micros";
+    UPDATE keys SET spent_micros = spent_micros WHERE id = $1 RETURNING budget_micros, spent_micros, budget_monthly";
+/// What a key has spent since $2.
+pub(crate) const SPENT_SINCE: &str = "
+    SELECT CAST(coalesce(sum(cost_micros), 0) AS BIGINT) FROM call_hours WHERE owner = $1 AND hour_ms >= $2";
 /// What is kept for requests of a key, without that of $3.
 pub(crate) const HELD: &str = "
     SELECT CAST(coalesce(sum(micros), 0) AS BIGINT) FROM holds WHERE key = $1 AND until_ms > $2 AND id <> $3";
@@ -77,7 +96,8 @@ pub(crate) const HOLD: &str = "
 pub(crate) const RELEASE: &str = "DELETE FROM holds WHERE id = $1";
 pub(crate) const SPEND: &str = "UPDATE keys SET spent_micros = spent_micros + $1 WHERE id = $2";
 pub(crate) const LIMIT_KEY: &str = "
-    UPDATE keys SET budget_micros = $1, requests_per_minute = $2, models = $3, on_flagged = $4 WHERE id = $5 AND revoked_ms IS NULL";
+    UPDATE keys SET budget_micros = $1, requests_per_minute = $2, models = $3, budget_monthly = $4, on_flagged = $5
+    WHERE id = $6 AND revoked_ms IS NULL";
 
 pub(crate) const CLAIM_ANSWER: &str = "
     INSERT INTO answers (owner, key, request, until_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (owner, key) DO NOTHING";

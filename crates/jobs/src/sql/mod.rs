@@ -3,6 +3,7 @@
 pub(crate) mod calls;
 pub(crate) mod pictures;
 mod plans;
+pub(crate) mod shared;
 
 /// Where a request stands. What it was sent and what it answers may be a hundred megabytes, and is in no list.
 macro_rules! standing {
@@ -235,14 +236,14 @@ pub(crate) const DELIVERY: &str =
 macro_rules! key {
     () => {
         "SELECT id, alias, hash, scope, concurrency_max, created_ms, revoked_ms, budget_micros, requests_per_minute, models, \
-            spent_micros, on_flagged FROM keys"
+            spent_micros, budget_monthly, on_flagged FROM keys"
     };
 }
 
 pub(crate) const INSERT_KEY: &str = "
     INSERT INTO keys (id, alias, hash, scope, concurrency_max, created_ms, budget_micros, requests_per_minute, models, \
-        on_flagged)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        budget_monthly, on_flagged)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 pub(crate) const KEY: &str = concat!(key!(), " WHERE id = $1");
 pub(crate) const KEYS: &str = concat!(key!(), " ORDER BY created_ms, id");
 pub(crate) const REVOKE_KEY: &str =

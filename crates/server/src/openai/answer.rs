@@ -5,10 +5,10 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 use zoetrope_api::Format;
 use zoetrope_api::images::{Change, ImageRequest, Pixels, Problem};
 use zoetrope_gateway::answer::{Answer, Attempt, Picture, Refusal};
+use zoetrope_gateway::fresh_id;
 
 use crate::answer::text_answer;
 use crate::state::App;
@@ -198,7 +198,8 @@ pub(super) fn headers_of(done: &Answer, took: Duration) -> Vec<(HeaderName, Head
     headers
 }
 
-fn ids(id: &str) -> Vec<(HeaderName, HeaderValue)> {
+/// What the request is called, in the words of both.
+pub(super) fn ids(id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let ids = [header("x-request-id", id), header("x-lumenfall-request-id", id)];
     ids.into_iter().flatten().collect()
 }
@@ -207,13 +208,24 @@ fn header(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> 
     Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
 }
 
+/// A document, or why there is none.
+pub(super) fn rendered(result: Result<Value, Problem>) -> Response {
+    match result {
+        Ok(body) => text_answer(StatusCode::OK, body.to_string()),
+        Err(problem) => refusal(&problem),
+    }
+}
+
 /// Why there are no pictures, once somebody was asked for them.
 pub(crate) fn refused(refusal: &Refusal) -> Response {
     let mut body = refusal.problem.body();
-    if !refusal.attempts.is_empty() {
-        body["error"]["metadata"] = json!({"attempts": attempts(&refusal.attempts)});
-    }
-    told(&refusal.problem, refusal.id.as_deref(), &body)
+    let Some(last) = refusal.attempts.last() else {
+        return told(&refusal.problem, refusal.id.as_deref(), &body);
+    };
+    body["error"]["metadata"] = json!({"attempts": attempts(&refusal.attempts)});
+    let mut response = told(&refusal.problem, refusal.id.as_deref(), &body);
+    response.headers_mut().extend(header("x-lumenfall-provider", &last.deployment.provider));
+    response
 }
 
 /// Why there are no pictures, before anybody was asked for them.
@@ -223,7 +235,7 @@ pub(crate) fn refusal(problem: &Problem) -> Response {
 
 fn told(problem: &Problem, id: Option<&str>, body: &Value) -> Response {
     let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let id = id.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), String::from);
+    let id = id.map_or_else(fresh_id, String::from);
     let mut response = text_answer(status, body.to_string());
     let headers = response.headers_mut();
     headers.extend(ids(&id));

@@ -16,7 +16,7 @@ pub(crate) async fn caller(
     headers: &HeaderMap,
     origin: &Origin,
 ) -> Result<Caller, Problem> {
-    let asks = auth::caller(app, headers, None, Purpose::Account).await.map_err(problem)?;
+    let asks = asks(app, headers).await?;
     Ok(Caller {
         owner: asks.owner,
         concurrency_max: asks.concurrency_max,
@@ -44,6 +44,16 @@ pub(crate) fn problem(failure: Failure) -> Problem {
         Code::AuthenticationFailed => Problem { message: KEY.into(), ..problem },
         _ => Problem { message, ..problem },
     }
+}
+
+/// Who asks about an account: keys alone, no tokens.
+pub(super) async fn asks(app: &App, headers: &HeaderMap) -> Result<auth::Caller, Problem> {
+    auth::caller(app, headers, None, Purpose::Account).await.map_err(problem)
+}
+
+/// What is told of a queue that failed.
+pub(super) fn failed(error: zoetrope_jobs::Error) -> Problem {
+    problem(error.into())
 }
 
 /// In the words of these clients, which call it an API key.

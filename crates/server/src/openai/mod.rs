@@ -7,18 +7,21 @@ mod dry_run;
 mod form;
 mod idempotency;
 mod images;
+mod log;
 mod models;
 mod page;
+mod performance;
 mod stream;
+mod window;
 
 pub(crate) use answer::refusal;
 pub(crate) use caller::{caller, problem};
 pub(crate) use models::sheet;
-pub(crate) use page::page;
+pub(crate) use page::{listed, page, plain};
 
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use zoetrope_api::images::{Code, Problem};
 
@@ -38,9 +41,11 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/balance", get(account::balance))
         .route("/v1/usage", get(account::usage))
-        .route("/v1/requests", get(account::requests))
-        .route("/v1/requests/{id}", get(account::request))
-        .route("/v1/providers/performance", get(account::performance))
+        .route("/v1/keys", get(account::keys))
+        .route("/v1/requests", get(log::requests))
+        .route("/v1/requests/{id}", get(log::request))
+        .route("/v1/requests/{id}/payloads", delete(log::purge))
+        .route("/v1/providers/performance", get(performance::performance))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing)
         .with_state(app.clone())
@@ -53,7 +58,7 @@ async fn document(Extension(origin): Extension<Origin>) -> Response {
 
 async fn nothing(method: Method, uri: Uri) -> Response {
     let message = format!(
-        "There is no {method} {}; there are images/generations, images/edits, images/variations, models, requests, balance, usage and providers/performance",
+        "There is no {method} {}; there are images/generations, images/edits, images/variations, models, requests, keys, balance, usage and providers/performance",
         uri.path()
     );
     refusal(&Problem::new(Code::NotFound, message))

@@ -143,6 +143,8 @@ pub(crate) fn sheet(app: &App, model: &Model, choice: &Choice) -> ModelSheet {
         status: status(model),
         aliases: aliases(model, &catalogue),
         tags: model.tags.clone(),
+        about: model.about.clone(),
+        examples: model.examples.clone(),
         max_resolution: model.size_max.to_string(),
         modalities: Modalities { input: inputs(&modes), output: vec!["image"] },
         modes: modes.iter().map(|mode| mode.name()).collect(),

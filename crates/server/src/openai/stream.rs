@@ -16,6 +16,7 @@ use zoetrope_api::images::ImageRequest;
 use zoetrope_gateway::answer::{Answer, Picture, Refusal};
 use zoetrope_gateway::caller::Caller;
 use zoetrope_gateway::provider::Partial;
+use zoetrope_gateway::fresh_id;
 
 use crate::extract::Held;
 use crate::openai::answer::{self, Told};
@@ -62,7 +63,10 @@ pub(super) async fn answer(
     let partials_max = request.reply.partials.unwrap_or(0);
     let (sender, partials) = mpsc::channel(PARTIALS_WAITING);
     let gateway = app.settings.gateway.clone();
-    let making = Box::pin(async move { gateway.make(request, caller, Some(sender)).await });
+    let id = fresh_id();
+    let named = id.clone();
+    let making =
+        Box::pin(async move { gateway.make_as(named, request, caller, Some(sender)).await });
     let mut watched = Watched {
         app: app.clone(),
         making,
@@ -79,7 +83,8 @@ pub(super) async fn answer(
             Err(refusal) => return answer::refused(refusal),
             Ok(done) => answer::headers_of(done, begun.elapsed()),
         },
-        _ => Vec::new(),
+        // Who makes it is not known yet.
+        _ => answer::ids(&id),
     };
     let events = stream::unfold(Some((watched, first)), |held| async move {
         let (mut watched, first) = held?;

@@ -1,16 +1,17 @@
 //! What the gateway adds to a provider that answers at once: the time of a request, both sockets, JSON and the log included.
 //!
-//!     cargo bench --bench gateway -- [--database-url postgres://…] [--seconds 10] [--litellm PATH]
+//!     cargo bench -p zoetrope --bench gateway -- [--database-url postgres://…] [--seconds 10] [--litellm PATH] [--requests 1000000]
 //!
 //! Prints a table like those of docs/load.md. With `--litellm`, the command of LiteLLM's proxy (PyPI: `litellm[proxy]`), the same
-//! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors.
+//! requests go through it too, on the same machine and in the same run. Provider, gateway and clients share the processors. Last,
+//! how long the log of a million requests takes to be looked at.
 
 #[path = "../server/client.rs"]
 #[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod client;
 #[path = "../server/load.rs"]
-#[expect(dead_code, reason = "the server's benchmark uses the rest")]
 mod load;
+mod log;
 #[path = "../server/process.rs"]
 mod process;
 mod upstream;
@@ -41,6 +42,9 @@ struct Args {
     /// The command of LiteLLM's proxy.
     #[arg(long)]
     litellm: Option<PathBuf>,
+    /// Requests that are written down before the log is looked at; 0 leaves that out.
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: usize,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -63,17 +67,33 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     println!("| what | per second | p50 ms | p95 ms | p99 ms | count | memory MB (peak) |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let mut notes = Vec::new();
     for (name, picture) in [("a picture of 4 KB", grey()?), ("a picture of 1.1 MB", noise()?)] {
         let provider = upstream::start(&picture).await?;
         let large = picture.len() > 1 << 20;
         // A gigabyte a second through two sockets and a client is no load of a gateway.
         let rate = if large { RATE / 20.0 } else { RATE };
-        direct(&args, (name, rate), provider).await?;
-        gateway(&args, (name, rate), provider).await?;
+        let alone = direct(&args, (name, rate), provider).await?;
+        let (through, most) = gateway(&args, (name, rate), provider).await?;
+        let added = [0.5, 0.95, 0.99]
+            .map(|share| format!("{:.2}", through.quantile_ms(share) - alone.quantile_ms(share)));
+        notes.push(format!(
+            "{name}: at {rate:.0} a second the gateway adds {} ms (p50), {} ms (p95), {} ms (p99).",
+            added[0], added[1], added[2]
+        ));
         if let Some(command) = args.litellm.as_deref().filter(|_| !large) {
-            litellm(&args, command, provider).await?;
+            let theirs = litellm(&args, command, provider).await?;
+            notes.push(format!(
+                "{CONNECTIONS} clients without a pause: {most:.0} a second, {:.0} times LiteLLM's {theirs:.0}.",
+                most / theirs
+            ));
         }
     }
+    if args.requests > 0 {
+        log::measure(args.database_url.as_deref(), args.requests).await?;
+    }
+    println!();
+    notes.iter().for_each(|note| println!("{note}"));
     Ok(())
 }
 
@@ -104,6 +124,7 @@ async fn ask(mut client: Client, _turn: usize) -> anyhow::Result<Client> {
     Ok(client)
 }
 
+/// A line of the table.
 fn row(what: &str, took: &Latencies, seconds: f64, memory: &str) {
     let (rate, count) = (took.count() as f64 / seconds, took.count());
     let ms = |share: f64| format!("{:.2}", took.quantile_ms(share));
@@ -119,18 +140,19 @@ async fn direct(
     args: &Args,
     (name, rate): (&str, f64),
     provider: SocketAddr,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Latencies> {
     let long = Duration::from_secs_f64(args.seconds);
     let took = open(provider, CONNECTIONS, rate, long, ask).await?;
     row(&format!("{name}, the provider alone, {rate:.0} a second"), &took, args.seconds, "");
-    Ok(())
+    Ok(took)
 }
 
+/// What requests took at the rate, and how many a second went through at most.
 async fn gateway(
     args: &Args,
     (name, rate): (&str, f64),
     provider: SocketAddr,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<(Latencies, f64)> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("config.toml");
     std::fs::write(&file, configuration(provider))?;
@@ -140,17 +162,17 @@ async fn gateway(
     let long = Duration::from_secs_f64(args.seconds);
     // Connections to the provider are there before anything is measured.
     open(server.address, CONNECTIONS, rate / 4.0, Duration::from_secs(1), ask).await?;
-    let took = open(server.address, CONNECTIONS, rate, long, ask).await?;
+    let at_rate = open(server.address, CONNECTIONS, rate, long, ask).await?;
     let memory = || -> anyhow::Result<String> {
         let (now, peak) = server.memory_mb()?;
         Ok(format!("{now} ({peak})"))
     };
     let what = format!("{name}, through the gateway, {rate:.0} a second");
-    row(&what, &took, args.seconds, &memory()?);
+    row(&what, &at_rate, args.seconds, &memory()?);
     let took = closed(server.address, CONNECTIONS, long, ask).await?;
     let what = format!("{name}, through the gateway, {CONNECTIONS} clients without a pause");
     row(&what, &took, args.seconds, &memory()?);
-    Ok(())
+    Ok((at_rate, took.count() as f64 / args.seconds))
 }
 
 fn configuration(provider: SocketAddr) -> String {
@@ -178,12 +200,14 @@ impl Drop for Proxy {
     }
 }
 
-async fn litellm(args: &Args, command: &Path, provider: SocketAddr) -> anyhow::Result<()> {
+/// The same through LiteLLM's proxy; how many a second went through at most.
+async fn litellm(args: &Args, command: &Path, provider: SocketAddr) -> anyhow::Result<f64> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("litellm.yaml");
     let text = format!(
         "model_list:\n  - model_name: instant\n    litellm_params:\n      model: openai/instant\n      \
-         api_base: http://{provider}/v1\n      api_key: bench\n    model_info:\n      mode: image_generation\n"
+         api_base: http://{provider}/v1\n      api_key: bench\n    model_info:\n      mode: image_generation\n\
+         litellm_settings:\n  drop_params: true\n"
     );
     std::fs::write(&file, text)?;
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -198,9 +222,15 @@ async fn litellm(args: &Args, command: &Path, provider: SocketAddr) -> anyhow::R
             "2",
             "--telemetry",
             "False",
+            // While a process imports its modules it answers nobody, its supervisor neither.
+            "--timeout_worker_healthcheck",
+            "240",
         ])
         .arg("--config")
         .arg(&file)
+        // It is alone on this machine, and asks nobody for a key, as the gateway does here.
+        .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        .env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -216,8 +246,9 @@ async fn litellm(args: &Args, command: &Path, provider: SocketAddr) -> anyhow::R
     let begun = Instant::now();
     let took = closed(address, CONNECTIONS, long, ask).await?;
     let what = format!("through LiteLLM's proxy, {CONNECTIONS} clients without a pause");
-    row(&what, &took, begun.elapsed().as_secs_f64(), "");
-    Ok(())
+    let seconds = begun.elapsed().as_secs_f64();
+    row(&what, &took, seconds, "");
+    Ok(took.count() as f64 / seconds)
 }
 
 async fn ready(proxy: &mut Proxy, address: SocketAddr) -> anyhow::Result<()> {

@@ -77,7 +77,7 @@ impl Drop for Server {
 }
 
 /// Another database beside the one at `url`, so that nothing of an earlier load waits in it.
-async fn fresh_database(url: &str) -> anyhow::Result<String> {
+pub(crate) async fn fresh_database(url: &str) -> anyhow::Result<String> {
     let mut fresh = url::Url::parse(url).context("--database-url")?;
     let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
     let mut connection = sqlx::PgConnection::connect(url).await.context("--database-url")?;

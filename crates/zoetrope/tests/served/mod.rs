@@ -117,6 +117,12 @@ impl Server {
         terminate(&mut self.child);
     }
 
+    /// Sends the signal called `name`, as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
     pub(crate) fn worker(&self, arguments: &[&str]) -> Worker {
         let all = [&["worker", "--data-dir", &self.data_dir, "--log", "warn"], arguments].concat();
         Worker(command(&all).stdout(Stdio::null()).spawn().unwrap())
