@@ -5,6 +5,7 @@
 
 mod acceleration;
 mod control;
+mod controls;
 pub mod fal;
 mod format;
 pub mod images;
@@ -16,6 +17,7 @@ mod values;
 
 pub use acceleration::Acceleration;
 pub use control::ControlSpan;
+pub use controls::{Controls, Sampler, Sigmas, Tiling, TilingMode, Variation};
 pub use format::Format;
 pub use micros::Micros;
 pub use on_flagged::OnFlagged;

@@ -5,7 +5,7 @@ mod control;
 use serde::{Deserialize, Serialize};
 
 pub use crate::Format;
-use crate::{Acceleration, OnFlagged};
+use crate::{Acceleration, Controls, OnFlagged};
 
 pub use self::control::{Control, Preprocess};
 
@@ -78,6 +78,9 @@ pub struct Generate {
     /// How long stored results live; as long as the request where nobody said.
     #[serde(default)]
     pub keep_seconds: Option<u64>,
+    /// What is asked for beyond fal's and OpenAI's fields.
+    #[serde(default, skip_serializing_if = "Controls::are_default")]
+    pub controls: Controls,
 }
 
 /// An adapter from pictures.

@@ -19,6 +19,9 @@ pub struct Layout {
     pub text_encoder_config: Option<Blob>,
     pub vae: Vec<Blob>,
     pub vae_config: Option<Blob>,
+    /// A decoder for previews, as TAEF1, where there is one.
+    pub tiny: Vec<Blob>,
+    pub tiny_config: Option<Blob>,
     pub scheduler_config: Option<Blob>,
     pub tokenizer: Option<Blob>,
     /// The tower of models that see pictures.
@@ -124,6 +127,8 @@ impl Layout {
             text_encoder_config: blob("text_encoder/config.json"),
             vae: weights("vae/"),
             vae_config: blob("vae/config.json"),
+            tiny: Vec::new(),
+            tiny_config: None,
             scheduler_config: blob("scheduler/scheduler_config.json"),
             tokenizer: blob("tokenizer/tokenizer.json"),
             vision: Vec::new(),
@@ -186,6 +191,7 @@ pub(crate) fn existing(path: PathBuf) -> Option<Blob> {
 }
 
 fn directory(model: &Path) -> Result<Layout> {
+    let (tiny, tiny_config) = tiny_in(model)?;
     let config = |part: &str| existing(model.join(part).join("config.json"));
     Ok(Layout {
         transformer: weights_in(&model.join("transformer"))?,
@@ -194,6 +200,8 @@ fn directory(model: &Path) -> Result<Layout> {
         text_encoder_config: config("text_encoder"),
         vae: weights_in(&model.join("vae"))?,
         vae_config: config("vae"),
+        tiny,
+        tiny_config,
         scheduler_config: existing(model.join("scheduler/scheduler_config.json")),
         tokenizer: existing(model.join("tokenizer/tokenizer.json")),
         vision: weights_in(&model.join("siglip"))?,
@@ -203,6 +211,15 @@ fn directory(model: &Path) -> Result<Layout> {
         control_config: None,
         name: model.display().to_string(),
     })
+}
+
+/// The decoder for previews in `folder`'s own folder `taef1`, where there is one.
+fn tiny_in(folder: &Path) -> Result<(Vec<Blob>, Option<Blob>)> {
+    let folder = folder.join("taef1");
+    match existing(folder.join("config.json")) {
+        Some(config) => Ok((weights_in(&folder)?, Some(config))),
+        None => Ok((Vec::new(), None)),
+    }
 }
 
 /// The weight files of a part's folder: those of the index, or the single file.
@@ -293,6 +310,10 @@ fn single(model: &Path) -> Result<Layout> {
         Some(Blob::File(path)) => tokenizer_beside(path),
         _ => None,
     };
+    let (tiny, tiny_config) = match model.parent() {
+        Some(folder) => tiny_in(folder)?,
+        None => (Vec::new(), None),
+    };
     Ok(Layout {
         transformer: vec![blob.clone()],
         transformer_config: None,
@@ -300,6 +321,8 @@ fn single(model: &Path) -> Result<Layout> {
         text_encoder_config: None,
         vae,
         vae_config: None,
+        tiny,
+        tiny_config,
         scheduler_config: None,
         tokenizer: tokenizer.or_else(|| tokenizer_beside(model)),
         vision: Vec::new(),

@@ -281,6 +281,54 @@ pub struct VaeConfig {
     pub mid_block_add_attention: bool,
 }
 
+/// `config.json` of an AutoencoderTiny, as TAEF1.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the published file's fields")]
+pub struct TinyConfig {
+    pub out_channels: usize,
+    pub latent_channels: usize,
+    pub decoder_block_out_channels: Vec<usize>,
+    pub num_decoder_blocks: Vec<usize>,
+    pub upsampling_scaling_factor: usize,
+    pub act_fn: String,
+    pub scaling_factor: f64,
+    #[serde(default)]
+    pub shift_factor: f64,
+}
+
+impl TinyConfig {
+    /// Refuses what the network does not implement, and what does not decode latents of `channels`.
+    pub fn check(self, channels: usize) -> Result<Self> {
+        const PART: &str = "taef1";
+        let widths = &self.decoder_block_out_channels;
+        let blocks = self.num_decoder_blocks.iter().copied().max().unwrap_or(0);
+        check_range(
+            PART,
+            &[("decoder_block_out_channels", widths.first().copied().unwrap_or(0), 4096)],
+        )?;
+        let wrong = if self.latent_channels != channels {
+            Some(format!(
+                "decodes latents of {} channels; the model's have {channels}",
+                self.latent_channels
+            ))
+        } else if widths.len() != 4 || self.num_decoder_blocks.len() != 4 || blocks > 64 {
+            Some("`num_decoder_blocks` and `decoder_block_out_channels` have 4 levels, of at most 64 blocks".into())
+        } else if widths.iter().any(|width| *width != widths[0]) {
+            Some(format!("`decoder_block_out_channels` {widths:?} are not all the same"))
+        } else if (self.out_channels, self.upsampling_scaling_factor) != (3, 2)
+            || self.act_fn != "relu"
+        {
+            Some("is supported with 3 channels, doubling and `relu` alone".into())
+        } else {
+            None
+        };
+        match wrong {
+            Some(problem) => Err(unsupported(PART, problem)),
+            None => Ok(self),
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }

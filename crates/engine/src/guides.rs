@@ -107,6 +107,19 @@ impl Pipeline {
             let problem = "hold a picture that is less than 16 pixels wide or high once it was made smaller";
             return Err(InvalidField::new("references", problem).into());
         }
+        if !references.is_empty() && request.controls.prompt_weighting {
+            let problem = "are not combined with prompt weighting: a prompt in parts has no weights";
+            return Err(InvalidField::new("references", problem).into());
+        }
+        let guided = match (&request.control, &references[..]) {
+            (Some(_), _) => Some("control"),
+            (None, []) => None,
+            (None, _) => Some("references"),
+        };
+        if let Some(field) = guided.filter(|_| request.controls.tiling.is_some()) {
+            let problem = "cannot be combined with tiles, whose windows see another part at every step";
+            return Err(InvalidField::new(field, problem).into());
+        }
         let Some(control) = &request.control else { return Ok(()) };
         let Some(config) = self.parts.control_config()? else {
             return Err(Error::nothing_controls());

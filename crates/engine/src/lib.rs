@@ -4,6 +4,7 @@
 //! [`pipeline::Pipeline::generate`].
 
 pub mod config;
+mod emphasis;
 mod error;
 pub mod expand;
 pub mod guides;
@@ -15,14 +16,16 @@ pub mod noise;
 mod parts;
 pub mod pipeline;
 pub mod pixels;
+pub mod preview;
 pub mod prompt;
 pub mod safety;
 pub mod sampler;
 pub mod schedule;
 pub mod speed;
+mod start;
 pub mod training;
 mod watch;
 
 pub use error::{Error, Result};
 pub use watch::{Interrupt, Unwatched, Watch};
-pub use zoetrope_kernels::Recycling;
+pub use zoetrope_kernels::{Recycling, cuda_devices, device_memory, device_name, open_cuda};

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rand_mt::Mt;
 use zoetrope_api::Seed;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// mt19937 with torch's conversions to uniform and normal numbers.
 pub struct Generator {
@@ -84,6 +84,28 @@ fn box_muller(block: &mut [f32]) {
     }
 }
 
+/// Noise between `a` and `b`, `[pictures, …]`: on the arc between the two, on which it stays as strong as noise is (Shoemake, 1985).
+pub fn between(a: &Tensor, b: &Tensor, share: f64) -> Result<Tensor> {
+    let one = |i: usize| -> Result<Tensor> {
+        let (a, b) = (a.get(i)?, b.get(i)?);
+        let dot = |x: &Tensor, y: &Tensor| {
+            Ok::<_, Error>(f64::from((x * y)?.sum_all()?.to_scalar::<f32>()?))
+        };
+        let cosine = dot(&a, &b)? / (dot(&a, &a)? * dot(&b, &b)?).sqrt();
+        let angle = cosine.clamp(-1.0, 1.0).acos();
+        // Where the two point the same way there is no arc.
+        let (of_a, of_b) = match angle.sin() < 1e-6 {
+            true => (1.0 - share, share),
+            false => {
+                (((1.0 - share) * angle).sin() / angle.sin(), (share * angle).sin() / angle.sin())
+            }
+        };
+        Ok(((a * of_a)? + (b * of_b)?)?)
+    };
+    let all = (0..a.dim(0)?).map(one).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&all, 0)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +131,22 @@ mod tests {
         check(42, 17, &[0.04175949, -0.2515753, 0.8598585, -0.3097268]);
         check(7, 31, &[-1.056684, -0.2615867, -0.2501326, 0.5011215]);
         check(4294967338, 16, &[-0.5594302, -0.7688389, 0.7624454]);
+    }
+
+    #[test]
+    fn noise_between_two_seeds_is_as_strong_as_theirs() {
+        let of = |seed| Generator::new(Seed(seed)).normal(&[2, 4, 32, 32], &Device::Cpu).unwrap();
+        let (a, b) = (of(1), of(2));
+        let length = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        for share in [0.0, 0.3, 0.5, 1.0] {
+            let between = between(&a, &b, share).unwrap();
+            let relative = length(&between) / length(&a);
+            assert!((relative - 1.0).abs() < 0.03, "{share}: {relative}");
+        }
+        let off = |x: &Tensor, y: &Tensor| length(&(x - y).unwrap());
+        assert!(off(&between(&a, &b, 0.0).unwrap(), &a) < 1e-6);
+        assert!(off(&between(&a, &b, 1.0).unwrap(), &b) < 1e-6);
+        assert!(off(&between(&a, &a, 0.5).unwrap(), &a) < 1e-6);
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! The networks of a model, each read when it is first used, in the form that a request's acceleration asks for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 use zoetrope_api::Acceleration;
 use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
 
 use crate::config::{
-    self, ControlConfig, ControlRefiner, TextEncoderConfig, TransformerConfig, VaeConfig, VisionConfig,
-    VisionProcessor,
+    self, ControlConfig, ControlRefiner, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig,
+    VisionConfig, VisionProcessor,
 };
-use crate::layers::Parameters;
+use crate::layers::{Home, Parameters};
 use crate::networks::text_encoder::Depth;
-use crate::networks::{ControlNet, TextEncoder, Transformer, Vae, VisionTower};
-use crate::pipeline::{Event, Listener, Options};
-use crate::{Error, Result, memory};
+use crate::networks::{ControlNet, TextEncoder, TinyDecoder, Transformer, Vae, VisionTower};
+use crate::pipeline::{Event, Keep, Listener, Options};
+use crate::preview::{Previewer, Projection};
+use crate::{Error, Interrupt, Result, memory};
 
 /// A model's files, and those of its networks that are in memory.
 pub(crate) struct Parts {
@@ -27,6 +28,9 @@ pub(crate) struct Parts {
     vae: Option<Vae>,
     vision: Option<VisionTower>,
     control: Option<Held<Arc<ControlNet>>>,
+    previewer: Option<Previewer>,
+    /// A GPU before anything of this model was on it.
+    gpu: OnceLock<Option<memory::Gpu>>,
 }
 
 /// A network in memory: the level that it was loaded for, and the form that its matrices got.
@@ -58,6 +62,8 @@ impl Parts {
             vae: None,
             vision: None,
             control: None,
+            previewer: None,
+            gpu: OnceLock::new(),
         })
     }
 
@@ -74,6 +80,7 @@ impl Parts {
         if !serves(&self.text_encoder, level) {
             let weights = Weights::open(&self.layout.text_encoder, Role::TextEncoder)?;
             let storage = memory::storage_for(&weights, self.options.storage, level);
+            let storage = self.fitting_form(&weights, storage);
             let network = match fitting(&mut self.text_encoder, storage) {
                 Some(network) => network,
                 None => self.load_text_encoder(weights, (storage, depth), vocabulary, on)?,
@@ -108,7 +115,8 @@ impl Parts {
             weights.ignore(&format!("layers.{}.", config.num_hidden_layers - 1));
             weights.ignore("embed_tokens.");
         }
-        let parameters = self.prepare(weights, "text encoder", storage, on)?;
+        let beside = self.beside_text_encoder()?;
+        let parameters = self.prepare(weights, "text encoder", (storage, beside), on)?;
         Self::load(&parameters, on, |p| TextEncoder::load(p, &config, depth))
     }
 
@@ -124,7 +132,7 @@ impl Parts {
             let network = match fitting(&mut self.transformer, storage) {
                 Some(network) => network,
                 None => {
-                    let parameters = self.prepare(weights, "transformer", storage, on)?;
+                    let parameters = self.prepare(weights, "transformer", (storage, 0), on)?;
                     Self::load(&parameters, on, |p| Transformer::load(p, &self.widths))?
                 }
             };
@@ -136,9 +144,34 @@ impl Parts {
     /// The form of the transformer's matrices, and of those beside it.
     fn storage_at(&self, weights: &Weights, level: Acceleration) -> Storage {
         let storage = memory::storage_for(weights, self.options.storage, level);
-        match level {
+        let storage = match level {
             Acceleration::High => memory::eight_bits(weights, storage, &self.options.device),
             _ => storage,
+        };
+        self.fitting_form(weights, storage)
+    }
+
+    /// `storage`, or what a GPU has room for where nobody chose a form.
+    fn fitting_form(&self, weights: &Weights, storage: Storage) -> Storage {
+        let chosen = self.options.storage.is_some_and(|chosen| chosen != Storage::AsStored);
+        // int8 in runs is an order of processors'.
+        let storage = match storage {
+            Storage::Int8 if !self.options.device.is_cpu() => Storage::Q8_0,
+            storage => storage,
+        };
+        match self.gpu.get_or_init(|| memory::Gpu::of(&self.options.device)) {
+            Some(gpu) if !chosen => gpu.fitting(storage, |form| weights.memory_bytes(form)),
+            _ => storage,
+        }
+    }
+
+    /// Bytes that the transformer will want beside a text encoder that stays.
+    fn beside_text_encoder(&self) -> Result<u64> {
+        match self.options.keep {
+            Keep::All if !self.options.device.is_cpu() && self.transformer.is_none() => {
+                self.transformer_bytes(Acceleration::default())
+            }
+            _ => Ok(0),
         }
     }
 
@@ -167,7 +200,7 @@ impl Parts {
             };
             let storage =
                 memory::storage_for(&weights, self.vae_storage()?, Acceleration::default());
-            let parameters = self.prepare(weights, "VAE", storage, on)?;
+            let parameters = self.prepare(weights, "VAE", (storage, 0), on)?;
             self.vae = Some(Vae::load(&parameters, &config)?);
         }
         Ok(self.vae.as_ref().expect("it was loaded just now"))
@@ -207,7 +240,7 @@ impl Parts {
             let network = match fitting(&mut self.control, storage) {
                 Some(network) => network,
                 None => {
-                    let parameters = self.prepare(weights, "control network", storage, on)?;
+                    let parameters = self.prepare(weights, "control network", (storage, 0), on)?;
                     let load = |p: &Parameters| ControlNet::load(p, &config, &self.widths);
                     Arc::new(Self::load(&parameters, on, load)?)
                 }
@@ -257,16 +290,37 @@ impl Parts {
             weights.ignore("head.");
             let storage =
                 memory::storage_for(&weights, self.vae_storage()?, Acceleration::default());
-            let parameters = self.prepare(weights, "vision tower", storage, on)?;
+            let parameters = self.prepare(weights, "vision tower", (storage, 0), on)?;
             self.vision = Some(Self::load(&parameters, on, |p| VisionTower::load(p, &config))?);
         }
         Ok(self.vision.as_ref().expect("it was loaded just now"))
     }
 
-    /// The networks of sampling and its previews, which were loaded before.
-    pub(crate) fn sampling(&self) -> (&Transformer, Option<&Vae>) {
+    /// Has what previews are made with ready: a decoder made for it where there is one, else what the autoencoder teaches.
+    pub(crate) fn prepare_previews(&mut self, interrupt: &Interrupt, on: &Listener) -> Result<()> {
+        if self.previewer.is_some() {
+            return Ok(());
+        }
+        self.previewer = Some(match &self.layout.tiny_config {
+            Some(blob) => {
+                let config = config::parse::<TinyConfig>(&blob.name(), &blob.read()?)?;
+                let config = config.check(self.widths.in_channels)?;
+                let weights = Weights::open(&self.layout.tiny, Role::Vae)?;
+                let parameters = self.prepare(weights, "preview decoder", (Storage::F32, 0), on)?;
+                Previewer::Tiny(Box::new(TinyDecoder::load(&parameters, &config)?))
+            }
+            None => {
+                let device = self.device().clone();
+                Previewer::Linear(Projection::fit(self.vae(on)?, &device, interrupt)?)
+            }
+        });
+        Ok(())
+    }
+
+    /// What sampling needs, which was loaded before: the transformer, and what shows its steps where somebody watches.
+    pub(crate) fn sampling(&self) -> (&Transformer, Option<&Previewer>) {
         let transformer = self.transformer.as_ref().expect("it is loaded before it is used");
-        (&transformer.network, self.vae.as_ref())
+        (&transformer.network, self.previewer.as_ref())
     }
 
     /// Frees the text encoder.
@@ -312,15 +366,22 @@ impl Parts {
         }
     }
 
-    /// Checks that a component in `storage` fits, and reports while it is read.
+    /// Checks that a component in `storage` fits, with so many bytes that are to come beside it, and reports while it is read.
     fn prepare(
         &self,
         weights: Weights,
         component: &'static str,
-        storage: Storage,
+        (storage, beside): (Storage, u64),
         on: &Listener,
     ) -> Result<Parameters> {
-        memory::check(component, &weights, storage, &self.options.device)?;
+        let device = &self.options.device;
+        let home = memory::home(component, &weights, storage, device, beside)?;
+        if home == Home::MainMemory {
+            let text = format!(
+                "the {component} does not fit into the device's memory: its weights stay in main memory and are sent for every use"
+            );
+            on(Event::Note { text: &text });
+        }
         let (of, read, on) = (weights.file_bytes(), AtomicU64::new(0), on.clone());
         let progress = move |bytes| {
             let read = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -331,7 +392,7 @@ impl Parts {
             Some(folder) if self.options.device.is_cpu() => weights.with_packed(folder),
             _ => weights,
         };
-        Ok(Parameters::new(weights, &self.options.device))
+        Ok(Parameters::new(weights, device).kept(home))
     }
 
     /// Loads a network from what was prepared, and tells what happened beside.

@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, InvalidField, Seed, Steps, Strength};
+use zoetrope_api::{
+    Acceleration, Controls, Count, Guidance, ImageSize, InvalidField, Seed, Steps, Strength,
+    Tiling, TilingMode,
+};
 use zoetrope_checkpoint::{Adapter, Blob, Layout, PackedFolder, Storage};
+use zoetrope_kernels::Wrap;
 
 use crate::config::{self, SchedulerConfig};
+use crate::emphasis::{self, Weighted};
 use crate::expand::{self, Expansion};
 use crate::guides::{Control, Reference};
 use crate::lora::{self, Applied};
+use crate::networks::TextEncoder;
 use crate::networks::text_encoder::Depth;
 use crate::networks::transformer::Caption;
-use crate::networks::{TextEncoder, Vae};
-use crate::noise::Generator;
 use crate::parts::Parts;
 use crate::pixels::{self, Rgb};
+pub use crate::preview::PREVIEW_SIDE;
 use crate::prompt::PromptTokenizer;
-use crate::sampler::{self, Conditioning, Controlled, Run, Start};
+use crate::sampler::{self, Conditioning, Controlled, Method, Run, Start, TOKENS_AT_ONCE};
 use crate::schedule::Schedule;
-use crate::{Interrupt, Result, memory};
+use crate::{Interrupt, Result, memory, start};
 
 /// What a picture is made from, besides the prompt.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +59,7 @@ pub struct Request {
     pub negative_prompt: Option<String>,
     /// Width and height.
     pub size: ImageSize,
-    /// Network evaluations a picture (twice as many with guidance).
+    /// Network evaluations a picture (twice as many with guidance), unless the controls name noise levels.
     pub steps: Steps,
     /// Where the random numbers start.
     pub seed: Seed,
@@ -66,8 +71,6 @@ pub struct Request {
     pub source: Source,
     /// Tokens kept of a prompt.
     pub tokens_max: usize,
-    /// Noise levels before shifting, in place of even ones.
-    pub stops: Option<Vec<f32>>,
     /// How far the pictures may be approximated.
     pub acceleration: Acceleration,
     /// Whether each step but the last is shown as a small picture.
@@ -78,6 +81,33 @@ pub struct Request {
     pub references: Vec<Reference>,
     /// How the text encoder makes the prompt more detailed before it is drawn, if it does.
     pub expansion: Option<Expansion>,
+    /// Sampler, noise levels, seeds and tiles.
+    pub controls: Controls,
+}
+
+impl Request {
+    /// Steps of the schedule.
+    pub fn schedule_steps(&self) -> Steps {
+        self.controls.sigmas.as_ref().map_or(self.steps, |sigmas| sigmas.steps())
+    }
+
+    /// Rows and columns of tokens that the network sees in one piece.
+    fn seen_tokens(&self) -> [usize; 2] {
+        let (height, width) = self.size.latent();
+        let Some(Tiling { mode, size, .. }) = self.controls.tiling else {
+            return [height / 2, width / 2];
+        };
+        let all = mode == TilingMode::Windows;
+        let seen = |side: usize, windows| if windows { side.min(size as usize) } else { side } / 2;
+        [seen(height, all || mode.wraps_rows()), seen(width, all || mode.wraps_columns())]
+    }
+
+    /// Which edges of the pictures meet.
+    pub(crate) fn wrap(&self) -> Wrap {
+        let mode = self.controls.tiling.map(|tiling| tiling.mode);
+        let wraps = |of: fn(TilingMode) -> bool| mode.is_some_and(of);
+        Wrap { rows: wraps(TilingMode::wraps_rows), columns: wraps(TilingMode::wraps_columns) }
+    }
 }
 
 /// What a generation is doing.
@@ -171,12 +201,6 @@ pub struct Pipeline {
 /// Hears what is going on; called from several threads while weights are read.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Tokens that go through the transformer at once: four pictures of 1024², which fill any processor, in about 2 GB.
-const TOKENS_AT_ONCE: usize = 4 * 4096;
-
-/// Pixels of a preview's longer side: enough to see, and decoded in a fraction of a step's time.
-pub const PREVIEW_SIDE: usize = 256;
-
 impl Pipeline {
     /// Reads the model's configurations and tokenizer; weights come when they are needed.
     pub fn open(layout: Layout, options: Options) -> Result<Self> {
@@ -196,8 +220,8 @@ impl Pipeline {
     /// The schedule of a request.
     pub fn schedule(&self, request: &Request) -> Schedule {
         let tokens = request.size.image_tokens();
-        match &request.stops {
-            Some(stops) => Schedule::from_stops(&self.scheduler, stops, tokens),
+        match &request.controls.sigmas {
+            Some(sigmas) => Schedule::from_stops(&self.scheduler, sigmas.get(), tokens),
             None => Schedule::new(&self.scheduler, request.steps.get(), tokens),
         }
     }
@@ -277,10 +301,10 @@ impl Pipeline {
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_vision();
         }
-        let (noise, start) = self.draw(request, interrupt, on)?;
+        let (noise, start) = start::draw(&mut self.parts, request, interrupt, on)?;
         let device = self.parts.device().clone();
         if request.previews {
-            self.parts.vae(on)?;
+            self.parts.prepare_previews(interrupt, on)?;
         }
         let transformer = self.parts.transformer(request.acceleration, on)?;
         lora::apply(transformer, adapters, &device)?;
@@ -295,7 +319,7 @@ impl Pipeline {
             self.parts.release_transformer();
         }
         on(Event::Decoding);
-        let pictures = self.decode(&latents, interrupt, on)?;
+        let pictures = self.decode(request, &latents, interrupt, on)?;
         Ok(Generated { pictures, latents: latents.to_device(&Device::Cpu)?, expanded: None })
     }
 
@@ -321,15 +345,13 @@ impl Pipeline {
         {
             return Err(InvalidField::new("mask", "has another size than the image").into());
         }
-        if let Some(stops) = &request.stops {
-            Schedule::check_stops(stops)?;
-        }
         if let Some(strength) = strength {
-            strength.first_step(request.steps)?;
+            strength.first_step(request.schedule_steps())?;
         }
         let widths = &self.parts.widths;
         let limits = widths.axes_lens;
-        if height / 16 > limits[1] || width / 16 > limits[2] {
+        let [rows, columns] = request.seen_tokens();
+        if rows > limits[1] || columns > limits[2] {
             let problem = format!(
                 "is {}; this model's rotary tables end at {}x{}",
                 request.size,
@@ -339,7 +361,10 @@ impl Pipeline {
             return Err(InvalidField::new("size", problem).into());
         }
         self.check_guides(request)?;
-        let tokens = tokens_of(request) * self.pictures_at_once(request);
+        let tokens = match request.controls.tiling {
+            Some(_) => TOKENS_AT_ONCE.max(rows * columns),
+            None => tokens_of(request) * self.pictures_at_once(request),
+        };
         let device = self.parts.device();
         memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
     }
@@ -355,6 +380,13 @@ impl Pipeline {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
         let prompts = std::iter::once(prompt.to_string()).chain(negative);
+        if request.controls.prompt_weighting {
+            let weighted = prompts.map(|p| emphasis::parse(&p)).collect::<Result<Vec<_>, _>>()?;
+            return weighted
+                .iter()
+                .map(|w| Ok(vec![self.weighted(w, request, interrupt, on)?]))
+                .collect();
+        }
         let parts = prompts.map(|p| PromptTokenizer::scene(&p, request.references.len()));
         let tokens = parts
             .map(|parts| parts.into_iter().map(|p| self.part(p, request.tokens_max, on)).collect())
@@ -378,6 +410,24 @@ impl Pipeline {
         Ok(Some(Controlled { network, context, span: control.span }))
     }
 
+    /// Caption features of a prompt with weights.
+    fn weighted(
+        &mut self,
+        prompt: &Weighted,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Tensor> {
+        let (vocabulary, level) = (self.tokenizer.vocabulary(), request.acceleration);
+        let encoder = self.parts.text_encoder(vocabulary, level, Depth::Features, on)?;
+        let networks = (&self.tokenizer, encoder);
+        let (features, cut) = emphasis::features(prompt, request.tokens_max, networks, interrupt)?;
+        if cut > 0 {
+            on(Event::PromptCut { tokens: cut });
+        }
+        Ok(features)
+    }
+
     /// At most `most` tokens of `prompt`; whether it was cut is told.
     pub(crate) fn tokens(&self, prompt: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
         self.part(PromptTokenizer::chat(prompt), most, on)
@@ -392,39 +442,11 @@ impl Pipeline {
         Ok(tokens.ids)
     }
 
-    /// Draws in the reference's order: the posterior, then the noise of all pictures at once.
-    fn draw(
-        &mut self,
-        request: &Request,
-        interrupt: &Interrupt,
-        on: &Listener,
-    ) -> Result<(Tensor, Start)> {
-        let device = self.parts.device().clone();
-        let channels = self.parts.widths.in_channels;
-        let (height, width) = request.size.latent();
-        let mut generator = Generator::new(request.seed);
-        let mut encode = |image: &Rgb| {
-            let noise = generator.normal(&[1, channels, height, width], &device)?;
-            let vae = self.parts.vae(on)?;
-            let posterior = vae.encode(&pixels::to_tensor(image, &device)?, interrupt)?;
-            vae.scale(&posterior.sample(&noise)?)
-        };
-        let start = match &request.source {
-            Source::Text => Start::Noise,
-            Source::Image { image, strength } => {
-                Start::Image { latents: encode(image)?, strength: *strength }
-            }
-            Source::Inpaint { image, mask, strength } => Start::Inpaint {
-                latents: encode(image)?,
-                mask: pixels::mask_to_latent(mask, request.size, &device)?,
-                strength: *strength,
-            },
-        };
-        Ok((generator.normal(&[request.count.get(), channels, height, width], &device)?, start))
-    }
-
     /// How many pictures go through the transformer together.
     fn pictures_at_once(&self, request: &Request) -> usize {
+        if request.controls.tiling.is_some() {
+            return 1; // its windows go through together
+        }
         let both = if request.guidance.is_on() { 2 } else { 1 };
         (TOKENS_AT_ONCE / (tokens_of(request) * both)).clamp(1, request.count.get())
     }
@@ -438,9 +460,11 @@ impl Pipeline {
         watch: &Interrupt,
         on: &Listener,
     ) -> Result<Tensor> {
-        let ((transformer, vae), schedule) = (self.parts.sampling(), self.schedule(request));
+        let ((transformer, previewer), schedule) = (self.parts.sampling(), self.schedule(request));
         let (count, at_once) = (request.count.get(), self.pictures_at_once(request));
         let groups = count.div_ceil(at_once);
+        let Controls { sampler, tiling, .. } = request.controls;
+        let method = Method { sampler, tiling };
         let mut finished = Vec::with_capacity(groups);
         for group in 0..groups {
             let first = group * at_once;
@@ -454,8 +478,8 @@ impl Pipeline {
                 control: control.clone(),
             };
             let noise = noise.narrow(0, first, pictures)?;
-            let mut run =
-                Run::new(transformer, &conditioning, &schedule, (noise, start.clone()), watch)?;
+            let start = (noise, start.part(first, pictures)?);
+            let mut run = Run::with(method, transformer, &conditioning, &schedule, start, watch)?;
             if request.acceleration == Acceleration::High {
                 run = run.reusing();
             }
@@ -464,8 +488,8 @@ impl Pipeline {
                 watch.check()?;
                 let (done, of) = (group * step.of + step.done, groups * step.of);
                 on(Event::Step { done, of, latents: &step.latents });
-                if let Some(vae) = vae.filter(|_| request.previews && done < of) {
-                    let picture = &preview(vae, &step.denoised.narrow(0, 0, 1)?, watch)?;
+                if let Some(previewer) = previewer.filter(|_| request.previews && done < of) {
+                    let picture = &previewer.picture(&step.denoised.narrow(0, 0, 1)?, watch)?;
                     on(Event::Preview { done, of, picture });
                 }
             }
@@ -477,20 +501,17 @@ impl Pipeline {
     /// Latents to pictures, one at a time: the decoder's memory grows with the pixels.
     fn decode(
         &mut self,
+        request: &Request,
         latents: &Tensor,
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Vec<Rgb>> {
-        let (_, _, height, width) = latents.dims4()?;
-        let (pixels, device) = (64 * height * width, self.parts.device().clone());
+        let device = self.parts.device().clone();
         let vae = self.parts.vae(on)?;
         let mut pictures = Vec::new();
         for i in 0..latents.dim(0)? {
             let latents = latents.narrow(0, i, 1)?;
-            let image = match memory::decodes_whole(pixels, &device) {
-                true => vae.decode(&latents, interrupt)?,
-                false => vae.decode_in_strips(&latents, memory::STRIPPED_VALUES, interrupt)?,
-            };
+            let image = vae.decode_by(&latents, start::passage(request, &device), interrupt)?;
             sampler::check_finite(&image, "the decoder")?;
             pictures.extend(pixels::to_pictures(&image)?);
         }
@@ -525,13 +546,4 @@ impl Pipeline {
 fn tokens_of(request: &Request) -> usize {
     let beside = request.references.iter().map(|r| r.whole.width * r.whole.height / 256);
     request.size.image_tokens() + beside.sum::<usize>()
-}
-
-/// `latents` `[1, channels, height, width]` at a size that is decoded at once.
-fn preview(vae: &Vae, latents: &Tensor, watch: &Interrupt) -> Result<Rgb> {
-    let (_, _, height, width) = latents.dims4()?;
-    let shrink = height.max(width).div_ceil(PREVIEW_SIDE / 8);
-    let small = latents.avg_pool2d(shrink.min(height).min(width))?;
-    let pictures = pixels::to_pictures(&vae.decode(&small, watch)?)?;
-    Ok(pictures.into_iter().next().expect("one picture was decoded"))
 }

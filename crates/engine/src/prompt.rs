@@ -1,7 +1,10 @@
 //! Prompts: the chat template around them, and their tokens.
 
+use std::ops::Range;
+
 use tokenizers::Tokenizer;
 
+use crate::emphasis::Weighted;
 use crate::{Error, Result};
 
 /// Tokens that the reference keeps of a prompt.
@@ -99,6 +102,33 @@ impl PromptTokenizer {
             ));
         }
         Ok(Tokens { ids, cut })
+    }
+
+    /// The same of a prompt with weights, with the tokens that each of them is of.
+    pub(crate) fn encode_spans(
+        &self,
+        weighted: &Weighted,
+        most: usize,
+    ) -> Result<(Tokens, Vec<(Vec<usize>, f64)>)> {
+        let tokens = self.encode(&weighted.text, most)?;
+        let chat = Self::chat(&weighted.text);
+        let start = chat.find(&weighted.text).unwrap_or_default();
+        let encoding = self.tokenizer.encode(chat, true);
+        let encoding =
+            encoding.map_err(|e| Error::Tokenizer(format!("failed on the prompt: {e}")))?;
+        let offsets = &encoding.get_offsets()[..tokens.ids.len()];
+        let inside = |(span, weight): &(Range<usize>, f64)| {
+            let (from, to) = (start + span.start, start + span.end);
+            let overlaps = |(a, b): &(usize, usize)| *a < to && *b > from;
+            let tokens = offsets.iter().enumerate().filter(|(_, at)| overlaps(at));
+            (tokens.map(|(i, _)| i).collect(), *weight)
+        };
+        Ok((tokens, weighted.spans.iter().map(inside).collect()))
+    }
+
+    /// The token that words are blotted out with: the one that says nothing.
+    pub(crate) fn blot(&self) -> u32 {
+        self.tokenizer.token_to_id("<|endoftext|>").unwrap_or_default()
     }
 
     /// How many ids the tokenizer may produce, for a check against the text encoder's vocabulary.

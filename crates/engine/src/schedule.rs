@@ -1,6 +1,5 @@
 //! Noise levels: from evenly spaced stops, shifted towards noise, to 0.
 
-use crate::Result;
 use crate::config::SchedulerConfig;
 
 /// Noise levels of a run, from the first to 0: one more than there are steps.
@@ -19,19 +18,6 @@ impl Schedule {
     pub fn from_stops(config: &SchedulerConfig, stops: &[f32], image_tokens: usize) -> Self {
         let shifted = stops.iter().map(|s| shift(config, *s, image_tokens));
         Self { sigmas: shifted.chain([0.0]).collect() }
-    }
-
-    /// Levels that a caller asks for; they must fall from at most 1 to above 0.
-    pub fn check_stops(stops: &[f32]) -> Result<(), zoetrope_api::InvalidField> {
-        let falling = stops.windows(2).all(|w| w[1] < w[0]);
-        let inside = stops.iter().all(|s| *s > 0.0 && *s <= 1.0);
-        if falling && inside && !stops.is_empty() {
-            return Ok(());
-        }
-        Err(zoetrope_api::InvalidField::new(
-            "sigmas",
-            "must fall from at most 1 to above 0, each below the one before",
-        ))
     }
 
     /// Number of network evaluations.

@@ -118,7 +118,7 @@ fn request(prompt: &str, seed: u64, expansion: Option<Expansion>) -> Request {
         guidance: Guidance::new(0.0, 0.0, 1.0).unwrap(),
         source: Source::Text,
         tokens_max: 512,
-        stops: None,
+        controls: zoetrope_api::Controls::default(),
         acceleration: Acceleration::default(),
         previews: false,
         expansion,
@@ -127,9 +127,12 @@ fn request(prompt: &str, seed: u64, expansion: Option<Expansion>) -> Request {
     }
 }
 
-/// The embedded model's words may be anything here: what matters is what is done with them.
+/// How the embedded model is asked.
 fn expansion(temperature: f64) -> Expansion {
-    Expansion { system_prompt: String::new(), temperature, tokens_max: 24 }
+    let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/demo.json");
+    let demo: serde_json::Value = serde_json::from_slice(&std::fs::read(demo).unwrap()).unwrap();
+    let system_prompt = demo["expansion"]["system_prompt"].as_str().unwrap().into();
+    Expansion { system_prompt, temperature, tokens_max: 96 }
 }
 
 #[test]

@@ -7,22 +7,27 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device, Tensor};
-use common::{Case, FIXTURES, Fixture};
+use candle_core::{DType, Tensor};
+use common::{Case, FIXTURES, Fixture, device};
 use zoetrope_api::{ImageSize, Seed};
-use zoetrope_checkpoint::Role;
-use zoetrope_engine::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
-use zoetrope_engine::layers::RopeTable;
+use zoetrope_checkpoint::{Blob, Role, Storage, Weights};
+use zoetrope_engine::config::{
+    SchedulerConfig, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig,
+};
+use zoetrope_engine::layers::{Parameters, RopeTable};
 use zoetrope_engine::networks::text_encoder::Depth;
 use zoetrope_engine::networks::transformer;
-use zoetrope_engine::networks::{TextEncoder, Transformer, Vae};
+use zoetrope_engine::networks::vae::Passage;
+use zoetrope_engine::networks::{TextEncoder, TinyDecoder, Transformer, Vae};
 use zoetrope_engine::noise::Generator;
 use zoetrope_engine::pixels;
 use zoetrope_engine::prompt::PromptTokenizer;
 use zoetrope_engine::schedule::{Schedule, linspace};
 use zoetrope_engine::{Result, Unwatched, Watch};
+use zoetrope_kernels::Wrap;
 
 /// Writes down what every stage computed.
 #[derive(Default)]
@@ -127,15 +132,14 @@ fn time_becomes_the_reference_s_embedding() {
     every("timestep", |fixture, case| {
         let t: Vec<f32> = case.input("t").to_vec1().unwrap();
         let scaled: Vec<f32> = t.iter().map(|t| t * 1000.0).collect();
-        case.check("sinusoid", &transformer::sinusoid(&scaled, &Device::Cpu).unwrap());
+        case.check("sinusoid", &transformer::sinusoid(&scaled, &device()).unwrap());
         let network = transformer(fixture);
         for (i, t) in t.iter().enumerate() {
             let recorder = Recorder::default();
             let config: TransformerConfig = fixture.config("transformer/config.json");
-            let caption =
-                Tensor::zeros((1, config.cap_feat_dim), DType::F32, &Device::Cpu).unwrap();
+            let caption = Tensor::zeros((1, config.cap_feat_dim), DType::F32, &device()).unwrap();
             let caption = network.caption(&caption, &Unwatched).unwrap();
-            let latents = Tensor::zeros((16, 2, 2), DType::F32, &Device::Cpu).unwrap();
+            let latents = Tensor::zeros((16, 2, 2), DType::F32, &device()).unwrap();
             let batch = network.batch([(&caption, (2, 2))]).unwrap();
             network.forward(&batch, &[latents], f64::from(*t), None, &recorder).unwrap();
             let got = recorder.stages()["t_embedding"].get(0).unwrap();
@@ -156,7 +160,7 @@ fn rotary_angles_are_the_reference_s() {
         let ids: Vec<Vec<u32>> = case.input("ids").to_vec2().unwrap();
         let positions: Vec<[usize; 3]> =
             ids.iter().map(|p| [p[0], p[1], p[2]].map(|v| v as usize)).collect();
-        let angles = table.angles(&positions, &Device::Cpu).unwrap();
+        let angles = table.angles(&positions, &device()).unwrap();
         case.check("cos", &angles.cos);
         case.check("sin", &angles.sin);
     });
@@ -200,7 +204,7 @@ fn velocities_do_not_depend_on_the_rest_of_the_batch() {
     let network = transformer(&fixture);
     let config: TransformerConfig = fixture.config("transformer/config.json");
     let random =
-        |shape: &[usize], seed| Generator::new(Seed(seed)).normal(shape, &Device::Cpu).unwrap();
+        |shape: &[usize], seed| Generator::new(Seed(seed)).normal(shape, &device()).unwrap();
     let captions = [5, 40, 64].map(|tokens| {
         let features = random(&[tokens, config.cap_feat_dim], tokens as u64);
         network.caption(&features, &Unwatched).unwrap()
@@ -289,11 +293,68 @@ fn decoding_in_strips_gives_the_same_picture() {
         let whole = network.decode(case.input("latents"), &Unwatched).unwrap();
         let size = whole.elem_count() / whole.dim(0).unwrap();
         for most in [1, 40 * size, 200 * size] {
-            let strips = network.decode_in_strips(case.input("latents"), most, &Unwatched).unwrap();
+            let passage = Passage { values_max: Some(most), ..Passage::default() };
+            let strips = network.decode_by(case.input("latents"), passage, &Unwatched).unwrap();
             case.check("image", &strips);
-            let off = (&strips - &whole).unwrap().abs().unwrap().flatten_all().unwrap();
-            let worst = off.max(0).unwrap().to_scalar::<f32>().unwrap();
-            assert!(worst < 2e-5, "{} {most}: {worst}", case.id);
+            let off = worst(&strips, &whole);
+            assert!(off < 2e-5, "{} {most}: {off}", case.id);
+        }
+    });
+}
+
+fn worst(a: &Tensor, b: &Tensor) -> f32 {
+    let off = (a - b).unwrap().abs().unwrap();
+    off.max_all().unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn encoding_in_strips_gives_the_same_latents() {
+    every("vae_encode", |fixture, case| {
+        let network = vae(fixture);
+        let image = case.input("image");
+        let size = image.elem_count() / image.dim(0).unwrap();
+        for most in [1, 40 * size, 200 * size] {
+            let passage = Passage { values_max: Some(most), ..Passage::default() };
+            let posterior = network.encode_by(image, passage, &Unwatched).unwrap();
+            case.check("mean", &posterior.mean);
+            case.check("logvar", &posterior.logvar);
+        }
+    });
+}
+
+const WRAPS: [Wrap; 3] = [
+    Wrap { rows: true, columns: false },
+    Wrap { rows: false, columns: true },
+    Wrap { rows: true, columns: true },
+];
+
+/// Where edges meet, no place is an edge: a picture that is shifted around is encoded and decoded as one that is not.
+#[test]
+fn pictures_whose_edges_meet_may_be_shifted_around() {
+    every("vae_decode", |fixture, case| {
+        let (network, latents) = (vae(fixture), case.input("latents"));
+        for wrap in WRAPS {
+            let (down, across) = (i32::from(wrap.rows), i32::from(wrap.columns));
+            let shifted =
+                |x: &Tensor, by: i32| x.roll(by * down, 2).unwrap().roll(by * across, 3).unwrap();
+            let passage = Passage { wrap, values_max: None };
+            let decode = |x: &Tensor, passage| network.decode_by(x, passage, &Unwatched).unwrap();
+            let image = decode(latents, passage);
+            let off = worst(&decode(&shifted(latents, 1), passage), &shifted(&image, 8));
+            assert!(off < 2e-4, "{} {wrap:?}: {off}", case.id);
+            assert!(worst(&decode(latents, Passage::default()), &image) > 1e-3, "{}", case.id);
+            let encode =
+                |x: &Tensor, passage| network.encode_by(x, passage, &Unwatched).unwrap().mean;
+            let off =
+                worst(&encode(&shifted(&image, 8), passage), &shifted(&encode(&image, passage), 1));
+            assert!(off < 2e-4, "{} {wrap:?}: {off}", case.id);
+            for most in [1, 40 * image.elem_count()] {
+                let strips = Passage { wrap, values_max: Some(most) };
+                let off = worst(&decode(latents, strips), &image);
+                assert!(off < 2e-5, "{} {wrap:?} {most}: {off}", case.id);
+                let off = worst(&encode(&image, strips), &encode(&image, passage));
+                assert!(off < 2e-4, "{} {wrap:?} {most}: {off}", case.id);
+            }
         }
     });
 }
@@ -316,7 +377,7 @@ fn masks_reach_the_latents_as_in_the_reference() {
             let values = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let bytes: Vec<u8> = values.iter().map(|v| (v * 255.0) as u8).collect();
             let size = ImageSize::new(width as u32, height as u32).unwrap();
-            let got = pixels::mask_to_latent(&bytes, size, &Device::Cpu).unwrap();
+            let got = pixels::mask_to_latent(&bytes, size, &device()).unwrap();
             case.check(&format!("mask_latent.{name}"), &got);
         }
     });
@@ -327,13 +388,10 @@ fn schedules_are_the_reference_s() {
     every("scheduler", |_, case| {
         let check = |name: &str, schedule: &Schedule| {
             let steps = schedule.steps();
-            let sigmas = Tensor::new(schedule.sigmas(), &Device::Cpu).unwrap();
+            let sigmas = Tensor::new(schedule.sigmas(), &device()).unwrap();
             case.check(&format!("{name}.sigmas"), &sigmas);
             let timesteps: Vec<f32> = (0..steps).map(|i| schedule.timestep(i)).collect();
-            case.check(
-                &format!("{name}.timesteps"),
-                &Tensor::new(timesteps, &Device::Cpu).unwrap(),
-            );
+            case.check(&format!("{name}.timesteps"), &Tensor::new(timesteps, &device()).unwrap());
         };
         for shift in case.params()["shifts"].as_array().unwrap() {
             let shift = shift.as_f64().unwrap();
@@ -372,7 +430,7 @@ fn noise_is_torch_s() {
             };
             let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
             let seed = Seed(seed.strip_prefix("seed").unwrap().parse().unwrap());
-            let got = Generator::new(seed).normal(&shape, &Device::Cpu).unwrap();
+            let got = Generator::new(seed).normal(&shape, &device()).unwrap();
             if dtype == "f32" {
                 case.check(name, &got);
             } else {
@@ -387,9 +445,7 @@ fn noise_is_torch_s() {
         let rows: Vec<Tensor> = numbers(&list["seeds"])
             .into_iter()
             .map(|seed| {
-                Generator::new(Seed(seed))
-                    .normal(&[&[1], &shape[1..]].concat(), &Device::Cpu)
-                    .unwrap()
+                Generator::new(Seed(seed)).normal(&[&[1], &shape[1..]].concat(), &device()).unwrap()
             })
             .collect();
         case.check("list", &Tensor::cat(&rows, 0).unwrap());
@@ -397,10 +453,7 @@ fn noise_is_torch_s() {
         let mut generator = Generator::new(Seed(consecutive["seed"].as_u64().unwrap()));
         for (i, shape) in consecutive["shapes"].as_array().unwrap().iter().enumerate() {
             let shape: Vec<usize> = numbers(shape).iter().map(|n| *n as usize).collect();
-            case.check(
-                &format!("consecutive.{i}"),
-                &generator.normal(&shape, &Device::Cpu).unwrap(),
-            );
+            case.check(&format!("consecutive.{i}"), &generator.normal(&shape, &device()).unwrap());
         }
     });
 }
@@ -421,4 +474,22 @@ fn check_rounded(case: &Case, name: &str, got: &Tensor) {
         case.id,
         got.len()
     );
+}
+
+#[test]
+fn the_decoder_for_previews_is_diffusers_s() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/taef1");
+    let config = std::fs::read(root.join("model/config.json")).unwrap();
+    let config: TinyConfig = zoetrope_engine::config::parse("config.json", &config).unwrap();
+    let file = Blob::File(root.join("model/diffusion_pytorch_model.safetensors"));
+    let weights = Weights::open(&[file], Role::Vae).unwrap().with_storage(Storage::F32);
+    let parameters = Parameters::new(weights, &device());
+    let config = config.check(16).unwrap();
+    let network = TinyDecoder::load(&parameters, &config).unwrap();
+    let golden = common::read_tensors(&root.join("golden.safetensors"));
+    let image = network.decode(&golden["latents"], &Unwatched).unwrap();
+    assert_eq!(image.dims(), golden["image"].dims());
+    let off = worst(&image, &golden["image"]);
+    assert!(off < 2e-5, "{off}");
+    assert!(config.check(4).unwrap_err().to_string().contains("16 channels; the model's have 4"));
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use crate::{Error, Mask, Picture, Result};
+use crate::avif::Avif;
+use crate::{Error, Mask, Picture, Result, colour};
 
 /// What is read at most.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,10 @@ pub enum Note {
     AlphaOnWhite,
     /// More than 8 bits a channel were rounded.
     Rounded,
-    /// The picture was turned upright, as its EXIF data says.
+    /// The picture was turned upright, as the file says.
     Turned,
+    /// Its colours were brought from its profile to sRGB.
+    Colours,
 }
 
 impl fmt::Display for Note {
@@ -45,7 +48,8 @@ impl fmt::Display for Note {
             Self::FirstFrame => "it is animated: its first frame is used",
             Self::AlphaOnWhite => "its transparent parts are laid on white",
             Self::Rounded => "its channels are rounded to 8 bits",
-            Self::Turned => "it is turned upright, as its EXIF data says",
+            Self::Turned => "it is turned upright, as the file says",
+            Self::Colours => "its colours are brought from its profile to sRGB",
         })
     }
 }
@@ -71,7 +75,7 @@ pub fn read_mask(path: &Path, limits: &Limits) -> Result<Mask> {
 
 /// The same of bytes.
 pub fn decode_mask(bytes: &[u8], limits: &Limits) -> Result<Mask> {
-    let (image, _) = open(bytes, limits)?;
+    let image = open(bytes, limits)?.image;
     let rgb = image.to_rgb8();
     let luma = |p: &[u8]| {
         (u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471 + 0x8000) >> 16
@@ -82,7 +86,7 @@ pub fn decode_mask(bytes: &[u8], limits: &Limits) -> Result<Mask> {
 
 /// How opaque each pixel of an image is; `None` where all are fully.
 pub fn decode_alpha(bytes: &[u8], limits: &Limits) -> Result<Option<Mask>> {
-    let (image, _) = open(bytes, limits)?;
+    let image = open(bytes, limits)?.image;
     if !image.color().has_alpha() {
         return Ok(None);
     }
@@ -94,10 +98,14 @@ pub fn decode_alpha(bytes: &[u8], limits: &Limits) -> Result<Option<Mask>> {
 
 /// Decodes an image; its format is told from the content, never from a name.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
-    let (image, mut notes) = open(bytes, limits)?;
+    let Opened { mut image, mut notes, profile } = open(bytes, limits)?;
     let color = image.color();
     if color.bits_per_pixel() / u16::from(color.channel_count()) > 8 {
         notes.push(Note::Rounded);
+    }
+    if let Some(converted) = profile.and_then(|profile| colour::to_srgb(&image, &profile)) {
+        image = converted;
+        notes.push(Note::Colours);
     }
     let rgb = if color.has_alpha() {
         let rgba = image.to_rgba8();
@@ -167,13 +175,13 @@ pub fn header(bytes: &[u8], limits: &Limits) -> Result<Header> {
 }
 
 /// A file whose header was read, and nothing else.
-struct Begun<D> {
-    decoder: D,
+struct Begun<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
     format: ImageFormat,
     name: &'static str,
 }
 
-fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<impl ImageDecoder + use<'a>>> {
+fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<'a>> {
     if bytes.is_empty() {
         return Err(Error::Image("is empty".into()));
     }
@@ -187,7 +195,10 @@ fn begin<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Begun<impl ImageDecoder
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
         return Err(Error::Image("is no whole JPEG image: it is cut short; save it again".into()));
     }
-    let decoder = reader.into_decoder().map_err(|e| damaged(name, &e))?;
+    let decoder: Box<dyn ImageDecoder + 'a> = match format {
+        ImageFormat::Avif => Box::new(Avif::new(bytes).map_err(|e| damaged(name, &e))?),
+        _ => Box::new(reader.into_decoder().map_err(|e| damaged(name, &e))?),
+    };
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > limits.pixels_max {
         return Err(Error::Pixels { width, height, pixels_max: limits.pixels_max });
@@ -204,12 +215,21 @@ fn damaged(name: &str, error: &image::ImageError) -> Error {
     ))
 }
 
-fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
+/// An image as the file has it, but upright.
+struct Opened {
+    image: DynamicImage,
+    notes: Vec<Note>,
+    /// Which colours its numbers mean.
+    profile: Option<Vec<u8>>,
+}
+
+fn open(bytes: &[u8], limits: &Limits) -> Result<Opened> {
     let Begun { mut decoder, format, name } = begin(bytes, limits)?;
     let mut allocate = image::Limits::default();
     allocate.max_alloc = Some(limits.pixels_max * 16);
     decoder.set_limits(allocate).map_err(|e| damaged(name, &e))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let profile = decoder.icc_profile().ok().flatten();
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(name, &e))?;
     let mut notes = Vec::new();
     if is_animated(bytes, format) {
@@ -219,15 +239,16 @@ fn open(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Vec<Note>)> {
         image.apply_orientation(orientation);
         notes.push(Note::Turned);
     }
-    Ok((image, notes))
+    Ok(Opened { image, notes, profile })
 }
 
 /// Content types of what is read.
-pub const FORMATS: [&str; 9] = [
+pub const FORMATS: [&str; 10] = [
     "image/png",
     "image/jpeg",
     "image/webp",
     "image/gif",
+    "image/avif",
     "image/bmp",
     "image/tiff",
     "image/x-tga",
@@ -246,11 +267,7 @@ fn name_of(format: ImageFormat) -> Result<&'static str> {
         ImageFormat::Tga => "TGA",
         ImageFormat::Pnm => "PNM",
         ImageFormat::Qoi => "QOI",
-        ImageFormat::Avif => {
-            return Err(Error::Format(
-                "is an AVIF image, which can be written but not read yet; convert it to PNG".into(),
-            ));
-        }
+        ImageFormat::Avif => "AVIF",
         _ => {
             return Err(Error::Format(
                 "is an image of a format that is not read; convert it to PNG".into(),
@@ -266,7 +283,7 @@ fn unknown(bytes: &[u8]) -> Error {
     } else if start.contains("<html") || start.contains("<!doctype") {
         "is a web page, not an image"
     } else {
-        "is no image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, TGA, PNM, QOI)"
+        "is no image of a known format (PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF, TGA, PNM, QOI)"
     };
     Error::Image(what.into())
 }

@@ -145,11 +145,11 @@ fn without_padding(mut tail: &[u8]) -> &[u8] {
     tail
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
 }
 
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -211,14 +211,14 @@ fn webp_size(head: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// A box of the ISO base media format: its kind, where its content begins and where it ends.
-struct Part<'a> {
-    kind: &'a [u8],
-    start: usize,
-    end: usize,
+pub(crate) struct Part<'a> {
+    pub(crate) kind: &'a [u8],
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 /// The boxes that follow each other in `bytes`; the last may end after them.
-fn boxes(bytes: &[u8]) -> impl Iterator<Item = Part<'_>> {
+pub(crate) fn boxes(bytes: &[u8]) -> impl Iterator<Item = Part<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let kind = bytes.get(at + 4..at + 8)?;

@@ -1,5 +1,7 @@
 //! Bytes in and out: images decoded under limits, encoded with their parameters, and written whole or not at all.
 
+mod avif;
+mod colour;
 mod decode;
 mod edges;
 mod encode;

@@ -294,10 +294,11 @@ const SWEEP_MOST: i64 = 5000;
 /// Sums are small, and are compared with those of a year ago.
 const SUMS_KEEP_MS: i64 = 400 * 86_400_000;
 
-const TOTAL: &str = "total";
+pub(crate) const TOTAL: &str = "total";
 const FIRST_BYTE: &str = "first_byte";
 
-fn sum(row: &AnyRow) -> Result<Calls> {
+/// One row of sums, without its times.
+pub(crate) fn sum(row: &AnyRow) -> Result<Calls> {
     Ok(Calls {
         deployment: row.try_get("deployment")?,
         provider: row.try_get("provider")?,

@@ -21,6 +21,11 @@ impl Histogram {
         *self.0.entry(bucket).or_default() += count;
     }
 
+    /// Counts one duration of `us` microseconds.
+    pub fn count_one(&mut self, us: i64) {
+        self.add(Self::bucket(us), 1);
+    }
+
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.0 {

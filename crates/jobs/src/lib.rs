@@ -4,6 +4,7 @@
 //! prolongs; whoever loses it can no longer finish the request. The queue does not know what a job does.
 
 mod answers;
+mod arena;
 mod budget;
 mod calls;
 mod checkpoint;
@@ -19,8 +20,10 @@ mod keys;
 mod lease;
 mod ledger;
 mod line;
+mod load;
 mod news;
 mod pace;
+mod performance;
 mod pictures;
 mod previews;
 mod queue;
@@ -28,9 +31,14 @@ mod request;
 mod secrets;
 mod sql;
 mod submit;
+mod training;
 mod words;
 
 pub use answers::{Claim, KeptAnswer};
+pub use arena::{
+    ArenaEntry, ArenaMade, ArenaPicture, ArenaProgress, ArenaState, ArenaVote, Challenge,
+    ChallengePrompt, Of, Pair, Verdict,
+};
 pub use budget::{Balance, Held};
 pub use calls::{Calls, LogPage, LogPlace, ModelCall, ModelRequest, ModelStatus, Whose};
 pub use clock::{Clock, shared_clock};
@@ -44,10 +52,13 @@ pub use history::{Page, Sort, Status};
 pub use keys::{Key, KeyLimits, Period, Scope};
 pub use lease::{Attempt, Heartbeat, Lease, Swept};
 pub use ledger::Ledger;
+pub use load::{Load, WorkerRow};
 pub use news::Watcher;
 pub use pace::Pace;
+pub use performance::{CallsAt, Finished};
 pub use pictures::{NewPicture, Picture, Search};
 pub use previews::Preview;
 pub use queue::{Cancelled, Limits, Queue, Settings};
 pub use request::{End, Ended, LogLine, Outcome, Priority, Request, Standing, State};
 pub use submit::New;
+pub use training::{TrainingPicture, TrainingRun, TrainingSet};

@@ -1,7 +1,10 @@
 //! Every kernel at the shapes of Z-Image, on one thread: operations a second of that thread's own time, and the share of
 //! what the processor reaches in registers in the same run. Thread time does not count what other programs take.
 //!
-//!     cargo run --release -p zoetrope-kernels --example measure [-- linear|attention|conv|rows] [rows]
+//! `words` takes linear layers of one row, as a language model has for each of its words: bytes of weights a second, and the share of
+//! what the same thread reads from memory.
+//!
+//!     cargo run --release -p zoetrope-kernels --example measure [-- linear|words|attention|conv|rows] [rows]
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,10 +13,10 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
 use cpu_time::ThreadTime;
-use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers};
+use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers, read_memory};
 use zoetrope_kernels::{
-    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, add_gated,
-    attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
+    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap,
+    add_gated, attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
 };
 
 /// The best of three runs, in seconds of this thread.
@@ -71,6 +74,31 @@ fn linears(rows: usize) -> Result<()> {
     Ok(())
 }
 
+/// One row through weights that no cache holds.
+fn words() -> Result<()> {
+    const BYTES: f64 = (256 << 20) as f64;
+    let values = vec![1f32; BYTES as usize / 4];
+    let memory = BYTES / seconds(|| read_memory(Level::best(), &values));
+    println!("{:<44} {:7.1} GB/s", "reading memory", memory / 1e9);
+    let (width, out) = (2560, 38912); // four times the text encoder's widest layer
+    let (x, w) = (random(&[1, width]), random(&[out, width]));
+    let forms = [
+        ("bf16", Matrix::Dense(w.to_dtype(DType::BF16)?)),
+        ("int8", Matrix::Dense(w.clone()).to_int8()?),
+        ("q8_0", Matrix::Quantized(Arc::new(QTensor::quantize(&w, GgmlDType::Q8_0)?))),
+        ("q4_k", Matrix::Quantized(Arc::new(QTensor::quantize(&w, GgmlDType::Q4K)?))),
+    ];
+    for (name, form) in forms {
+        let form = form.packed()?;
+        let bytes = form.memory_bytes() as f64;
+        linear(&x, &form, None)?; // warms up
+        let speed = bytes / seconds(|| linear(&x, &form, None).unwrap());
+        let (name, share) = (format!("linear {name} 1 x {width} x {out}"), 100.0 * speed / memory);
+        println!("{name:<44} {:7.1} GB/s {share:5.1} % of memory", speed / 1e9);
+    }
+    Ok(())
+}
+
 fn attentions(rows: usize) {
     for (heads, tokens, d) in [(4, rows, 128), (1, rows, 512)] {
         let x = random(&[1, heads, tokens, d]);
@@ -99,7 +127,8 @@ fn convs() -> Result<()> {
             [(Precision::F32, Arithmetic::F32), (Precision::Bf16, Arithmetic::Bf16)]
         {
             let filter = Filter::new(&weight, precision, 1)?;
-            let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1] };
+            let conv =
+                Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
             let ways = [
                 ("", Before::Nothing),
                 (" normed", Before::NormSilu(&norm)),
@@ -143,6 +172,9 @@ fn main() -> Result<()> {
         let all = what == "all";
         if all || what == "linear" {
             linears(tokens)?;
+        }
+        if all || what == "words" {
+            words()?;
         }
         if all || what == "attention" {
             attentions(tokens.max(1056));

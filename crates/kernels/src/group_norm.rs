@@ -29,6 +29,10 @@ const CHUNK: usize = 1 << 16;
 pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     let (_, channels, _, _) = x.dims4()?;
     norm.check(channels)?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::group_norm(x, norm)? {
+        return Ok(y);
+    }
     if x.track_op() || !x.device().is_cpu() {
         return plain(x, norm);
     }
@@ -79,28 +83,37 @@ pub struct Statistics {
 impl Statistics {
     /// Adds a piece, `[1, channels, height, width]`.
     pub fn add(&mut self, piece: &Tensor) -> Result<()> {
-        let piece = channels_last(piece)?;
-        let (batch, height, width, channels) = piece.dims4()?;
+        let (batch, channels, height, width) = piece.dims4()?;
         if batch != 1 || !(self.sums.is_empty() || self.sums.len() == channels) {
             candle_core::bail!("{:?} is no piece of one image", piece.dims());
         }
-        self.add_pixels(Level::best(), Values::of(&piece).f32()?, channels);
         self.pixels += height * width;
+        #[cfg(feature = "cuda")]
+        if let Some(sums) = crate::cuda::channel_sums(piece)? {
+            self.sums = added(std::mem::take(&mut self.sums), sums);
+            return Ok(());
+        }
+        let piece = channels_last(&piece.to_device(&Device::Cpu)?)?;
+        self.add_pixels(Level::best(), Values::of(&piece).f32()?, channels);
         Ok(())
     }
 
     fn add_pixels(&mut self, level: Level, pixels: &[f32], channels: usize) {
         let at_once = (CHUNK / channels).max(1) * channels;
-        let add = |mut a: Vec<[f64; 2]>, b: Vec<[f64; 2]>| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a = [a[0] + b[0], a[1] + b[1]]);
-            a
-        };
         let none = || vec![[0f64; 2]; channels];
         let sums = pixels.par_chunks(at_once).map(|x| level.run(Sums { x, channels }));
-        let sums = sums.reduce(none, add);
-        self.sums =
-            if self.sums.is_empty() { sums } else { add(std::mem::take(&mut self.sums), sums) };
+        let sums = sums.reduce(none, added);
+        self.sums = added(std::mem::take(&mut self.sums), sums);
     }
+}
+
+/// Sums of the same channels, or of the one that there is.
+fn added(mut a: Vec<[f64; 2]>, b: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
+    if a.is_empty() {
+        return b;
+    }
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = [a[0] + b[0], a[1] + b[1]]);
+    a
 }
 
 impl Affine {
@@ -137,7 +150,8 @@ impl GroupNorm {
 
     /// The norm of an image whose pieces were all added to `statistics`.
     pub fn with(&self, statistics: &Statistics) -> Result<Affine> {
-        let (weight, bias) = (self.weight.contiguous()?, self.bias.contiguous()?);
+        let near = |x: &Tensor| x.to_device(&Device::Cpu)?.contiguous();
+        let (weight, bias) = (near(&self.weight)?, near(&self.bias)?);
         let (weight, bias) = (Values::of(&weight), Values::of(&bias));
         let (weight, bias) = (weight.f32()?, bias.f32()?);
         let Statistics { sums, pixels } = statistics;

@@ -5,6 +5,9 @@
 
 mod attention;
 mod conv;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
+mod device;
 mod gelu;
 mod gradient;
 mod group_norm;
@@ -24,7 +27,8 @@ mod testing;
 mod values;
 
 pub use attention::{Mask, attention};
-pub use conv::{Before, Conv, Filter, conv2d};
+pub use conv::{Before, Conv, Filter, Wrap, conv2d};
+pub use device::{cuda_devices, device_memory, device_name, multiplies_fp8, open_cuda};
 pub use gelu::{Gelu, gelu};
 pub use group_norm::{Affine, GroupNorm, Statistics, group_norm};
 pub use linear::{

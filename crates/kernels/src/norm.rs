@@ -25,7 +25,13 @@ pub fn rms_norm(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Te
     };
     match Path::of(&[Some(x), scale]) {
         Path::Kernels => kernel(x, scale),
-        Path::Plain => rms_norm_plain(x, norm, scale),
+        Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::rms_norm(x, norm, scale)? {
+                return Ok(y);
+            }
+            rms_norm_plain(x, norm, scale)
+        }
         Path::Gradients => {
             let held = Held::new(x, norm, scale);
             let y = kernel(&held.x, held.scale.as_ref())?;
@@ -52,7 +58,13 @@ pub fn add_gated(x: &Tensor, y: &Tensor, norm: &RmsNorm, gate: Option<&Tensor>) 
     };
     match Path::of(&[Some(x), Some(y), gate]) {
         Path::Kernels => kernel(x, y, gate),
-        Path::Plain => x + rms_norm_plain(y, norm, gate)?,
+        Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::add_gated(x, y, norm, gate)? {
+                return Ok(y);
+            }
+            x + rms_norm_plain(y, norm, gate)?
+        }
         Path::Gradients => {
             let held = Held::new(y, norm, gate);
             let result = kernel(&x.detach(), &held.x, held.scale.as_ref())?;

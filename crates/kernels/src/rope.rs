@@ -38,7 +38,13 @@ pub fn norm_and_rotate(
     let shape = (pairs, tokens, heads);
     match Path::of(&[Some(x), Some(cos)]) {
         Path::Kernels => at_level(Level::best(), x, norm, (cos, sin), shape),
-        Path::Plain => plain(x, norm, (cos, sin), pairs),
+        Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::norm_and_rotate(x, norm, (cos, sin), pairs)? {
+                return Ok(y);
+            }
+            plain(x, norm, (cos, sin), pairs)
+        }
         Path::Gradients => {
             let y = at_level(Level::best(), &x.detach(), norm, (cos, sin), shape)?;
             // Joined as it lies in memory.
@@ -103,7 +109,7 @@ fn with_rotated<R>(
 }
 
 /// The plain twin.
-fn plain(
+pub(crate) fn plain(
     x: &Tensor,
     norm: &RmsNorm,
     (cos, sin): (&Tensor, &Tensor),

@@ -18,7 +18,13 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     };
     match Path::of(&[Some(gate), Some(up)]) {
         Path::Kernels => kernel(gate, up),
-        Path::Plain => plain(gate, up),
+        Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::swiglu(gate, up)? {
+                return Ok(y);
+            }
+            plain(gate, up)
+        }
         Path::Gradients => {
             let held = (gate.detach(), up.detach());
             join(&[gate, up], &kernel(&held.0, &held.1)?, move |g| pull_back(&held, g))

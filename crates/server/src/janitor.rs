@@ -55,6 +55,9 @@ pub async fn keep_house(app: App, keep_ms: i64, mut stop: watch::Receiver<bool>)
             if let Err(error) = app.settings.queue.sweep_calls(keep_ms).await {
                 tracing::warn!(%error, "old calls could not be forgotten; trying again");
             }
+            if let Err(error) = app.settings.queue.sample_load().await {
+                tracing::warn!(%error, "how busy it is could not be written down; trying again");
+            }
             calls = Some(Instant::now());
         }
         tokio::select! {

@@ -132,7 +132,8 @@ async fn lumenfall_s_command_line_finds_what_it_reads() {
     let room = with_names().await;
     let _painter = Painter::of(&room);
     let body = json!({"model": "z-image-turbo", "prompt": "a", "n": 1, "size": "64x64"});
-    let estimate = room.post("/openai/v1/images/generations?dryRun=true", body.clone()).await.json();
+    let estimate =
+        room.post("/openai/v1/images/generations?dryRun=true", body.clone()).await.json();
     for name in ["total_cost_micros", "currency", "model", "provider"] {
         assert!(!estimate[name].is_null(), "{name}: {estimate}");
     }
@@ -150,7 +151,14 @@ async fn lumenfall_s_command_line_finds_what_it_reads() {
     assert_eq!(list["data"][0]["id"], drawn["id"]);
     let one = room.get(&format!("/v1/requests/{}", drawn["id"].as_str().unwrap())).await.json();
     let shown = [
-        "status", "model", "endpoint", "modality", "created_at", "duration_ms", "cost", "currency",
+        "status",
+        "model",
+        "endpoint",
+        "modality",
+        "created_at",
+        "duration_ms",
+        "cost",
+        "currency",
     ];
     for name in shown {
         assert!(!one[name].is_null(), "{name}: {one}");

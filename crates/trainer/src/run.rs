@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
-use zoetrope_api::{Acceleration, Count, Guidance, Seed, Steps};
+use zoetrope_api::{Acceleration, Controls, Count, Guidance, Seed, Steps};
 use zoetrope_checkpoint::{Adapter, Blob};
 use zoetrope_engine::pipeline::{Pipeline, Request, Source};
 use zoetrope_engine::prompt::TOKENS_MAX;
@@ -274,11 +274,11 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         guidance: Guidance::new(samples.guidance_scale, 0.0, 1.0)?,
         source: Source::Text,
         tokens_max: TOKENS_MAX,
-        stops: None,
         acceleration: Acceleration::Regular,
         previews: false,
         control: None,
         references: Vec::new(),
+        controls: Controls::default(),
         expansion: None,
     })
 }

@@ -29,9 +29,11 @@ const FILES: &[(&str, &str, &str)] = &[
     // https://htmx.org, Zero-Clause BSD.
     ("htmx.js", JAVASCRIPT, include_str!("../assets/htmx-4.0.1.min.js")),
     ("app.js", JAVASCRIPT, include_str!("../assets/js/app.js")),
+    ("arena.js", JAVASCRIPT, include_str!("../assets/js/arena.js")),
     ("gallery.js", JAVASCRIPT, include_str!("../assets/js/gallery.js")),
     ("mask.js", JAVASCRIPT, include_str!("../assets/js/mask.js")),
     ("playground.js", JAVASCRIPT, include_str!("../assets/js/playground.js")),
+    ("training.js", JAVASCRIPT, include_str!("../assets/js/training.js")),
     ("icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
 ];
 

@@ -10,6 +10,7 @@ mod guard;
 mod icons;
 mod layout;
 mod pages;
+mod plot;
 mod show;
 mod text;
 mod visitor;

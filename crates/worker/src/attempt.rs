@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
-use zoetrope_api::task::Task;
+use zoetrope_api::task::{Model, Task};
 use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
 
 use crate::engine::Engine;
 use crate::error::{JobError, UNSAFE};
+use crate::presence::Presence;
 use crate::safety::Checker;
 use crate::{Expansion, generate, train};
 
@@ -37,8 +38,10 @@ pub struct Settings {
     pub hub: String,
     /// What is known of the pictures' harmlessness.
     pub safety: Safety,
-    /// How prompts are expanded.
+    /// How prompts are expanded for Turbo.
     pub expansion: Expansion,
+    /// The same for the base model.
+    pub base_expansion: Expansion,
     /// Random numbers for seeds that nobody chose.
     pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Milliseconds since 1970.
@@ -67,6 +70,14 @@ pub(crate) type Room = Settings;
 impl Settings {
     pub(crate) fn chance(&self) -> u64 {
         (self.chance)() & 0xffff_ffff // all that torch's generator looks at, and few enough for JavaScript
+    }
+
+    /// How prompts are expanded for `model`.
+    pub(crate) fn expansion_for(&self, model: Model) -> &Expansion {
+        match model {
+            Model::Turbo => &self.expansion,
+            Model::Base => &self.base_expansion,
+        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -114,6 +125,7 @@ impl Worker {
     /// Works until `stop` holds true and what runs has ended or was handed back.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut work = self.room.queue.work();
+        let presence = Presence::begin(&self.room);
         let mut swept: Option<Instant> = None;
         while !*stop.borrow() {
             if swept.is_none_or(|at| at.elapsed() > SWEEP) {
@@ -123,7 +135,11 @@ impl Worker {
                 }
             }
             match self.room.queue.claim().await {
-                Ok(Some(lease)) => self.attempt(lease, stop.clone()).await,
+                Ok(Some(lease)) => {
+                    presence.works_on(Some(&lease.request.id));
+                    self.attempt(lease, stop.clone()).await;
+                    presence.works_on(None);
+                }
                 Ok(None) => {
                     tokio::select! {
                         _ = work.changed() => {}
@@ -137,6 +153,7 @@ impl Worker {
                 }
             }
         }
+        presence.end().await;
     }
 
     async fn attempt(&self, lease: Lease, stop: watch::Receiver<bool>) {

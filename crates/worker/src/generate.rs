@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Generate, Size};
-use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
+use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
 use zoetrope_engine::guides::{Control, Gap};
 use zoetrope_engine::pipeline::{Request, Source};
@@ -17,14 +17,15 @@ use zoetrope_files::{Mask, Picture};
 use zoetrope_jobs::{End, Lease, Outcome, Preview};
 
 use crate::Expansion;
-use crate::attempt::{Done, Room, Safety, Tally};
+use crate::attempt::{Done, Room, Tally};
 use crate::engine::{News, Work};
 use crate::error::JobError;
 use crate::inputs::{self, Inputs};
 use crate::outputs::keep;
-use crate::safety::{self, Checker};
+use crate::safety::Looking;
 use crate::shown;
 use crate::stage::{record, timed};
+use crate::words::Words;
 
 /// Runs what `lease` holds.
 pub(crate) async fn run(
@@ -33,8 +34,7 @@ pub(crate) async fn run(
     room: &Room,
     interrupt: &Interrupt,
 ) -> Result<Done, JobError> {
-    check_safety(task, &room.safety)?;
-    let policy = policy(task, lease, room).await?;
+    let looking = Looking::at(task, lease, room).await?;
     let refers = task.image.is_some() || task.control.is_some() || !task.references.is_empty();
     if refers || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
@@ -44,13 +44,12 @@ pub(crate) async fn run(
     let shape = picture.as_ref().or(control.as_ref()).or(references.first());
     let (width, height) = pixels(task, shape);
     let seed = task.seed.unwrap_or_else(|| room.chance());
-    let expansion = task.expand_prompt.then(|| room.expansion.clone());
+    let expansion = task.expand_prompt.then(|| room.expansion_for(task.model).clone());
     let request = request(task, (picture, mask, control), (width, height), (seed, expansion))?;
     let (news, heard) = mpsc::unbounded_channel();
     let interrupt = interrupt.clone();
     let work = Work { model: task.model, request, references, loras, interrupt, news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
-    let looking = Looking { safety: &room.safety, policy };
     let drawing = async { tokio::join!(room.engine.make(work), report(lease, &looking, heard)) };
     let (made, ()) = drawing.instrument(span).await;
     let made = made?;
@@ -59,10 +58,12 @@ pub(crate) async fn run(
     let mut pictures: Vec<Picture> =
         made.pictures.iter().map(|rgb| cropped(rgb, width, height)).collect();
     let flagged = timed("check", looking.at_all(&mut pictures, lease)).await?;
-    let parameters = shown::parameters(task, &lease.request, (width, height), seed);
+    let expanded = made.expanded.as_deref();
+    let parameters = shown::parameters(task, &lease.request, (width, height), seed, expanded);
     let store = store(task, (pictures, parameters), lease, room);
     let images = timed("store", store.instrument(info_span!("store"))).await?;
-    let pictures = shown::pictures(task, &lease.request, &images, seed);
+    let prompt = expanded.unwrap_or(&task.prompt);
+    let pictures = shown::pictures(task, &lease.request, &images, seed, prompt);
     let count = images.len();
     let megapixels = f64::from(width) * f64::from(height) * count as f64 / 1e6;
     let response = json!({
@@ -71,7 +72,7 @@ pub(crate) async fn run(
         "seed": seed,
         // Empty where nobody has looked.
         "has_nsfw_concepts": flagged.as_deref().unwrap_or_default(),
-        "prompt": made.expanded.as_ref().unwrap_or(&task.prompt),
+        "prompt": prompt,
     });
     let end = End {
         outcome: Outcome::Completed,
@@ -86,104 +87,21 @@ pub(crate) async fn run(
     Ok(Done { end, pictures, tally: Tally::Pictures { count, megapixels } })
 }
 
-/// Refuses what asks for a look that nobody here takes.
-fn check_safety(task: &Generate, safety: &Safety) -> Result<(), JobError> {
-    if !matches!(safety, &Safety::Unchecked) || !task.safety_checker {
-        return Ok(());
-    }
-    let path = [json!("enable_safety_checker")];
-    let message = "This server has no safety checker for its model: send false, or let whoever runs it install one with \
-                   `zoetrope models pull safety`, or start it with `--safety off`";
-    Err(JobError::field(&path, "feature_not_supported", message))
-}
-
-/// What becomes of this request's unsafe pictures; `None` where nobody is to look. A key with a policy is always looked at.
-async fn policy(
-    task: &Generate,
-    lease: &Lease,
-    room: &Room,
-) -> Result<Option<OnFlagged>, JobError> {
-    if !matches!(room.safety, Safety::Checked(_)) {
-        return Ok(task.safety_checker.then_some(task.on_flagged));
-    }
-    let key = room.queue.key(&lease.request.owner).await?;
-    let own = key.and_then(|key| key.limits.on_flagged);
-    let own = own.map(|name| name.parse()).transpose();
-    let own = own.map_err(|e: zoetrope_api::InvalidField| {
-        JobError::Engine(format!("the key of {}: {e}", lease.request.owner))
-    })?;
-    Ok(own.or(task.safety_checker.then_some(task.on_flagged)))
-}
-
-/// The look at what was drawn.
-struct Looking<'a> {
-    safety: &'a Safety,
-    /// What becomes of unsafe pictures; `None` where nobody is to look.
-    policy: Option<OnFlagged>,
-}
-
-impl Looking<'_> {
-    /// Which of the finished `pictures` are unsafe, those replaced that may not be seen; `None` where nobody has looked.
-    async fn at_all(
-        &self,
-        pictures: &mut Vec<Picture>,
-        lease: &Lease,
-    ) -> Result<Option<Vec<bool>>, JobError> {
-        let (checker, policy) = match (self.safety, self.policy) {
-            // What the embedded model can draw is known.
-            (Safety::Harmless, _) => return Ok(Some(vec![false; pictures.len()])),
-            (Safety::Checked(checker), Some(policy)) => (checker, policy),
-            _ => return Ok(None),
-        };
-        let flagged = looked(checker, pictures).await?;
-        let found = flagged.iter().filter(|flagged| **flagged).count();
-        let policy_name = OnFlagged::NAMES[policy as usize];
-        metrics::counter!("zoetrope_checked_images_total").increment(flagged.len() as u64);
-        metrics::counter!("zoetrope_flagged_images_total", "policy" => policy_name)
-            .increment(found as u64);
-        if found > 0 {
-            let became = match policy {
-                OnFlagged::Flag => "delivered as it is",
-                OnFlagged::Blank => "replaced by black",
-                OnFlagged::Refuse => "not delivered",
-            };
-            let line =
-                format!("The safety checker found {found} of {} unsafe: {became}", flagged.len());
-            lease.log("WARN", &line).await?;
-        }
-        match safety::apply(policy, pictures, &flagged) {
-            true => Ok(Some(flagged)),
-            false => Err(JobError::Unsafe { flagged: found }),
-        }
-    }
-
-    /// A preview as it may be seen: an unsafe one is black, unless it is delivered anyway. `None` if nobody could tell.
-    async fn at_preview(&self, picture: Picture) -> Option<Picture> {
-        let (Safety::Checked(checker), Some(OnFlagged::Blank | OnFlagged::Refuse)) =
-            (self.safety, self.policy)
-        else {
-            return Some(picture);
-        };
-        let mut pictures = vec![picture];
-        let flagged = looked(checker, &mut pictures).await.ok()?;
-        safety::apply(OnFlagged::Blank, &mut pictures, &flagged);
-        pictures.pop()
-    }
-}
-
-/// Which of `pictures` are unsafe, on a thread that may take its time.
-async fn looked(checker: &Checker, pictures: &mut Vec<Picture>) -> Result<Vec<bool>, JobError> {
-    let (checker, shown) = (checker.clone(), std::mem::take(pictures));
-    let look = move || (checker.look(&shown), shown);
-    let looked = tokio::task::spawn_blocking(look).await;
-    let (flagged, shown) =
-        looked.map_err(|_| JobError::Engine("the safety checker panicked".into()))?;
-    *pictures = shown;
-    flagged.map_err(|e| JobError::Engine(format!("the safety checker failed: {e}")))
-}
-
-/// The pixels of a result.
+/// The pixels of a result. Pictures that tile are as large as they are drawn: what is cut off would part their edges.
 fn pixels(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
+    let (width, height) = wanted(task, picture);
+    match task.controls.tiling {
+        Some(_) => (up(width), up(height)),
+        None => (width, height),
+    }
+}
+
+/// The next multiple of what a token covers.
+fn up(side: u32) -> u32 {
+    side.next_multiple_of(ImageSize::MULTIPLE)
+}
+
+fn wanted(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
     match (task.size, picture) {
         (Size::Pixels { width, height }, _) => (width, height),
         (Size::Auto, Some(picture)) => {
@@ -203,7 +121,6 @@ fn request(
     (width, height): (u32, u32),
     (seed, expansion): (u64, Option<Expansion>),
 ) -> Result<Request, JobError> {
-    let up = |side: u32| side.next_multiple_of(ImageSize::MULTIPLE);
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
     let span = task.control.as_ref().map(|c| ControlSpan::new(c.scale, c.start, c.end));
@@ -234,11 +151,11 @@ fn request(
         guidance: Guidance::new(task.guidance_scale, 0.0, 1.0).map_err(field)?,
         source,
         tokens_max: TOKENS_MAX,
-        stops: None,
         acceleration: task.acceleration,
         previews: task.previews,
         control,
         references: Vec::new(), // they wait for the model, which says at which size it takes them
+        controls: task.controls.clone(),
         expansion,
     })
 }
@@ -331,33 +248,6 @@ async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::Unbounded
     }
 }
 
-/// The expanded prompt on its way into the log: a line for every few words, which is as fine as anyone reads.
-#[derive(Default)]
-struct Words {
-    text: String,
-}
-
-impl Words {
-    /// Characters after which a line ends at the next space.
-    const LINE: usize = 40;
-
-    /// A line, once there is one.
-    fn push(&mut self, more: &str) -> Option<String> {
-        self.text.push_str(more);
-        let start = self.text.char_indices().nth(Self::LINE)?.0;
-        let breaks = |c: char| c.is_whitespace() || "，。、；！？".contains(c);
-        let (at, found) = self.text[start..].char_indices().find(|(_, c)| breaks(*c))?;
-        let rest = self.text.split_off(start + at + found.len_utf8());
-        Some(format!("Prompt: {}", std::mem::replace(&mut self.text, rest).trim()))
-    }
-
-    /// What is left.
-    fn rest(&mut self) -> Option<String> {
-        let text = std::mem::take(&mut self.text);
-        Some(format!("Prompt: {}", text.trim())).filter(|_| !text.trim().is_empty())
-    }
-}
-
 /// The engine's pixels as a picture.
 pub(crate) fn picture_of(rgb: Rgb) -> Picture {
     Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes }
@@ -379,9 +269,8 @@ async fn store(
     let (format, quality) = (zoetrope_files::Format::from(task.format), task.quality);
     let (width, height) = pictures.first().map_or((0, 0), |p| (p.width, p.height));
     let encode = move || -> zoetrope_files::Result<Vec<Vec<u8>>> {
-        let encode = |picture| {
-            zoetrope_files::encode_at(picture, format, quality, parameters.as_deref())
-        };
+        let encode =
+            |picture| zoetrope_files::encode_at(picture, format, quality, parameters.as_deref());
         pictures.iter().map(encode).collect()
     };
     let encoded = tokio::task::spawn_blocking(encode).await;
@@ -412,7 +301,7 @@ async fn store(
 #[cfg(test)]
 mod tests {
     use zoetrope_api::task::{Model, Place, Reference};
-    use zoetrope_api::{Acceleration, Format};
+    use zoetrope_api::{Acceleration, Controls, Format, OnFlagged, Tiling, TilingMode};
 
     use super::*;
 
@@ -440,6 +329,7 @@ mod tests {
             expand_prompt: false,
             previews: false,
             keep_seconds: None,
+            controls: Controls::default(),
         }
     }
 
@@ -458,6 +348,9 @@ mod tests {
         }
         let (width, height) = (33, 65);
         assert_eq!(pixels(&task(Size::Pixels { width, height }), None), (33, 65));
+        let mut tiles = task(Size::Pixels { width, height });
+        tiles.controls.tiling = Some(Tiling::usual(TilingMode::Both));
+        assert_eq!(pixels(&tiles, None), (48, 80));
     }
 
     #[test]
@@ -481,34 +374,5 @@ mod tests {
         assert_eq!(mask.len(), 48 * 32);
         let at = |x: usize, y: usize| mask[48 * y + x];
         assert_eq!((at(0, 0), at(39, 0), at(47, 31)), (0, 255, 255));
-    }
-
-    #[test]
-    fn an_expanded_prompt_is_told_in_lines_of_whole_words() {
-        let mut words = Words::default();
-        let text = "A red house under an old pine tree, with a long shadow on the snow behind it.";
-        let mut lines: Vec<String> = Vec::new();
-        for piece in text.as_bytes().chunks(3) {
-            lines.extend(words.push(std::str::from_utf8(piece).unwrap()));
-        }
-        lines.extend(words.rest());
-        assert_eq!(
-            lines,
-            [
-                "Prompt: A red house under an old pine tree, with a",
-                "Prompt: long shadow on the snow behind it."
-            ]
-        );
-        assert_eq!(words.rest(), None);
-    }
-
-    #[test]
-    fn only_who_asks_for_a_look_is_refused_where_nobody_looks() {
-        let (asked, mut plain) = (task(Size::Auto), task(Size::Auto));
-        plain.safety_checker = false;
-        assert!(check_safety(&asked, &Safety::Unchecked).is_err());
-        assert!(check_safety(&plain, &Safety::Unchecked).is_ok());
-        assert!(check_safety(&asked, &Safety::Harmless).is_ok());
-        assert!(check_safety(&asked, &Safety::Off).is_ok());
     }
 }

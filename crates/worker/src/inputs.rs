@@ -81,12 +81,11 @@ async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture,
 
 /// Where a picture is drawn anew: where the mask is transparent, or, if it is not anywhere, where it is light.
 async fn mask(place: &Place, request: &Request, room: &Room) -> Result<Mask, JobError> {
-    // The gateway's fields are always in the input.
-    let name = match place {
-        Place::Input(field) => field.as_str(),
-        Place::Url(_) => "mask_image_url",
+    // The gateway's masks are always data; an address is fal's.
+    let path = match place {
+        Place::Input(field) => [json!(field)],
+        Place::Url(_) => [json!("mask_image_url")],
     };
-    let path = [json!(name)];
     let bytes = bytes(place, &path, request, room).await?;
     let read = move |limits: &Limits| match zoetrope_files::decode_alpha(&bytes, limits)? {
         Some(mut opacity) => {

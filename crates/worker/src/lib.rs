@@ -12,6 +12,7 @@ mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod presence;
 mod references;
 mod residency;
 pub mod safety;
@@ -19,6 +20,7 @@ mod shown;
 mod stage;
 mod train;
 mod training_news;
+mod words;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;

@@ -62,7 +62,9 @@ impl Residency {
             Some(at) => self.open.remove(at),
             None => {
                 let bytes = bytes_of(layout);
-                let keep = if bytes > self.budget_bytes { Keep::OneAtATime } else { Keep::All };
+                // On a GPU, what does not fit beside the rest stays in main memory and is not read again.
+                let alone = bytes > self.budget_bytes && self.options.device.is_cpu();
+                let keep = if alone { Keep::OneAtATime } else { Keep::All };
                 let options = Options { keep, ..self.options.clone() };
                 let pipeline = Pipeline::open(layout.clone(), options)?;
                 self.make_room(bytes);

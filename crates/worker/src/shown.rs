@@ -9,18 +9,20 @@ fn is_kept(task: &Generate, request: &Request) -> bool {
     request.keep_io && task.delivery == Delivery::Stored
 }
 
-/// The parameters that go into the file of a kept picture, by the names that `zoetrope generate` gives them.
+/// The parameters that go into the file of a kept picture, by the names that `zoetrope generate` gives them; `expanded` is what
+/// its prompt was made into, if it was.
 pub(crate) fn parameters(
     task: &Generate,
     request: &Request,
     (width, height): (u32, u32),
     seed: u64,
+    expanded: Option<&str>,
 ) -> Option<String> {
     if !is_kept(task, request) {
         return None;
     }
     let mut fields = json!({
-        "prompt": task.prompt,
+        "prompt": expanded.unwrap_or(&task.prompt),
         "endpoint": request.endpoint,
         "width": width,
         "height": height,
@@ -30,6 +32,9 @@ pub(crate) fn parameters(
         "acceleration": task.acceleration,
         "version": env!("CARGO_PKG_VERSION"),
     });
+    if expanded.is_some() {
+        fields["expanded_from"] = task.prompt.as_str().into();
+    }
     if !task.negative_prompt.is_empty() {
         fields["negative_prompt"] = task.negative_prompt.as_str().into();
     }
@@ -50,6 +55,7 @@ pub(crate) fn pictures(
     request: &Request,
     images: &[Value],
     seed: u64,
+    prompt: &str,
 ) -> Vec<NewPicture> {
     if !is_kept(task, request) {
         return Vec::new();
@@ -60,7 +66,7 @@ pub(crate) fn pictures(
         Some(NewPicture {
             file: file.into(),
             model: request.endpoint.clone(),
-            prompt: task.prompt.clone(),
+            prompt: prompt.into(),
             width: side(image, "width"),
             height: side(image, "height"),
             seed: Some(seed),

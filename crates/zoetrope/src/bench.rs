@@ -8,6 +8,7 @@ use candle_core::Device;
 use serde_json::{Value, json};
 use zoetrope_api::{Acceleration, ImageSize};
 use zoetrope_checkpoint::Storage;
+use zoetrope_engine::device_name;
 use zoetrope_engine::pipeline::{Keep, Listener, Options, Pipeline};
 use zoetrope_engine::speed::{self, Arithmetic, Plan, Stage};
 use zoetrope_files::Picture;
@@ -29,8 +30,8 @@ pub(crate) struct Args {
     /// none, regular or high; with high, steps that are predicted from those before them are a stage of their own.
     #[arg(long, default_value_t, value_name = "LEVEL")]
     acceleration: Acceleration,
-    /// cpu, cuda, cuda:N or metal.
-    #[arg(long, default_value = "cpu")]
+    /// auto (a GPU of NVIDIA's where this build and machine have one), cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
     device: String,
     /// Tokens of the prompt.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -102,6 +103,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         let report = json!({
             "instructions": speed::instructions(),
             "threads": speed::threads(),
+            "device": device_name(&device),
             "model": args.model.model,
             "dtype": args.dtype,
             "acceleration": args.acceleration,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use candle_core::Device;
 use url::Url;
 use zoetrope_checkpoint::Storage;
+use zoetrope_engine::device_memory;
 use zoetrope_engine::pipeline::{Keep, Options};
 use zoetrope_files::Store;
 use zoetrope_files::fetch::{Fetcher, Rules};
@@ -41,15 +43,15 @@ pub(crate) struct Args {
     /// The autoencoder's file or folder, for models in single files.
     #[arg(long, env = "ZOETROPE_VAE", value_name = "FILE")]
     vae: Option<PathBuf>,
-    /// cpu, cuda, cuda:N or metal.
-    #[arg(long, env = "ZOETROPE_DEVICE", default_value = "cpu")]
+    /// auto (NVIDIA's GPUs where this build and machine have any), cpu, cuda, cuda:N or metal. A worker of its own draws on each GPU.
+    #[arg(long, env = "ZOETROPE_DEVICE", default_value = "auto")]
     device: String,
     /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, env = "ZOETROPE_DTYPE", default_value = "auto")]
     dtype: String,
     #[command(flatten)]
     packed: packed::Args,
-    /// Gigabytes of weights that stay loaded; what was not used for longest goes first [default: half the machine's memory].
+    /// Gigabytes of weights that stay loaded; what was not used for longest goes first [default: half the machine's memory, or all that a GPU has free].
     #[arg(long, env = "ZOETROPE_MEMORY_GB", value_name = "GB")]
     memory_gb: Option<f64>,
     /// A folder whose .safetensors files may be named as the `path` of a LoRA.
@@ -121,12 +123,24 @@ impl Args {
         Ok(Options { storage: Some(storage), device, keep: Keep::All, packed })
     }
 
-    /// The worker; a model of the hub is downloaded now if it is not there.
-    pub(crate) fn worker(
+    /// The workers, one for each device; a model of the hub is downloaded now if it is not there.
+    pub(crate) fn workers(
         &self,
         place: &Place,
         environment: &Environment,
         (queue, store): (Queue, Store),
+    ) -> anyhow::Result<Vec<Worker>> {
+        let worker =
+            |device| self.worker(place, environment, (queue.clone(), store.clone()), device);
+        device::all(&self.device)?.into_iter().map(worker).collect()
+    }
+
+    fn worker(
+        &self,
+        place: &Place,
+        environment: &Environment,
+        (queue, store): (Queue, Store),
+        device: Device,
     ) -> anyhow::Result<Worker> {
         let folder = |name: &str| {
             let folder = place.folder(environment)?.join(name);
@@ -137,13 +151,16 @@ impl Args {
             queue,
             store,
             fetcher: self.fetcher(environment)?,
-            engine: self.engine(environment)?,
+            engine: self.engine(environment, device)?,
             cache: folder("loras")?,
             trainings: folder("trainings")?,
             lora_folder: self.lora_dir.clone(),
             hub: environment.hub.endpoint.clone(),
             safety: self.safety(environment)?,
             expansion: self.expansion.expansion(&self.model)?,
+            base_expansion: self
+                .expansion
+                .expansion(self.base_model.as_ref().unwrap_or(&self.model))?,
             chance: Arc::new(by_chance),
             now_ms: now_ms(),
             lease: Duration::from_secs(self.lease_seconds),
@@ -169,11 +186,11 @@ impl Args {
         })
     }
 
-    fn engine(&self, environment: &Environment) -> anyhow::Result<Engine> {
+    fn engine(&self, environment: &Environment, device: Device) -> anyhow::Result<Engine> {
         if let Some(ms) = self.engine_sleep_ms {
             return Ok(Engine::asleep(Duration::from_millis(ms)));
         }
-        let options = self.check(environment)?;
+        let options = Options { device, ..self.check(environment)? };
         let located = |model: &str| {
             let (text_encoder, vae) = (self.text_encoder.as_deref(), self.vae.as_deref());
             let layout = model::locate(Wanted { model, text_encoder, vae }, environment)?;
@@ -191,7 +208,8 @@ impl Args {
         let edit = self.edit_model.as_deref().map(located).transpose()?;
         let budget = match self.memory_gb {
             Some(gigabytes) => (gigabytes * 1e9) as u64,
-            None => half_the_memory(),
+            // A GPU's own memory is all that its weights can have.
+            None => device_memory(&options.device).map_or_else(half_the_memory, |(free, _)| free),
         };
         Ok(Engine::networks(Residency::new(Models { turbo, base, edit }, options, budget)))
     }

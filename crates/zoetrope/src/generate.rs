@@ -1,13 +1,13 @@
 //! `zoetrope generate`: what was typed becomes a request, and the pictures become files.
 
 use std::hash::{BuildHasher, Hasher};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Blob, Storage};
 use zoetrope_engine::Interrupt;
@@ -22,13 +22,15 @@ use zoetrope_worker::Checker;
 use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
-use crate::{demo, device, expansion, guides, model, packed, progress, safety, signals, terminal};
+use crate::{
+    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals, terminal,
+};
 
 /// What was typed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What the picture shall show; `-` reads it from standard input.
-    prompt: String,
+    #[command(flatten)]
+    prompts: prompts::Args,
     #[command(flatten)]
     model: model::Args,
     /// Pixels across, a multiple of 16.
@@ -37,7 +39,7 @@ pub(crate) struct Args {
     /// Pixels down, a multiple of 16.
     #[arg(long, conflicts_with = "size")]
     height: Option<u32>,
-    /// square_hd, landscape_4_3, …, WIDTHxHEIGHT, or a ratio as 16:9.
+    /// square_hd, landscape_4_3, …, WIDTHxHEIGHT, a ratio as 16:9, or auto for that of --image.
     #[arg(long, value_name = "SIZE")]
     size: Option<String>,
     /// Network evaluations [default: the model's].
@@ -64,9 +66,9 @@ pub(crate) struct Args {
     /// An image to start from.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How much of the image is drawn anew, 0 to 1.
-    #[arg(long, default_value_t = 0.6, requires = "image")]
-    strength: f64,
+    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.3 with --upscale].
+    #[arg(long, requires = "image")]
+    strength: Option<f64>,
     /// Paint only where this image is white.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
@@ -75,8 +77,8 @@ pub(crate) struct Args {
     /// A LoRA or LoKr file with its scale; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
-    /// cpu, cuda, cuda:N or metal.
-    #[arg(long, default_value = "cpu")]
+    /// auto (a GPU of NVIDIA's where this build and machine have one), cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
     device: String,
     /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
@@ -93,6 +95,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     safety: safety::Args,
     #[command(flatten)]
+    controls: controls::Args,
+    /// Show on the terminal what the picture looks like after each step.
+    #[arg(long)]
+    preview: bool,
+    #[command(flatten)]
     packed: packed::Args,
     /// The file to write, .png, .jpg, .webp, .gif or .avif [default: named after the prompt].
     #[arg(long, short)]
@@ -105,41 +112,80 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// How much of an image is drawn anew where nobody said.
+const STRENGTH: f64 = 0.6;
+/// The same where it is upscaled: enough to draw what is small, too little to draw something else.
+const UPSCALE_STRENGTH: f64 = 0.3;
+
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
-    let prompt = prompt(&args.prompt)?;
+    let prompts = args.prompts.read()?;
     let adapters = args.lora.iter().map(|l| model::lora(l)).collect::<anyhow::Result<Vec<_>>>()?;
     let storage: Storage = args.dtype.parse().context("--dtype")?;
     let device = device::parse(&args.device)?;
     let checker = checker(args, &device, environment)?;
+    let one = prompts.len() == 1 && !args.prompts.have_wildcards();
     let options = Options {
         storage: Some(storage),
         device,
-        keep: Keep::OneAtATime,
+        keep: if one { Keep::OneAtATime } else { Keep::All },
         packed: args.packed.folder(environment)?,
     };
     let layout = args.guides.layout(model::locate(args.model.wanted(), environment)?)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model.model, pipeline.scheduler())?;
-    let request = request(args, prompt, &defaults, &pipeline)?;
-    let outputs = outputs(args, &request)?;
+    let requests = requests(args, &prompts, &defaults, &pipeline)?;
+    let outputs = outputs(args, &requests)?;
     if args.model.model == demo::NAME {
-        say_where_it_ends(&request.prompt)?;
+        for request in &requests {
+            say_where_it_ends(&request.prompt)?;
+        }
     }
 
     let interrupt = Interrupt::default();
     signals::on_ctrl_c(&interrupt)?;
-    let (bar, on) = progress::listener();
-    let begun = Instant::now();
-    let applied = read_adapters(&mut pipeline, &adapters, args.acceleration, &on)?;
-    let generated = pipeline.generate(&request, &applied, &interrupt, &on);
-    bar.finish_and_clear();
-    let made = Made::of(generated?, checker.as_ref())?;
-    save(args, &request, &made, &outputs)?;
-    report(args, &request, &made, &outputs, begun.elapsed().as_secs_f64());
-    if let (Some(picture), false) = (made.pictures.first(), args.json) {
-        terminal::show(picture);
+    let mut applied = None;
+    for (request, outputs) in requests.iter().zip(&outputs) {
+        let (bar, on) = progress::listener(args.preview);
+        let begun = Instant::now();
+        let applied = match &mut applied {
+            Some(applied) => applied,
+            none => none.insert(read_adapters(&mut pipeline, &adapters, args.acceleration, &on)?),
+        };
+        let generated = pipeline.generate(request, applied, &interrupt, &on);
+        bar.finish_and_clear();
+        let made = Made::of(generated?, checker.as_ref())?;
+        save(args, request, &made, outputs)?;
+        report(args, request, &made, outputs, begun.elapsed().as_secs_f64());
+        if let (Some(picture), false) = (made.pictures.first(), args.json) {
+            terminal::show(picture);
+        }
     }
     Ok(())
+}
+
+/// One request a prompt; with wildcards one a picture, because each has a prompt of its own.
+fn requests(
+    args: &Args,
+    prompts: &[String],
+    defaults: &Defaults,
+    pipeline: &Pipeline,
+) -> anyhow::Result<Vec<Request>> {
+    let base = request(args, defaults, pipeline)?;
+    let mut requests = Vec::new();
+    for prompt in prompts {
+        let seed = args.seed.unwrap_or_else(by_chance);
+        if !args.prompts.have_wildcards() {
+            requests.push(Request { prompt: prompt.clone(), seed: Seed(seed), ..base.clone() });
+            continue;
+        }
+        for i in 0..base.count.get() as u64 {
+            let seed = seed.wrapping_add(i);
+            let prompt = args.prompts.expanded(prompt, seed)?;
+            let count = Count::new(1)?;
+            requests.push(Request { prompt, seed: Seed(seed), count, ..base.clone() });
+        }
+    }
+    Ok(requests)
 }
 
 /// What looks at the pictures. The embedded model's are looked at only where a checker is named.
@@ -184,41 +230,14 @@ impl Made {
     }
 }
 
-/// The most that is read as a prompt: far more than the 512 tokens that count, and little enough to be harmless.
-const PROMPT_BYTES_MAX: u64 = 1 << 20;
-
-fn prompt(typed: &str) -> anyhow::Result<String> {
-    if typed != "-" {
-        return Ok(typed.into());
-    }
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .take(PROMPT_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .context("the prompt on standard input")?;
-    if bytes.len() as u64 > PROMPT_BYTES_MAX {
-        bail!("the prompt on standard input is longer than {PROMPT_BYTES_MAX} bytes");
-    }
-    let text = String::from_utf8(bytes).context("the prompt on standard input is not UTF-8")?;
-    // A pipe ends in a line break that nobody meant.
-    Ok(text
-        .strip_suffix('\n')
-        .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t))
-        .to_string())
-}
-
-fn request(
-    args: &Args,
-    prompt: String,
-    defaults: &Defaults,
-    pipeline: &Pipeline,
-) -> anyhow::Result<Request> {
+/// What all requests have in common; each has a prompt and a seed of its own.
+fn request(args: &Args, defaults: &Defaults, pipeline: &Pipeline) -> anyhow::Result<Request> {
     let limits = Limits::default();
     let image = args.image.as_deref().map(|path| read_image(path, &limits)).transpose()?;
     let guides = args.guides.read(&limits)?;
     let size = size(args, image.as_ref().or(guides.shape()), defaults)?;
     let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
-    let strength = Strength::new(args.strength)?;
+    let strength = Strength::new(strength(args))?;
     let mask =
         args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
     let gap = match (&image, &mask) {
@@ -242,21 +261,21 @@ fn request(
     let expansion = args.expansion.expansion(&args.model.model)?;
     let scale = args.guidance_scale.unwrap_or(defaults.guidance_scale);
     Ok(Request {
-        prompt,
+        prompt: String::new(),
         negative_prompt: args.negative_prompt.clone(),
         size,
         steps: Steps::new(args.steps.unwrap_or(defaults.steps))?,
-        seed: Seed(args.seed.unwrap_or_else(by_chance)),
+        seed: Seed(0),
         count: Count::new(args.count)?,
         guidance: Guidance::new(scale, args.cfg_normalization, args.cfg_truncation)?,
         source,
         tokens_max: TOKENS_MAX,
-        stops: None,
         acceleration: args.acceleration,
-        previews: false,
+        previews: args.preview,
         control,
         references: guides.references(pipeline, args.asks_for_a_size().then_some(size))?,
         expansion: args.expand.then_some(expansion),
+        controls: args.controls.controls()?,
     })
 }
 
@@ -264,6 +283,11 @@ impl Args {
     fn asks_for_a_size(&self) -> bool {
         self.size.is_some() || self.width.is_some() && self.height.is_some()
     }
+}
+
+fn strength(args: &Args) -> f64 {
+    let usual = if args.controls.is_upscale() { UPSCALE_STRENGTH } else { STRENGTH };
+    args.strength.unwrap_or(usual)
 }
 
 pub(crate) fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
@@ -274,13 +298,13 @@ pub(crate) fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture
     Ok(decoded.picture)
 }
 
-/// The size that was asked for; else the image's, rounded down to multiples of 16; else the model's.
+/// The size that was asked for; else the image's, rounded down to multiples of 16 and shrunk to 4 megapixels; else the model's.
 fn size(args: &Args, image: Option<&Picture>, defaults: &Defaults) -> anyhow::Result<ImageSize> {
-    if let Some(text) = &args.size {
+    if let Some(text) = args.size.as_ref().filter(|text| *text != "auto") {
         let area = u64::from(defaults.width) * u64::from(defaults.height);
         return Ok(ImageSize::parse(text, area)?);
     }
-    let down = |side: u32| side / ImageSize::MULTIPLE * ImageSize::MULTIPLE;
+    let times = args.controls.upscale()?;
     let (width, height) = match image {
         Some(image) if image.width < 16 || image.height < 16 => {
             bail!(
@@ -289,10 +313,22 @@ fn size(args: &Args, image: Option<&Picture>, defaults: &Defaults) -> anyhow::Re
                 image.height
             )
         }
-        Some(image) => (down(image.width), down(image.height)),
+        Some(image) => fitting(image, times),
+        None if args.size.is_some() => bail!("--size auto is the size of --image; give that too"),
         None => (defaults.width, defaults.height),
     };
     Ok(ImageSize::new(args.width.unwrap_or(width), args.height.unwrap_or(height))?)
+}
+
+/// An image's size in multiples of 16, `times` as large, or shrunk to what models draw in one piece.
+fn fitting(image: &Picture, times: Option<f64>) -> (u32, u32) {
+    let pixels = f64::from(image.width) * f64::from(image.height);
+    let scale = times.unwrap_or_else(|| (PIXELS_MAX as f64 / pixels).sqrt().min(1.0));
+    let side = |side: u32| {
+        let scaled = (f64::from(side) * scale) as u32;
+        (scaled / ImageSize::MULTIPLE * ImageSize::MULTIPLE).max(ImageSize::MULTIPLE)
+    };
+    (side(image.width), side(image.height))
 }
 
 fn by_chance() -> u64 {
@@ -300,25 +336,41 @@ fn by_chance() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff_ffff
 }
 
-/// The files to write, checked before the work begins.
-fn outputs(args: &Args, request: &Request) -> anyhow::Result<Vec<(PathBuf, Format)>> {
-    let named = args
-        .output
-        .clone()
-        .unwrap_or_else(|| format!("{}-{}.png", slug(&request.prompt), request.seed.0).into());
-    let format = Format::of(&named)?;
-    let count = request.count.get();
-    let numbered = |i: usize| {
-        let stem = named.file_stem().unwrap_or_default().to_string_lossy();
-        let ending = named.extension().unwrap_or_default().to_string_lossy();
-        named.with_file_name(format!("{stem}-{}.{ending}", i + 1))
-    };
-    let paths: Vec<_> =
-        if count == 1 { vec![named.clone()] } else { (0..count).map(numbered).collect() };
-    for path in paths.iter().chain(&args.save_latents) {
+/// The files to write for each request, checked before the work begins.
+fn outputs(args: &Args, requests: &[Request]) -> anyhow::Result<Vec<Vec<(PathBuf, Format)>>> {
+    if args.save_latents.is_some() && requests.len() > 1 {
+        bail!("--save-latents keeps those of one prompt; there are {}", requests.len());
+    }
+    let pictures = requests.iter().map(|request| request.count.get()).sum::<usize>();
+    let (mut all, mut number) = (Vec::new(), 0);
+    for (i, request) in requests.iter().enumerate() {
+        // Prompts of a batch may begin alike.
+        let before = if requests.len() > 1 { format!("{:03}-", i + 1) } else { String::new() };
+        let own = || format!("{before}{}-{}.png", slug(&request.prompt), request.seed.0).into();
+        let named = args.output.clone().unwrap_or_else(own);
+        let format = Format::of(&named)?;
+        let count = request.count.get();
+        let mut paths = Vec::new();
+        for nth in 1..=count {
+            number += 1;
+            paths.push(match &args.output {
+                Some(_) if pictures > 1 => (numbered(&named, number), format),
+                None if count > 1 => (numbered(&named, nth), format),
+                _ => (named.clone(), format),
+            });
+        }
+        all.push(paths);
+    }
+    for path in all.iter().flatten().map(|(path, _)| path).chain(&args.save_latents) {
         zoetrope_files::check_writable(path)?;
     }
-    Ok(paths.into_iter().map(|path| (path, format)).collect())
+    Ok(all)
+}
+
+fn numbered(named: &Path, number: usize) -> PathBuf {
+    let stem = named.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = named.extension().unwrap_or_default().to_string_lossy();
+    named.with_file_name(format!("{stem}-{number}.{ending}"))
 }
 
 /// A file name from a prompt: its first words.
@@ -388,7 +440,7 @@ fn parameters(args: &Args, request: &Request, made: &Made, index: usize) -> Valu
         "model": args.model.model,
         "width": request.size.width(),
         "height": request.size.height(),
-        "steps": request.steps.get(),
+        "steps": request.schedule_steps().get(),
         "seed": request.seed.0,
         "guidance_scale": request.guidance.scale(),
         "dtype": args.dtype,
@@ -414,7 +466,7 @@ fn parameters(args: &Args, request: &Request, made: &Made, index: usize) -> Valu
     let path = |p: &PathBuf| Value::String(p.display().to_string());
     if let Some(image) = &args.image {
         add("image", path(image));
-        add("strength", args.strength.into());
+        add("strength", strength(args).into());
     }
     for (name, file) in
         [("mask", &args.mask), ("text_encoder", &args.model.text_encoder), ("vae", &args.model.vae)]
@@ -426,6 +478,9 @@ fn parameters(args: &Args, request: &Request, made: &Made, index: usize) -> Valu
     args.guides.describe(&mut add);
     if !args.lora.is_empty() {
         add("lora", args.lora.clone().into());
+    }
+    for (name, value) in args.controls.parameters(&request.controls) {
+        add(&name, value);
     }
     fields
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod controls;
 mod demo;
 mod device;
 mod drawing;
@@ -18,6 +19,7 @@ mod models;
 mod packed;
 mod place;
 mod progress;
+mod prompts;
 mod requests;
 mod safety;
 mod serve;

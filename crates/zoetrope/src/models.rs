@@ -292,7 +292,8 @@ fn remove(environment: &Environment, id: &str, yes: bool) -> Result<()> {
     let settings = &environment.hub;
     let packed = id == packed::NAME;
     let dir = if packed { &environment.packed_dir } else { &settings.cache_dir };
-    let repo = if packed { None } else { Some(id.parse::<Repo>()?) };
+    let name = safety::repository(id).unwrap_or(id);
+    let repo = if packed { None } else { Some(name.parse::<Repo>()?) };
     let extent = if id.contains('@') { Extent::Revision } else { Extent::Repository };
     if !yes {
         if !std::io::stdin().is_terminal() {
@@ -314,8 +315,10 @@ fn remove(environment: &Environment, id: &str, yes: bool) -> Result<()> {
 }
 
 fn info(settings: &Settings, id: &str, as_json: bool) -> Result<()> {
-    let dir =
-        if Path::new(id).is_dir() { PathBuf::from(id) } else { cached(settings, &id.parse()?)? };
+    let dir = match Path::new(id).is_dir() {
+        true => PathBuf::from(id),
+        false => cached(settings, &safety::repository(id).unwrap_or(id).parse()?)?,
+    };
     let mut files = Vec::new();
     walk(&dir, &dir, &mut files)?;
     files.sort();

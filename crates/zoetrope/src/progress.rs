@@ -8,13 +8,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use zoetrope_engine::pipeline::{Event, Listener};
 use zoetrope_trainer::{Event as Training, Update};
 
-/// A bar on standard error, hidden where that is no terminal.
-pub(crate) fn listener() -> (ProgressBar, Listener) {
+use crate::terminal;
+
+/// A bar on standard error, hidden where that is no terminal; with `previews`, pictures of the steps above it.
+pub(crate) fn listener(previews: bool) -> (ProgressBar, Listener) {
     let bar =
         if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.enable_steady_tick(Duration::from_millis(200));
     let shown = bar.clone();
-    let on = move |event: Event| show(&shown, event);
+    let on = move |event: Event| match event {
+        Event::Preview { picture, .. } if previews => {
+            shown.suspend(|| terminal::preview(picture));
+        }
+        event => show(&shown, event),
+    };
     (bar, Arc::new(on))
 }
 

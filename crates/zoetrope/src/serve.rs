@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 use zoetrope_api::fal::Endpoint;
+use zoetrope_arena::Arena;
 use zoetrope_jobs::{Limits, Queue};
 use zoetrope_server::listen::{self, Authority, Options};
 use zoetrope_server::{App, Settings};
@@ -230,17 +231,21 @@ async fn serve(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let stop = signals::stop();
     let settings = args.settings(environment, &queue, address.clone(), (metrics, stop.clone()))?;
     let (store, gateway) = (settings.store.clone(), settings.gateway.clone());
+    let files = store.clone();
     args.place.probe(&store).await?;
     let app = App::open(settings).await?;
     let mut house = JoinSet::new();
     if !args.no_worker {
-        let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
-        house.spawn(worker.run(stop.clone()));
+        for worker in args.drawing.workers(&args.place, environment, (queue.clone(), store))? {
+            house.spawn(worker.run(stop.clone()));
+        }
     }
     house.spawn(zoetrope_server::keep_house(app.clone(), args.keep_ms(), stop.clone()));
     house.spawn(zoetrope_server::deliver(app.clone(), stop.clone()));
     house.spawn(gateway::learn(gateway.clone(), stop.clone()));
     house.spawn(gateway::share(gateway.clone(), stop.clone()));
+    let arena = Arena::new(queue.clone(), files, gateway.clone(), now_ms());
+    house.spawn(zoetrope_arena::drawing::draw(arena, stop.clone()));
     let (file, named) = (args.gateway_file(), environment.clone());
     house.spawn(gateway::follow(gateway.clone(), file, named, stop.clone()));
 

@@ -135,8 +135,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 2, help_heading = "On the way")]
     keep: usize,
 
-    /// cpu, cuda, cuda:N or metal.
-    #[arg(long, default_value = "cpu", help_heading = "Memory")]
+    /// auto (a GPU of NVIDIA's where this build and machine have one), cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto", help_heading = "Memory")]
     device: String,
     /// The form of the frozen weights: auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto", help_heading = "Memory")]

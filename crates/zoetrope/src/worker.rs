@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use zoetrope_server::listen::{self, Options};
 
 use crate::environment::Environment;
@@ -38,7 +39,7 @@ async fn work(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let queue = args.place.queue(environment, args.drawing.limits()).await?;
     let store = args.place.store(environment)?;
     args.place.probe(&store).await?;
-    let worker = args.drawing.worker(&args.place, environment, (queue.clone(), store))?;
+    let workers = args.drawing.workers(&args.place, environment, (queue.clone(), store))?;
     let stop = signals::stop();
     let metrics = signals::metrics()?;
     if let Some(address) = args.metrics_listen {
@@ -48,7 +49,13 @@ async fn work(args: &Args, environment: &Environment) -> anyhow::Result<()> {
         tokio::spawn(listen::serve(listener, router, Options::default(), stop.clone()));
     }
     println!("zoetrope works");
-    worker.run(stop).await;
+    let mut house = JoinSet::new();
+    for worker in workers {
+        house.spawn(worker.run(stop.clone()));
+    }
+    while let Some(ended) = house.join_next().await {
+        ended.context("a worker broke off")?;
+    }
     queue.close().await;
     Ok(())
 }

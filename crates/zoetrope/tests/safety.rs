@@ -116,7 +116,7 @@ fn a_server_looks_counts_and_does_what_each_key_says() {
     let (status, answer) = openai(&plain, &body);
     assert_eq!(
         (status, &answer["error"]["code"]),
-        (400, &json!("content_policy_violation")),
+        (400, &json!("CONTENT_POLICY_VIOLATION")),
         "{answer}"
     );
     let (status, answer) = openai(&flag, &body);
@@ -223,4 +223,7 @@ fn a_full_model_refuses_until_a_checker_was_pulled_which_is_then_found() {
     let (status, result) = draw(&server, "Key local:local", &small);
     assert_eq!(status, 200, "{result}");
     assert_eq!(result["has_nsfw_concepts"].as_array().unwrap().len(), 1, "somebody has looked");
+    drop(server);
+    pull(&["models", "rm", "safety", "--yes"]);
+    assert!(!pull(&["models", "list"]).contains(REPO));
 }

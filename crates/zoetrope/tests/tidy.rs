@@ -20,14 +20,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("jobs", &[]),
     ("trace", &[]),
     ("gateway", &["api", "files", "jobs"]),
+    ("arena", &["api", "files", "gateway", "jobs"]),
     ("server", &["api", "files", "gateway", "jobs", "trace"]),
-    ("web", &["api", "files", "gateway", "jobs", "server"]),
+    ("web", &["api", "arena", "files", "gateway", "jobs", "server"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),
     (
         "zoetrope",
         &[
             "api",
+            "arena",
             "checkpoint",
             "engine",
             "files",
@@ -107,6 +109,9 @@ fn unsafe_code_and_the_environment_have_one_place_each() {
             "crates/kernels/src/product/tile.rs",
             // One matrix, filled by many threads.
             "crates/kernels/src/product/output.rs",
+            // A GPU's driver and its library of products, which are C.
+            "crates/kernels/src/cuda/gpu.rs",
+            "crates/kernels/src/cuda/product.rs",
             // What a library takes from the environment alone, said before there are threads.
             "crates/zoetrope/src/environment.rs",
         ]
@@ -116,6 +121,8 @@ fn unsafe_code_and_the_environment_have_one_place_each() {
         let may = [
             "crates/zoetrope/src/environment.rs",
             "crates/zoetrope/tests/tidy.rs",
+            // What Cargo and whoever builds say to a build.
+            "crates/kernels/build.rs",
             // Which databases and buckets there are to test with, only whoever starts the tests can say.
             "crates/jobs/tests/place/mod.rs",
             "crates/files/tests/store.rs",

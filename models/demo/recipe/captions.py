@@ -82,7 +82,7 @@ def promise(scene, rng, open_=OPEN):
                 body=body, clouds=keep(scene.clouds, "clouds", world.USUAL["clouds"]), things=things)
 
 
-def english(said, rng):
+def english(said, rng, ordered=False):
     def word(table, key):
         return rng.choice(EN[table][key])
 
@@ -95,11 +95,12 @@ def english(said, rng):
             where = word("place", t["place"])
             name = f"{where} {name}" if rng.random() < 0.2 else f"{name} {where}"
         parts.append(name)
-    rng.shuffle(parts)
+    if not ordered:
+        rng.shuffle(parts)
     rest = [word(k, said[k]) for k in ("terrain", "body", "clouds", "time") if said[k] is not None]
     rng.shuffle(rest)
     parts = parts + rest if rng.random() < 0.7 else rest + parts
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 and not ordered:
         rng.shuffle(parts)
     text = ", ".join(parts)
     if rng.random() < 0.15:
@@ -109,7 +110,7 @@ def english(said, rng):
     return text + ("." if rng.random() < 0.15 else "")
 
 
-def chinese(said, rng):
+def chinese(said, rng, ordered=False):
     def word(table, key):
         return rng.choice(ZH[table][key])
 
@@ -118,7 +119,8 @@ def chinese(said, rng):
         looks = "".join(word(k, t[k]) for k in ("size", "colour") if t[k] is not None)
         name = ONE.get(t["kind"], "一棵") + looks + word("kind", t["kind"])
         parts.append((word("place", t["place"]) + rng.choice(["有", "是", ""]) if t["place"] else "") + name)
-    rng.shuffle(parts)
+    if not ordered:
+        rng.shuffle(parts)
     rest = [word(k, said[k]) for k in ("terrain", "body", "clouds", "time") if said[k] is not None]
     rng.shuffle(rest)
     parts = parts + rest if rng.random() < 0.6 else rest + parts

@@ -6,6 +6,7 @@ chat without thinking, and those of `PROMPT`, the model's system prompt, whose o
 Lester et al. 2021).
 """
 
+import copy
 import json
 import random
 import re
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from . import captions, judge, text, world
+from .muon import Muon
 from .stage import device
 
 PROMPT = "".join(f"<|{n}|>" for n in ("object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end",
@@ -41,8 +43,10 @@ def brief_of(scene, rng):
         said["body"] = said["body"].split()[0]
     if rng.random() < 0.15:
         said["things"] = []
+    placed = rng.random() >= share
     for thing in said["things"]:
-        for what in ("colour", "size", "place"):
+        thing["place"] = thing["place"] if placed else None
+        for what in ("colour", "size"):
             if rng.random() < share:
                 thing[what] = None
     if not said["things"] and not any(said[what] is not None for what in ORDER):
@@ -74,7 +78,8 @@ def pair(number, sample=world.sample_training):
     rng = random.Random(f"expand {number}")
     scene = sample(number)
     said, chinese = brief_of(scene, rng), rng.random() < 0.25
-    return (captions.chinese if chinese else captions.english)(said, rng), said, detailed(scene, chinese)
+    ordered = any(t["place"] is None for t in said["things"])  # what has no place is told from left to right
+    return (captions.chinese if chinese else captions.english)(said, rng, ordered), said, detailed(scene, chinese)
 
 
 def is_chinese(caption):
@@ -163,24 +168,30 @@ def load(model):
     return lm.to(device()), Qwen2Tokenizer.from_pretrained(model / "tokenizer")
 
 
-def train(model, steps=1500, count=48, lr=2e-3):
-    """Trains the text encoder of the exported `model` and writes it back."""
+def train(model, steps=2000, count=48, lr=3e-3):
+    """Trains the text encoder of the exported `model` and writes it back, now and then and at the end."""
     torch.manual_seed(0)
     lm, tokenizer = load(model)
     learner = Learner(lm, tokenizer).to(device())
-    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.98), weight_decay=1e-3)
+    matrices = [p for n, p in learner.named_parameters() if p.requires_grad and "_proj" in n]
+    others = [p for n, p in learner.named_parameters() if p.requires_grad and "_proj" not in n]
+    optimizers = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=1e-3), Muon(matrices, lr=lr)]
     begun, losses = time.time(), []
     for step in range(steps):
         rate = min(1, (step + 1) / 50) * (1 if step < steps // 2 else max(0.02, 2 * (1 - step / steps)))
-        optimizer.param_groups[0]["lr"] = lr * rate
         loss = learner.loss(*batch(tokenizer, step * count, count))
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = lr * rate
+            optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
+        torch.nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             print(f"expand {step + 1}/{steps} loss {sum(losses[-50:]) / 50:.4f} {time.time() - begun:.0f} s", flush=True)
+        if (step + 1) % 400 == 0:
+            write(model, copy.deepcopy(learner).finished())
     lm = learner.finished()
     write(model, lm)
     print(json.dumps(measure(lm, tokenizer)), flush=True)

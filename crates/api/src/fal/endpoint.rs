@@ -26,8 +26,8 @@ pub struct Endpoint {
 pub enum Makes {
     /// Pictures from a prompt.
     Pictures {
-        /// What it starts from.
-        from: Start,
+        /// What it draws them from, and how.
+        draws: Draws,
         /// Whether it takes adapters.
         loras: bool,
     },
@@ -42,17 +42,19 @@ pub enum Makes {
     },
 }
 
-/// What pictures are made from, besides a prompt.
+/// What an endpoint's pictures are drawn from, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// Nothing.
-    Prompt,
-    /// An image.
+pub enum Draws {
+    /// From the prompt.
+    Text,
+    /// From an image.
     Image,
-    /// An image of which a part is painted anew.
+    /// From an image of which a part is painted anew.
     Inpaint,
-    /// An image that a control network looks at.
+    /// Along an image that a control network looks at.
     Control,
+    /// So that they tile, from an image if there is one.
+    Tiles,
 }
 
 impl Endpoint {
@@ -70,7 +72,7 @@ impl Endpoint {
     /// fal's category.
     pub fn category(&self) -> &'static str {
         match self.makes {
-            Makes::Pictures { from: Start::Prompt, .. } => "text-to-image",
+            Makes::Pictures { draws: Draws::Text | Draws::Tiles, .. } => "text-to-image",
             Makes::Pictures { .. } => "image-to-image",
             Makes::Adapter { .. } => "training",
         }
@@ -86,7 +88,12 @@ impl Endpoint {
 
     /// Whether it starts from an image.
     pub fn takes_image(&self) -> bool {
-        matches!(self.makes, Makes::Pictures { from, .. } if from != Start::Prompt)
+        matches!(self.makes, Makes::Pictures { draws, .. } if !matches!(draws, Draws::Text | Draws::Tiles))
+    }
+
+    /// Whether an image may be sent.
+    pub fn may_take_image(&self) -> bool {
+        matches!(self.makes, Makes::Pictures { draws, .. } if draws != Draws::Text)
     }
 
     /// Whether it takes adapters.
@@ -119,7 +126,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo",
         summary: "Text to image with Z-Image-Turbo, a 6B model, in 8 steps.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Prompt, loras: false },
+        makes: Makes::Pictures { draws: Draws::Text, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -128,7 +135,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with LoRA",
         summary: "Text to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Prompt, loras: true },
+        makes: Makes::Pictures { draws: Draws::Text, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -137,7 +144,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image",
         summary: "Image to image with Z-Image-Turbo.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Image, loras: false },
+        makes: Makes::Pictures { draws: Draws::Image, loras: false },
         price: 0.005,
     },
     Endpoint {
@@ -146,7 +153,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo image to image with LoRA",
         summary: "Image to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Image, loras: true },
+        makes: Makes::Pictures { draws: Draws::Image, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -155,7 +162,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo inpainting",
         summary: "Paints a part of an image anew with Z-Image-Turbo.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Inpaint, loras: false },
+        makes: Makes::Pictures { draws: Draws::Inpaint, loras: false },
         price: 0.0065,
     },
     Endpoint {
@@ -164,7 +171,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo inpainting with LoRA",
         summary: "Paints a part of an image anew with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Inpaint, loras: true },
+        makes: Makes::Pictures { draws: Draws::Inpaint, loras: true },
         price: 0.0085,
     },
     Endpoint {
@@ -173,7 +180,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with ControlNet",
         summary: "Text to image with Z-Image-Turbo along the edges, depth or pose of an image.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Control, loras: false },
+        makes: Makes::Pictures { draws: Draws::Control, loras: false },
         price: 0.0065,
     },
     Endpoint {
@@ -182,8 +189,26 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Turbo with ControlNet and LoRA",
         summary: "The same with up to 3 LoRA files.",
         model: Model::Turbo,
-        makes: Makes::Pictures { from: Start::Control, loras: true },
+        makes: Makes::Pictures { draws: Draws::Control, loras: true },
         price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/tiling",
+        name: "ZImageTurboTiling",
+        title: "Z-Image Turbo seamless tiling",
+        summary: "Pictures whose edges meet, so that they can be laid beside each other without a seam.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Tiles, loras: false },
+        price: 0.02,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/tiling/lora",
+        name: "ZImageTurboTilingLora",
+        title: "Z-Image Turbo seamless tiling with LoRA",
+        summary: "Pictures whose edges meet, with up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Tiles, loras: true },
+        price: 0.02,
     },
     Endpoint {
         id: "fal-ai/z-image/base",
@@ -191,7 +216,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base",
         summary: "Text to image with Z-Image's base model, with guidance and a negative prompt.",
         model: Model::Base,
-        makes: Makes::Pictures { from: Start::Prompt, loras: false },
+        makes: Makes::Pictures { draws: Draws::Text, loras: false },
         price: 0.01,
     },
     Endpoint {
@@ -200,7 +225,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         title: "Z-Image Base with LoRA",
         summary: "Text to image with Z-Image's base model and up to 3 LoRA files.",
         model: Model::Base,
-        makes: Makes::Pictures { from: Start::Prompt, loras: true },
+        makes: Makes::Pictures { draws: Draws::Text, loras: true },
         price: 0.01,
     },
     Endpoint {

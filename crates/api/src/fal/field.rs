@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Makes, Start};
-use crate::Acceleration;
-use crate::task::{Model, Preprocess, TrainingType};
+use super::endpoint::{Draws, Endpoint, Makes};
+use crate::task::{Model, TrainingType};
+use crate::{Acceleration, Tiling, TilingMode};
 
 /// A field of an endpoint's input.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub enum Kind {
         /// Whether `auto` is one of the names.
         auto: bool,
     },
+    /// Falling noise levels, one a step.
+    Sigmas,
     /// Up to `max` adapters.
     Loras {
         /// The most.
@@ -78,7 +80,12 @@ pub const TRAINING_STEPS: (i64, i64) = (100, 10_000);
 /// The highest learning rate: far above any that learns, and what the trainer takes.
 pub const LEARNING_RATE_MAX: f64 = 10.0;
 
-fn field(name: &'static str, kind: Kind, default: Value, description: &'static str) -> Field {
+pub(super) fn field(
+    name: &'static str,
+    kind: Kind,
+    default: Value,
+    description: &'static str,
+) -> Field {
     Field { name, kind, default: Some(default), required: false, description, example: None }
 }
 
@@ -92,14 +99,19 @@ fn required(
 }
 
 /// A field that may be left out and then is nothing.
-fn optional(name: &'static str, kind: Kind, example: Value, description: &'static str) -> Field {
+pub(super) fn optional(
+    name: &'static str,
+    kind: Kind,
+    example: Value,
+    description: &'static str,
+) -> Field {
     Field { name, kind, default: None, required: false, description, example: Some(example) }
 }
 
 /// The fields of `endpoint`, in the order of fal's pages.
 pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     match endpoint.makes {
-        Makes::Pictures { from, loras } => of_pictures(endpoint.model, from, loras),
+        Makes::Pictures { draws, loras } => of_pictures(endpoint.model, draws, loras),
         Makes::Adapter { steps, learning_rate, types } => of_training(steps, learning_rate, types),
     }
 }
@@ -144,10 +156,14 @@ fn of_training(steps: u32, learning_rate: f64, types: bool) -> Vec<Field> {
 }
 
 /// Fields of a request for pictures.
-fn of_pictures(model: Model, from: Start, loras: bool) -> Vec<Field> {
-    let image = from != Start::Prompt;
+fn of_pictures(model: Model, draws: Draws, loras: bool) -> Vec<Field> {
     let base = model == Model::Base;
-    let size = if image { "auto" } else { "landscape_4_3" };
+    let image = draws != Draws::Text;
+    let size = match draws {
+        Draws::Text => "landscape_4_3",
+        Draws::Image | Draws::Inpaint | Draws::Control => "auto",
+        Draws::Tiles => "square_hd",
+    };
     let steps = match base {
         true => Kind::Integer { documented: (1, 50), accepted: (1, 50) },
         // fal's own pages disagree, 1 to 8 or 1 to 30.
@@ -159,19 +175,19 @@ fn of_pictures(model: Model, from: Start, loras: bool) -> Vec<Field> {
         "A red fox sleeping under an old pine tree, soft morning light",
         "The prompt to generate an image from.",
     )];
-    if image {
+    if !matches!(draws, Draws::Text | Draws::Tiles) {
         let example = "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-input.png";
         out.push(required(
             "image_url",
             Kind::ImageUrl,
             example,
-            match from {
-                Start::Control => "The image to follow: an address or a data URI.",
+            match draws {
+                Draws::Control => "The image to follow: an address or a data URI.",
                 _ => "The image to start from: an address or a data URI.",
             },
         ));
     }
-    if from == Start::Inpaint {
+    if draws == Draws::Inpaint {
         out.push(required(
             "mask_image_url",
             Kind::ImageUrl,
@@ -240,16 +256,19 @@ fn of_pictures(model: Model, from: Start, loras: bool) -> Vec<Field> {
             "If true, the prompt is expanded by a language model first.",
         ));
     }
-    if matches!(from, Start::Image | Start::Inpaint) {
+    if draws == Draws::Tiles {
+        out.extend(of_tiles());
+    }
+    out.extend(super::control::fields(draws));
+    if image && draws != Draws::Control {
         let strength = Kind::Number { min: 0.0, max: 1.0 };
         out.push(field(
             "strength",
             strength,
-            json!(if from == Start::Inpaint { 1.0 } else { 0.6 }),
+            json!(if draws == Draws::Inpaint { 1.0 } else { 0.6 }),
             "How far the result may leave the image: 0 keeps it, 1 ignores it.",
         ));
     }
-    out.extend(of_control(from));
     if loras {
         out.push(field(
             "loras",
@@ -261,39 +280,42 @@ fn of_pictures(model: Model, from: Start, loras: bool) -> Vec<Field> {
     out
 }
 
-/// Fields of a control network's work.
-fn of_control(from: Start) -> Vec<Field> {
-    if !matches!(from, Start::Inpaint | Start::Control) {
-        return Vec::new();
-    }
-    let share = || Kind::Number { min: 0.0, max: 1.0 };
-    let mut out = vec![
+/// What asks for pictures that tile.
+fn of_tiles() -> [Field; 5] {
+    let whole = |(least, most): (u32, u32)| {
+        let range = (i64::from(least), i64::from(most));
+        Kind::Integer { documented: range, accepted: range }
+    };
+    [
         field(
-            "control_scale",
-            share(),
-            json!(0.75),
-            "How strongly the control network works.",
+            "tiling_mode",
+            Kind::Choice(&TilingMode::NAMES),
+            json!("both"),
+            "Which edges meet: both means all four, horizontal left and right, vertical top and bottom.",
         ),
         field(
-            "control_start",
-            share(),
-            json!(0.0),
-            "The share of the steps after which it begins to work.",
+            "tile_size",
+            whole(Tiling::SIZE),
+            json!(Tiling::SIZE_DEFAULT),
+            "The side of the windows that the image is drawn in, in latent pixels of 8 (an even number): 128 are 1024 pixels.",
         ),
         field(
-            "control_end",
-            share(),
-            json!(0.8),
-            "The share of the steps after which it ends.",
+            "tile_stride",
+            whole(Tiling::STRIDE),
+            json!(Tiling::STRIDE_DEFAULT),
+            "From one window to the next, in latent pixels of 8 (an even number). Less overlaps more and takes longer.",
         ),
-    ];
-    if from == Start::Control {
-        out.push(field(
-            "preprocess",
-            Kind::Choice(&Preprocess::NAMES),
-            json!("none"),
-            "What is made of the image first: nothing, where it is edges, depth or a pose already, or its edges (canny). depth and pose need further models, which this server has not.",
-        ));
-    }
-    out
+        optional(
+            "image_url",
+            Kind::ImageUrl,
+            json!("https://example.com/bricks.jpg"),
+            "An image to start from: an address or a data URI.",
+        ),
+        optional(
+            "mask_image_url",
+            Kind::ImageUrl,
+            json!("https://example.com/mask.png"),
+            "Which part of image_url is drawn anew: where this image is white.",
+        ),
+    ]
 }

@@ -57,6 +57,7 @@ fn describe(page: &mut String, field: &Field) {
             ("integer".into(), format!("  - Range: `{least}` to `{most}`\n"))
         }
         Kind::Seed => ("integer".into(), String::new()),
+        Kind::Sigmas => ("list<float>".into(), String::new()),
         Kind::Number { min, max } => ("float".into(), format!("  - Range: `{min}` to `{max}`\n")),
         Kind::Positive { max } => ("float".into(), format!("  - Range: above `0`, to `{max}`\n")),
         Kind::Flag => ("boolean".into(), String::new()),

@@ -2,14 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Makes, Start};
+use super::endpoint::{Draws, Endpoint, Makes};
 use super::field::{Kind, LORA_SCALE, fields};
+use super::own;
 use super::problem::Problem;
 use super::read::{Reader, not_among};
-use crate::task::{
-    Control, Delivery, Format, Generate, Lora, Preprocess, Reference, Size, Task, Train, TrainingType,
-};
-use crate::{ImageSize, NAMED_SIZES, OnFlagged};
+use crate::task::{Delivery, Format, Generate, Lora, Reference, Size, Task, Train, TrainingType};
+use crate::{ImageSize, NAMED_SIZES, OnFlagged, Tiling, TilingMode};
 
 /// Pixels of one picture: fal's "up to 4 megapixels", so that 2048 × 2048 is one.
 pub const PIXELS_MAX: u64 = 2048 * 2048;
@@ -26,10 +25,10 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
         let msg = "Input should be a valid dictionary or object to extract fields from";
         return Err(vec![Problem::new(&[], "model_attributes_type", msg).input(body)]);
     };
-    let fields = fields(endpoint);
+    let fields = [fields(endpoint), own::fields(endpoint)].concat();
     let mut read = Reader { body, fields: &fields, problems: Vec::new() };
     let task = match endpoint.makes {
-        Makes::Pictures { from, .. } => Task::Generate(Box::new(read.generate(endpoint, from))),
+        Makes::Pictures { draws, .. } => Task::Generate(Box::new(read.generate(endpoint, draws))),
         Makes::Adapter { .. } => Task::Train(read.train(endpoint)),
     };
     match read.problems.is_empty() {
@@ -39,18 +38,27 @@ pub fn parse(endpoint: &Endpoint, body: &Value) -> Result<Task, Vec<Problem>> {
 }
 
 impl Reader<'_> {
-    fn generate(&mut self, endpoint: &Endpoint, from: Start) -> Generate {
+    fn generate(&mut self, endpoint: &Endpoint, draws: Draws) -> Generate {
         let prompt = self.prompt("prompt");
-        let starts = matches!(from, Start::Image | Start::Inpaint);
-        let image = starts.then(|| Reference {
-            place: self.place("image_url"),
-            strength: self.number("strength").unwrap_or(0.6),
-        });
-        let mask = (from == Start::Inpaint).then(|| self.place("mask_image_url"));
-        let control = self.control(from);
+        let place = match draws {
+            Draws::Text | Draws::Control => None,
+            Draws::Image | Draws::Inpaint => Some(self.place("image_url")),
+            Draws::Tiles => self.optional_place("image_url"),
+        };
+        let strength = self.number("strength").unwrap_or(0.6);
+        let image = place.map(|place| Reference { place, strength });
+        let mask = match draws {
+            Draws::Inpaint => Some(self.place("mask_image_url")),
+            _ => self.optional_place("mask_image_url"),
+        };
+        let control = self.control(draws);
+        if mask.is_some() && image.is_none() {
+            let msg = "a mask says which part of image_url is drawn anew; send that too";
+            self.wrong("mask_image_url", "value_error", msg, &json!(null));
+        }
         let size = self.image_size();
         let steps = self.integer("num_inference_steps").unwrap_or(8) as u32;
-        let seed = self.seed();
+        let seed = self.seed("seed");
         let inline = self.flag("sync_mode");
         let count = self.integer("num_images").unwrap_or(1) as u32;
         let safety_checker = self.flag("enable_safety_checker");
@@ -84,35 +92,8 @@ impl Reader<'_> {
             expand_prompt,
             previews: false,
             keep_seconds: None,
+            controls: self.controls(draws),
         }
-    }
-
-    fn control(&mut self, from: Start) -> Option<Control> {
-        let image = match from {
-            Start::Prompt | Start::Image => return None,
-            Start::Inpaint => None,
-            Start::Control => Some(self.place("image_url")),
-        };
-        let (start, end) = (self.number("control_start"), self.number("control_end"));
-        let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(0.8));
-        if start > end {
-            let msg = format!("control_start is {start} and must not be above control_end, {end}");
-            self.wrong("control_start", "value_error", &msg, &json!(start));
-        }
-        let preprocess = match from {
-            Start::Control => Preprocess::named(&self.choice("preprocess")).unwrap_or_default(),
-            _ => Preprocess::None,
-        };
-        if matches!(preprocess, Preprocess::Depth | Preprocess::Pose) {
-            let name = self.choice("preprocess");
-            let msg = format!(
-                "{name} needs a further model, which this server has not; send the {name} image itself with preprocess none, or take canny"
-            );
-            let problem = Problem::new(&[json!("preprocess")], "feature_not_supported", msg);
-            self.problems.push(problem.input(&json!(name)));
-        }
-        let scale = self.number("control_scale").unwrap_or(0.75);
-        Some(Control { image, preprocess, scale, start, end })
     }
 
     fn train(&mut self, endpoint: &Endpoint) -> Train {
@@ -126,6 +107,14 @@ impl Reader<'_> {
             default_caption: Some(self.prompt("default_caption")).filter(|c| !c.trim().is_empty()),
             keep_seconds: None,
         }
+    }
+
+    /// The windows of pictures that tile.
+    pub(super) fn tiling(&mut self) -> Option<Tiling> {
+        let mode = TilingMode::named(&self.choice("tiling_mode"));
+        let (size, stride) = (self.integer("tile_size"), self.integer("tile_stride"));
+        let tiling = Tiling::new(mode?, size? as u32, stride? as u32);
+        tiling.map_err(|wrong| self.invalid(&wrong)).ok()
     }
 
     fn image_size(&mut self) -> Size {
@@ -216,9 +205,9 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::Acceleration;
     use crate::fal::endpoint::ENDPOINTS;
     use crate::task::{Model, Place};
+    use crate::{Acceleration, Controls};
 
     fn endpoint(path: &str) -> &'static Endpoint {
         let id = path.strip_prefix("../").map_or(format!("z-image/{path}"), String::from);
@@ -268,6 +257,7 @@ mod tests {
                 expand_prompt: false,
                 previews: false,
                 keep_seconds: None,
+                controls: Controls::default(),
             }
         );
         let base = pictures("base", json!({"prompt": ""}));
@@ -282,25 +272,22 @@ mod tests {
     }
 
     #[test]
-    fn control_and_inpainting_get_every_default() {
-        let body = json!({"prompt": "x", "image_url": "https://a.example/edges.png"});
-        let task = pictures("turbo/controlnet", body);
-        let place = Place::Url("https://a.example/edges.png".into());
-        let (preprocess, scale) = (Preprocess::None, 0.75);
-        let control = Control { image: Some(place), preprocess, scale, start: 0.0, end: 0.8 };
-        assert_eq!((task.size, &task.image, &task.mask), (Size::Auto, &None, &None));
-        assert_eq!(task.control, Some(control.clone()));
-        let body = json!({"prompt": "x", "image_url": "data:image/png;base64,", "preprocess": "canny",
-            "control_scale": 0.5, "control_end": "1", "loras": [{"path": "a/b"}]});
-        let task = pictures("turbo/controlnet/lora", body);
-        let got = task.control.unwrap();
-        assert_eq!((got.preprocess, got.scale, got.end), (Preprocess::Canny, 0.5, 1.0));
-        assert_eq!((got.image, task.loras.len()), (Some(Place::Input("image_url".into())), 1));
-        let body = json!({"prompt": "x", "image_url": "data:image/png;base64,", "mask_image_url": "https://a.example/m.png"});
-        let task = pictures("turbo/inpaint", body);
-        assert_eq!(task.image.unwrap().strength, 1.0);
-        assert_eq!(task.mask, Some(Place::Url("https://a.example/m.png".into())));
-        assert_eq!(task.control, Some(Control { image: None, ..control }));
+    fn tiles_have_fal_s_fields_and_defaults() {
+        let task = pictures("turbo/tiling", json!({"prompt": "bricks"}));
+        assert_eq!(task.size, Size::Pixels { width: 1024, height: 1024 });
+        assert_eq!(task.controls.tiling, Some(Tiling::usual(TilingMode::Both)));
+        assert_eq!((task.image, task.mask), (None, None));
+        let body = json!({"prompt": "bricks", "tiling_mode": "horizontal", "tile_size": 64, "tile_stride": "32",
+            "image_url": "data:image/png;base64,", "mask_image_url": "https://a.example/b.png", "image_size": "auto",
+            "strength": 0.8, "loras": [{"path": "a/b"}]});
+        let task = pictures("turbo/tiling/lora", body);
+        let want = Tiling { mode: TilingMode::Horizontal, size: 64, stride: 32 };
+        assert_eq!((task.controls.tiling, task.size), (Some(want), Size::Auto));
+        let image = task.image.unwrap();
+        assert_eq!((image.place, image.strength), (Place::Input("image_url".into()), 0.8));
+        assert_eq!(task.mask, Some(Place::Url("https://a.example/b.png".into())));
+        assert_eq!(task.loras.len(), 1);
+        assert_eq!(pictures("turbo", json!({"prompt": "x", "tile_size": 7})).controls.tiling, None);
     }
 
     #[test]
@@ -389,21 +376,39 @@ mod tests {
                 vec!["enable_prompt_expansion bool_parsing"],
             ),
             (
+                "turbo/tiling",
+                json!({"prompt": "x", "tiling_mode": "all", "tile_size": 31, "mask_image_url": "https://a.example/b.png"}),
+                vec![
+                    "mask_image_url value_error",
+                    "tiling_mode literal_error",
+                    "tile_size greater_than_equal",
+                ],
+            ),
+            (
+                "turbo/tiling",
+                json!({"prompt": "x", "tile_size": 257, "tile_stride": 7}),
+                vec!["tile_size less_than_equal", "tile_stride greater_than_equal"],
+            ),
+            (
+                "turbo/tiling",
+                json!({"prompt": "x", "tile_size": 33}),
+                vec!["tile_size value_error"],
+            ),
+            (
+                "turbo",
+                json!({"prompt": "x", "sampler": "ddim", "sigmas": [0.5, 0.7], "variation_strength": 2}),
+                vec![
+                    "sampler literal_error",
+                    "sigmas value_error",
+                    "variation_strength less_than_equal",
+                ],
+            ),
+            (
                 "turbo/lora",
                 json!({"prompt": "x", "loras": [{}, {"path": "a/b", "scale": 9}]}),
                 vec!["loras.0.path missing", "loras.1.scale less_than_equal"],
             ),
             ("turbo/lora", json!({"prompt": "x", "loras": [1, 2, 3, 4]}), vec!["loras too_long"]),
-            (
-                "turbo/controlnet",
-                json!({"prompt": "x", "image_url": "https://a.example/b.png", "preprocess": "depth", "control_scale": 2}),
-                vec!["preprocess feature_not_supported", "control_scale less_than_equal"],
-            ),
-            (
-                "turbo/inpaint",
-                json!({"prompt": "x", "image_url": "https://a.example/b.png", "control_start": 0.9}),
-                vec!["mask_image_url missing", "control_start value_error"],
-            ),
             (
                 "base",
                 json!({"prompt": "x", "guidance_scale": "much"}),

@@ -59,6 +59,13 @@ impl Reader<'_> {
         Place::Url(self.text(name))
     }
 
+    /// A place that need not be there; forms send what was left empty as an empty text.
+    pub(super) fn optional_place(&mut self, name: &'static str) -> Option<Place> {
+        let sent = self.body.get(name).is_some_and(|value| !value.is_null() && *value != "");
+        let known = self.fields.iter().any(|field| field.name == name);
+        (sent && known).then(|| self.place(name))
+    }
+
     pub(super) fn prompt(&mut self, name: &'static str) -> String {
         let text = self.text(name);
         if text.len() > PROMPT_BYTES_MAX {
@@ -114,13 +121,13 @@ impl Reader<'_> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    pub(super) fn seed(&mut self) -> Option<u64> {
-        let (value, _) = self.value("seed")?;
+    pub(super) fn seed(&mut self, name: &'static str) -> Option<u64> {
+        let (value, _) = self.value(name)?;
         if let Some(seed) = value.as_u64() {
             return Some(seed);
         }
         // Negative seeds are taken as torch takes them, modulo 2⁶⁴.
-        self.whole(&[json!("seed")], &value, i64::MIN, i64::MAX).map(|seed| seed as u64)
+        self.whole(&[json!(name)], &value, i64::MIN, i64::MAX).map(|seed| seed as u64)
     }
 
     pub(super) fn number(&mut self, name: &'static str) -> Option<f64> {

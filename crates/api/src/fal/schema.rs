@@ -123,6 +123,7 @@ fn property(field: &Field) -> Value {
         Kind::ImageSize { auto } => {
             json!({"anyOf": [reference("ImageSize"), {"type": "string", "enum": size_names(*auto)}]})
         }
+        Kind::Sigmas => json!({"type": "array", "items": {"type": "number"}}),
         Kind::Loras { max } => {
             json!({"type": "array", "items": reference("LoRAInput"), "maxItems": max})
         }

@@ -1,7 +1,7 @@
 //! Convolutions over images.
 
 use candle_core::Tensor;
-use zoetrope_kernels::{Affine, Before, Conv, Filter, conv2d};
+use zoetrope_kernels::{Affine, Before, Conv, Filter, Wrap, conv2d};
 
 use super::{GroupNorm, Parameters};
 use crate::Result;
@@ -41,9 +41,17 @@ impl Conv2d {
         2.0 * self.filter.values() as f64
     }
 
+    /// A kernel of 3 × 3 without bias.
+    pub fn load_without_bias(parameters: &Parameters, out: usize, channels: usize) -> Result<Self> {
+        let weight = parameters.tensor("weight", &[out, channels, 3, 3])?;
+        let bias = Tensor::zeros(out, weight.dtype(), weight.device())?;
+        let filter = Filter::new(&weight, parameters.precision(), 1)?;
+        Ok(Self { filter, bias, padding: [1, 1] })
+    }
+
     /// `x`: `[batch, channels, height, width]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, Before::Nothing, None)
+    pub fn forward(&self, x: &Tensor, wrap: Wrap) -> Result<Tensor> {
+        self.run(x, Before::Nothing, None, wrap)
     }
 
     /// The convolution of `x`, normed and through SiLU, plus `residual`.
@@ -52,13 +60,14 @@ impl Conv2d {
         norm: &GroupNorm,
         x: &Tensor,
         residual: Option<&Tensor>,
+        wrap: Wrap,
     ) -> Result<Tensor> {
-        self.run(x, Before::NormSilu(norm.kernel()), residual)
+        self.run(x, Before::NormSilu(norm.kernel()), residual, wrap)
     }
 
     /// The convolution of a part of an image, normed by what is known of the whole, and through SiLU.
-    pub fn forward_affine(&self, norm: &Affine, x: &Tensor) -> Result<Tensor> {
-        self.run(x, Before::AffineSilu(norm), None)
+    pub fn forward_affine(&self, norm: &Affine, x: &Tensor, wrap: Wrap) -> Result<Tensor> {
+        self.run(x, Before::AffineSilu(norm), None, wrap)
     }
 
     /// Channels of the result.
@@ -67,13 +76,19 @@ impl Conv2d {
     }
 
     /// The convolution of `x` at twice its size.
-    pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, Before::Double, None)
+    pub fn forward_doubled(&self, x: &Tensor, wrap: Wrap) -> Result<Tensor> {
+        self.run(x, Before::Double, None, wrap)
     }
 
-    fn run(&self, x: &Tensor, before: Before, residual: Option<&Tensor>) -> Result<Tensor> {
+    fn run(
+        &self,
+        x: &Tensor,
+        before: Before,
+        residual: Option<&Tensor>,
+        wrap: Wrap,
+    ) -> Result<Tensor> {
         let Self { filter, bias, padding } = self;
-        let conv = Conv { filter, bias, padding: *padding };
+        let conv = Conv { filter, bias, padding: *padding, wrap };
         Ok(conv2d(x, before, conv, residual)?)
     }
 }

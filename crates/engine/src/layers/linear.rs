@@ -1,10 +1,10 @@
 //! A linear layer: a weight in any form, and the adapters that stand beside it.
 
 use candle_core::{Device, Tensor};
-use zoetrope_checkpoint as checkpoint;
-use zoetrope_kernels::{Input, Layer, Matrix, Precision, linears};
+use zoetrope_checkpoint::{self as checkpoint, Storage, Weights};
+use zoetrope_kernels::{Input, Layer, Matrix, Precision, linears, multiplies_fp8};
 
-use super::Parameters;
+use super::{Home, Parameters};
 use crate::Result;
 
 /// `y = W x + b + Σ Δ x`.
@@ -46,10 +46,11 @@ impl Linear {
 
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
-        let Parameters { weights, device } = parameters;
-        let weight = match device.is_cpu() {
-            true => weights.packed_matrix("weight", [out, width])?,
-            false => weights.matrix("weight", [out, width])?.to_device(device)?,
+        let Parameters { weights, device, home } = parameters;
+        let weight = match home {
+            _ if device.is_cpu() => weights.packed_matrix("weight", [out, width])?,
+            Home::MainMemory => weights.matrix("weight", [out, width])?,
+            Home::Device => on_device(weights, [out, width], device)?,
         };
         Ok(Self { weight, bias: None, shape: [out, width], deltas: Vec::new() })
     }
@@ -71,16 +72,30 @@ impl Linear {
         let adapted = layers.iter().any(|layer| !layer.deltas.is_empty());
         let written = if adapted { Some(input.tensor()?) } else { None };
         let input = written.as_ref().map_or(input, Input::Plain);
-        let parameters: [Layer; N] = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
+        let device = input.device();
+        let sent: Vec<Option<Matrix>> =
+            layers.iter().map(|layer| layer.sent_to(device)).collect::<Result<_>>()?;
+        let mut parameters: [Layer; N] = layers.map(|layer| (&layer.weight, layer.bias.as_ref()));
+        for ((weight, _), sent) in parameters.iter_mut().zip(&sent) {
+            *weight = sent.as_ref().unwrap_or(*weight);
+        }
         let mut results = linears(input, &parameters)?;
         if let Some(x) = &written {
             for (y, layer) in results.iter_mut().zip(layers) {
                 for delta in &layer.deltas {
-                    *y = (&*y + delta.forward(x)?)?;
+                    *y = (&*y + delta.forward(x)?.to_dtype(y.dtype())?)?;
                 }
             }
         }
         Ok(results.try_into().expect("every layer has a result"))
+    }
+
+    /// The weight on `device`, where it stays in main memory and is sent for every use.
+    fn sent_to(&self, device: &Device) -> Result<Option<Matrix>> {
+        match self.weight.is_on_cpu() && !device.is_cpu() {
+            true => Ok(Some(self.weight.to_device(device)?)),
+            false => Ok(None),
+        }
     }
 
     /// `[out, in]`.
@@ -107,6 +122,15 @@ impl Linear {
     pub fn set_deltas(&mut self, deltas: Vec<Delta>) {
         self.deltas = deltas;
     }
+}
+
+/// A weight in the memory of `device`. fp8 is made there from the wide values, with a scale for each output, where the device multiplies it.
+fn on_device(weights: &Weights, shape: [usize; 2], device: &Device) -> Result<Matrix> {
+    let eight = weights.storage() == Storage::Fp8 && multiplies_fp8(device);
+    let wide = eight && weights.form() != Storage::Fp8;
+    let source = if wide { weights.clone().with_storage(Storage::Bf16) } else { weights.clone() };
+    let matrix = source.matrix("weight", shape)?.to_device(device)?;
+    Ok(if eight { matrix.to_fp8_rows()? } else { matrix })
 }
 
 /// A change of a linear layer's weight, applied beside it and never merged.

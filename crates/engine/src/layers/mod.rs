@@ -23,17 +23,32 @@ use crate::Result;
 pub struct Parameters {
     weights: Weights,
     device: Device,
+    home: Home,
+}
+
+/// Where the weights of linear layers stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In the memory of the device that computes.
+    Device,
+    /// In main memory, from where they are sent for every use: slower, but a model may be larger than a GPU.
+    MainMemory,
 }
 
 impl Parameters {
     /// Layers made from these live on `device`.
     pub fn new(weights: Weights, device: &Device) -> Self {
-        Self { weights, device: device.clone() }
+        Self { weights, device: device.clone(), home: Home::Device }
+    }
+
+    /// The same with large weights at `home`.
+    pub fn kept(self, home: Home) -> Self {
+        Self { home, ..self }
     }
 
     /// The parameters under `part`.
     pub fn at(&self, part: impl Display) -> Self {
-        Self { weights: self.weights.at(part), device: self.device.clone() }
+        Self { weights: self.weights.at(part), ..self.clone() }
     }
 
     /// A float32 tensor.

@@ -65,8 +65,8 @@ impl Checker {
         }
         let weights = Weights::open(&files.weights, Role::Safety)?;
         let storage = memory::storage_for(&weights, None, Acceleration::default());
-        memory::check("safety checker", &weights, storage, device)?;
-        let parameters = Parameters::new(weights.with_storage(storage), device);
+        let home = memory::home("safety checker", &weights, storage, device, 0)?;
+        let parameters = Parameters::new(weights.with_storage(storage), device).kept(home);
         let network = match network {
             config::Network::Labels(labels) => Network::Classifier {
                 network: ImageClassifier::load(&parameters, &sizes, labels.len())?,

@@ -12,6 +12,14 @@ use zoetrope_engine::layers::Parameters;
 
 pub const FIXTURES: &[&str] = &["turbo", "base", "wide", "slim"];
 
+/// Where recorded cases are computed again: on NVIDIA's first GPU, where these tests were built for it and there is one.
+pub fn device() -> Device {
+    match zoetrope_engine::cuda_devices() {
+        0 => Device::Cpu,
+        _ => zoetrope_engine::open_cuda(0).unwrap(),
+    }
+}
+
 /// One of the fixtures' folders.
 pub struct Fixture {
     pub root: PathBuf,
@@ -40,10 +48,7 @@ impl Fixture {
             Role::Control => layout.control,
             Role::Safety => panic!("a pipeline has no safety checker"),
         };
-        Parameters::new(
-            Weights::open(&blobs, role).unwrap().with_storage(Storage::F32),
-            &Device::Cpu,
-        )
+        Parameters::new(Weights::open(&blobs, role).unwrap().with_storage(Storage::F32), &device())
     }
 
     pub fn config<T: serde::de::DeserializeOwned>(&self, part: &str) -> T {
@@ -172,5 +177,6 @@ pub fn read_tensors(path: &Path) -> HashMap<String, Tensor> {
             other => panic!("{other:?}"),
         }
     };
+    let tensor = |view| tensor(view).to_device(&device()).unwrap();
     file.tensors().into_iter().map(|(name, view)| (name, tensor(view))).collect()
 }

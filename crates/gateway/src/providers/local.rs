@@ -13,7 +13,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::images::Handling::{Native, Renamed};
 use zoetrope_api::images::{Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::task::{Delivery, Generate, Model, Place, Reference, Size, Task};
-use zoetrope_api::{Acceleration, OnFlagged, Steps};
+use zoetrope_api::{Acceleration, Controls, OnFlagged, Steps};
 use zoetrope_files::Name;
 use zoetrope_jobs::{End, Error, New, Outcome as Ended, Preview, Priority, Queue, State};
 
@@ -166,6 +166,7 @@ impl Local {
             expand_prompt: request.prompt_expansion.unwrap_or(false),
             previews: partials_max(call) > 0,
             keep_seconds: u64::try_from(self.keep_ms / 1000).ok(),
+            controls: Controls::default(),
         }
     }
 

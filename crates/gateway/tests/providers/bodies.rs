@@ -7,8 +7,8 @@ use zoetrope_files::Format;
 
 use crate::loopback::{Request, Server};
 use crate::room::{
-    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, base64, data_uri,
-    file, plan, png, request,
+    ALIBABA, At, FAL, FAL_EDIT, LIKE_OPENAI, OPENAI, PROMPT, REPLICATE, Room, ZOETROPE, base64,
+    data_uri, file, plan, png, request,
 };
 use crate::upstream::Script;
 
@@ -344,7 +344,10 @@ async fn a_kind_of_picture_that_is_not_taken_becomes_one_that_is() {
     assert!(holds(&openai, b"filename=\"image.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG"));
     assert!(!holds(&openai, &gif));
     let ours = sent(ZOETROPE).await;
-    assert!(holds(&ours, b"filename=\"image.gif\"\r\nContent-Type: image/gif\r\n") && holds(&ours, &gif));
+    assert!(
+        holds(&ours, b"filename=\"image.gif\"\r\nContent-Type: image/gif\r\n")
+            && holds(&ours, &gif)
+    );
     let fal: Value = serde_json::from_slice(&sent(FAL_EDIT).await).unwrap();
     assert_eq!(fal["image_url"], format!("data:image/gif;base64,{}", base64(&gif)));
 }

@@ -1,9 +1,13 @@
 //! The only SQL. One text for both databases wherever they agree, which is nearly everywhere.
 
+pub(crate) mod arena;
 pub(crate) mod calls;
+pub(crate) mod load;
+pub(crate) mod performance;
 pub(crate) mod pictures;
 mod plans;
 pub(crate) mod shared;
+pub(crate) mod training;
 
 /// Where a request stands. What it was sent and what it answers may be a hundred megabytes, and is in no list.
 macro_rules! standing {

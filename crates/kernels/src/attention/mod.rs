@@ -3,7 +3,7 @@
 mod gradient;
 mod tiled;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 use crate::Precision;
 use crate::gradient::{Path, join};
@@ -61,12 +61,43 @@ pub fn attention(
             join(&[q, k, v], &y, gradients)?.transpose(1, 2)
         }
         // No network here is trained through these.
-        Path::Gradients | Path::Plain => plain(q, k, v, mask),
+        Path::Gradients => plain(q, k, v, mask),
+        Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::attention([q, k, v], mask, precision)? {
+                return Ok(y);
+            }
+            plain_in_parts(q, k, v, mask, SCORES_AT_ONCE)
+        }
     }
 }
 
+/// Scores that the plain twin makes at once where no gradients are wanted: 0.25 GB.
+const SCORES_AT_ONCE: usize = 64 << 20;
+
+/// The plain twin on devices without a kernel, some queries after others: all scores of a large picture fit into no memory.
+fn plain_in_parts(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask, scores: usize) -> Result<Tensor> {
+    let wide = |x: &Tensor| x.to_dtype(DType::F32);
+    let (q, k, v) = (&wide(q)?, &wide(k)?, &wide(v)?);
+    let (batch, heads, queries, _) = q.dims4()?;
+    let keys = k.dim(2)?;
+    let at_once = (scores / (batch * heads * keys).max(1)).max(1);
+    if queries <= at_once || q.track_op() || k.track_op() || v.track_op() {
+        return plain(q, k, v, mask);
+    }
+    let part = |start: usize| {
+        let count = at_once.min(queries - start);
+        let q = q.narrow(2, start, count)?;
+        // The last query stands at the last key that it sees.
+        let seen = if mask == Mask::Causal { keys - queries + start + count } else { keys };
+        plain(&q, &k.narrow(2, 0, seen)?, &v.narrow(2, 0, seen)?, mask)?.transpose(1, 2)
+    };
+    let parts = (0..queries).step_by(at_once).map(part).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 1)?.transpose(1, 2)
+}
+
 /// The plain twin, in one piece: the path of gradients and of other devices.
-fn plain(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+pub(crate) fn plain(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
     let (_, heads, queries, d) = q.dims4()?;
     let (_, kv_heads, keys, _) = k.dims4()?;
     let (k, v) = (repeat_heads(k, heads / kv_heads)?, repeat_heads(v, heads / kv_heads)?);
@@ -176,6 +207,21 @@ mod tests {
             for x in [&q, &k, &v] {
                 let off = worst(got.get(x).unwrap(), want.get(x).unwrap());
                 assert!(off < 5e-5, "{queries} queries, {keys} keys: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_twin_in_parts_is_the_plain_twin() {
+        for mask in [Mask::None, Mask::Causal] {
+            let of = |n| random((2, 3, n, 8));
+            let (q, k, v) = (of(37), of(50), of(50));
+            let want = plain(&q, &k, &v, mask).unwrap();
+            // One query at a time, some, and all.
+            for scores in [1, 2 * 3 * 50 * 16, 1 << 20] {
+                let got = plain_in_parts(&q, &k, &v, mask, scores).unwrap();
+                assert_eq!(got.dims(), want.dims());
+                assert!(worst(&got, &want) < 2e-6, "{mask:?}, {scores} scores at once");
             }
         }
     }

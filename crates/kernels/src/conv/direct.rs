@@ -60,8 +60,8 @@ impl Packed {
 
     /// The convolution of one image.
     pub(super) fn run(&self, level: Level, image: &Image, out: &mut [f32]) -> Result<()> {
-        let Image { x, affine, dims, times, padding: [padding, right], .. } = *image;
-        let input = Input { x, affine, dims, times, padding, pixel: dims[2] };
+        let Image { x, affine, dims, times, padding: [padding, right], wrap, .. } = *image;
+        let input = Input { x, affine, dims, times, padding, wrap, pixel: dims[2] };
         let padded = padding + times * dims[1] + right;
         let [height, width, channels] = image.output;
         let row_bytes = 4 * width * self.kind.left_units(self.depth);

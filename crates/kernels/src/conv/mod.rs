@@ -22,6 +22,8 @@ pub struct Filter {
 
 enum Form {
     Dense(Tensor),
+    #[cfg(feature = "cuda")]
+    Taps(crate::cuda::Taps),
     Direct(direct::Packed),
     Winograd(winograd::Packed),
 }
@@ -40,6 +42,10 @@ impl Filter {
             true => Self::packed(Level::best(), weight, precision, stride),
             false => {
                 let dims = [weight.dim(0)?, weight.dim(1)?, size];
+                #[cfg(feature = "cuda")]
+                if let Some(taps) = crate::cuda::Taps::new(weight, precision)? {
+                    return Ok(Self { form: Form::Taps(taps), dims, stride });
+                }
                 Ok(Self { form: Form::Dense(weight.clone()), dims, stride })
             }
         }
@@ -76,6 +82,8 @@ impl Filter {
         let [out, channels, size] = self.dims;
         let values = match &self.form {
             Form::Dense(weight) => return weight.to_dtype(DType::F32),
+            #[cfg(feature = "cuda")]
+            Form::Taps(taps) => return taps.to_f32(size),
             Form::Direct(packed) => packed.to_f32(out),
             Form::Winograd(packed) => packed.to_f32(out),
         };
@@ -98,6 +106,15 @@ pub enum Before<'a> {
     Double,
 }
 
+/// What lies beyond an image's edges: where it wraps, the pixels of the other edge, and zeros elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrap {
+    /// Whether top and bottom meet.
+    pub rows: bool,
+    /// Whether left and right meet.
+    pub columns: bool,
+}
+
 /// How a convolution is applied.
 #[derive(Clone, Copy)]
 pub struct Conv<'a> {
@@ -105,8 +122,10 @@ pub struct Conv<'a> {
     pub filter: &'a Filter,
     /// `[out]`
     pub bias: &'a Tensor,
-    /// Pixels of zeros added at the left and top, and at the right and bottom.
+    /// Pixels added at the left and top, and at the right and bottom.
     pub padding: [usize; 2],
+    /// Where those are of the other edge; zeros elsewhere.
+    pub wrap: Wrap,
 }
 
 /// `x`: `[batch, channels, height, width]` float32; the result is `[batch, out, …]`, plus `residual` of its shape, and
@@ -132,6 +151,13 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
         candle_core::bail!("a norm of {found} channels does not fit an image of {:?}", x.dims());
     }
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
+    #[cfg(feature = "cuda")]
+    if let (Form::Taps(taps), false) = (&conv.filter.form, conv.wrap.rows || conv.wrap.columns) {
+        let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
+        if let Some(y) = crate::cuda::conv2d(x, before, (taps, conv.bias), &moved, residual)? {
+            return Ok(y);
+        }
+    }
     if tracked || !x.device().is_cpu() || matches!(conv.filter.form, Form::Dense(_)) {
         return plain(x, before, conv, residual);
     }
@@ -151,6 +177,7 @@ struct Image<'a> {
     stride: usize,
     /// At the left and top, and at the right and bottom.
     padding: [usize; 2],
+    wrap: Wrap,
     /// Height, width and channels.
     output: [usize; 3],
     bias: &'a [f32],
@@ -197,6 +224,7 @@ fn conv2d_at(
             size,
             stride,
             padding: conv.padding,
+            wrap: conv.wrap,
             output,
             bias: bias.f32()?,
             residual: residual.map(|r| &r[i * sizes[1]..][..sizes[1]]),
@@ -204,7 +232,7 @@ fn conv2d_at(
         match &conv.filter.form {
             Form::Direct(packed) => packed.run(level, &image, out)?,
             Form::Winograd(packed) => packed.run(level, &image, out),
-            Form::Dense(_) => candle_core::bail!("a filter on the CPU is packed"),
+            _ => candle_core::bail!("a filter on the CPU is packed"),
         }
     }
     Tensor::from_vec(out, (batch, output[0], output[1], out_channels), &Device::Cpu)?
@@ -212,7 +240,12 @@ fn conv2d_at(
 }
 
 /// The plain twin: the path of gradients and of other devices.
-fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn plain(
+    x: &Tensor,
+    before: Before,
+    conv: Conv,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let x = match before {
         Before::Nothing => x.contiguous()?,
@@ -220,14 +253,24 @@ fn plain(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>) -> R
         Before::AffineSilu(affine) => affine.plain(x)?.silu()?,
         Before::Double => x.contiguous()?.upsample_nearest2d(2 * height, 2 * width)?,
     };
-    let [before, after] = conv.padding;
-    let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
+    let x = padded(&x, 2, conv.padding, conv.wrap.rows)?;
+    let x = padded(&x, 3, conv.padding, conv.wrap.columns)?;
     let y = x.conv2d(&conv.filter.to_f32()?, 0, conv.filter.stride, 1, 1)?;
     let y = y.broadcast_add(&conv.bias.reshape((1, (), 1, 1))?)?;
     match residual {
         Some(residual) => y + residual,
         None => Ok(y),
     }
+}
+
+/// `x` with so many pixels more before and after along `dim`.
+fn padded(x: &Tensor, dim: usize, [before, after]: [usize; 2], wraps: bool) -> Result<Tensor> {
+    if !wraps {
+        return x.pad_with_zeros(dim, before, after);
+    }
+    let length = x.dim(dim)?;
+    let first = x.narrow(dim, 0, after)?;
+    Tensor::cat(&[&x.narrow(dim, length - before, before)?, x, &first], dim)
 }
 
 #[cfg(test)]
@@ -258,9 +301,12 @@ mod tests {
             for precision in [Precision::F32, Precision::Bf16] {
                 for level in Level::available() {
                     let filter = Filter::packed(level, &weight, precision, stride).unwrap();
-                    let conv = Conv { filter: &filter, bias: &bias, padding };
                     let narrow = precision == Precision::Bf16 && level.has_bf16();
-                    check_one(level, x, before, conv, narrow);
+                    for (rows, columns) in [(false, false), (false, true), (true, false)] {
+                        let wrap = Wrap { rows, columns };
+                        let conv = Conv { filter: &filter, bias: &bias, padding, wrap };
+                        check_one(level, x, before, conv, narrow);
+                    }
                 }
             }
         }
@@ -312,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn an_image_whose_edges_meet_is_shifted_as_its_result_is() {
+        let x = random(&[1, 5, 6, 8]);
+        let (weight, bias) = (random(&[4, 5, 3, 3]), random(&[4]));
+        let filter = Filter::new(&weight, Precision::F32, 1).unwrap();
+        let wrap = Wrap { rows: true, columns: true };
+        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap };
+        let run = |x: &Tensor| conv2d(x, Before::Nothing, conv, None).unwrap();
+        let shifted = |x: &Tensor| x.roll(2, 2).unwrap().roll(3, 3).unwrap();
+        assert!(worst(&run(&shifted(&x)), &shifted(&run(&x))) < 1e-5);
+        let plain = Conv { wrap: Wrap::default(), ..conv };
+        let unlike = conv2d(&x, Before::Nothing, plain, None).unwrap();
+        assert!(worst(&unlike, &run(&x)) > 0.1);
+    }
+
+    #[test]
     fn tall_images_are_convolved_strip_by_strip() {
         // Winograd's strips are cut by the memory of 16 points, direct ones by that of 9 pixels.
         check(&random(&[1, 64, 1100, 5]), [33, 3, 1], [1, 1], 4);
@@ -336,7 +397,7 @@ mod tests {
     fn an_image_of_other_channels_is_named() {
         let filter = Filter::new(&random(&[4, 8, 3, 3]), Precision::F32, 1).unwrap();
         let bias = random(&[4]);
-        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1] };
+        let conv = Conv { filter: &filter, bias: &bias, padding: [1, 1], wrap: Wrap::default() };
         let error =
             conv2d(&random(&[1, 7, 5, 5]), Before::Nothing, conv, None).unwrap_err().to_string();
         assert!(error.contains("[1, 7, 5, 5]") && error.contains("8 channels"), "{error}");

@@ -135,6 +135,7 @@ impl Packed {
             dims: image.dims,
             times: if N == 3 { 1 } else { image.times },
             padding: image.padding[0],
+            wrap: image.wrap,
             pixel: self.pixel_values(),
         };
         let tile_bytes = 4 * N * N * self.kind.left_units(self.channels);

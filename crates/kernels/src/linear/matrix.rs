@@ -21,6 +21,14 @@ pub enum Matrix {
         /// What each value is multiplied by; 1 for files without scales.
         scale: f32,
     },
+    /// e4m3 on a GPU with a scale for each output, as [`Matrix::to_fp8_rows`] makes it.
+    #[cfg(feature = "cuda")]
+    Fp8Rows {
+        /// `[out, in]`, as bytes.
+        values: Tensor,
+        /// `[out]` float32.
+        scales: Tensor,
+    },
     /// Blocks in one of GGML's formats.
     Quantized(Arc<QTensor>),
     /// float32, bfloat16, Q8_0 or int8 values in the order in which the processor's kernels read them.
@@ -43,6 +51,8 @@ impl Matrix {
     pub fn shape(&self) -> Result<(usize, usize)> {
         match self {
             Self::Dense(values) | Self::Fp8 { values, .. } => values.dims2(),
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { values, .. } => values.dims2(),
             Self::Quantized(blocks) => blocks.shape().dims2(),
             Self::Packed(packed) => Ok(packed.shape()),
         }
@@ -54,6 +64,8 @@ impl Matrix {
             Self::Dense(values) | Self::Fp8 { values, .. } => {
                 values.elem_count() * values.dtype().size_in_bytes()
             }
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { values, scales } => values.elem_count() + 4 * scales.elem_count(),
             Self::Quantized(blocks) => blocks.storage_size_in_bytes(),
             Self::Packed(packed) => packed.memory_bytes(),
         }
@@ -68,9 +80,16 @@ impl Matrix {
         let wide = match self {
             Self::Dense(values) => values.dtype() != DType::BF16,
             Self::Packed(packed) => packed.is_f32(),
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { .. } => false,
             Self::Fp8 { .. } | Self::Quantized(_) => false,
         };
-        if wide || !Level::best().has_bf16() { Precision::F32 } else { Precision::Bf16 }
+        // GPUs multiply bfloat16 whatever the processor does.
+        if wide || (self.is_on_cpu() && !Level::best().has_bf16()) {
+            Precision::F32
+        } else {
+            Precision::Bf16
+        }
     }
 
     /// The same weight on `device`.
@@ -80,6 +99,13 @@ impl Matrix {
             Self::Fp8 { values, scale } => {
                 Self::Fp8 { values: values.to_device(device)?, scale: *scale }
             }
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { .. } if device.is_cpu() => Self::Dense(self.to_f32()?),
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { values, scales } => Self::Fp8Rows {
+                values: values.to_device(device)?,
+                scales: scales.to_device(device)?,
+            },
             Self::Quantized(blocks) if device.is_cpu() => Self::Quantized(blocks.clone()),
             Self::Quantized(blocks) => {
                 let storage = QStorage::from_data(blocks.data()?, device, blocks.dtype())?;
@@ -119,9 +145,32 @@ impl Matrix {
         }
     }
 
-    fn is_on_cpu(&self) -> bool {
+    /// The same weight as e4m3 with a float32 scale for each output, where it is on a device that multiplies these
+    /// ([`crate::multiplies_fp8`]); elsewhere as it is. Inputs beside it are rounded to e4m3 with a scale a row.
+    pub fn to_fp8_rows(self) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        match &self {
+            Self::Fp8 { values, scale } if crate::multiplies_fp8(values.device()) => {
+                let (out, _) = values.dims2()?;
+                let scales = Tensor::full(*scale, out, values.device())?;
+                return Ok(Self::Fp8Rows { values: values.contiguous()?, scales });
+            }
+            Self::Dense(dense) if crate::multiplies_fp8(dense.device()) => {
+                if let Some((values, scales)) = crate::cuda::to_fp8_rows(dense)? {
+                    return Ok(Self::Fp8Rows { values, scales });
+                }
+            }
+            _ => (),
+        }
+        Ok(self)
+    }
+
+    /// Whether it is in main memory.
+    pub fn is_on_cpu(&self) -> bool {
         match self {
             Self::Dense(values) | Self::Fp8 { values, .. } => values.device().is_cpu(),
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { values, .. } => values.device().is_cpu(),
             Self::Quantized(blocks) => blocks.device().is_cpu(),
             Self::Packed(_) => true,
         }
@@ -137,6 +186,11 @@ impl Matrix {
                 let wide: Vec<f32> =
                     bytes.iter().map(|&b| FP8_E4M3FN[b as usize] * scale).collect();
                 Tensor::from_vec(wide, (rows, columns), &Device::Cpu)?.to_device(values.device())
+            }
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { values, scales } => {
+                let plain = Self::Fp8 { values: values.clone(), scale: 1.0 }.to_f32()?;
+                plain.broadcast_mul(&scales.unsqueeze(1)?)
             }
             Self::Quantized(blocks) => blocks.dequantize(&blocks.device()),
             Self::Packed(packed) => packed.to_f32(),

@@ -30,7 +30,7 @@ use packed::Weight;
 /// never stand in memory.
 #[derive(Clone, Copy)]
 pub enum Input<'a> {
-    /// `[…, in]` float32.
+    /// `[…, in]` float32; on a GPU what kernels made may be bfloat16.
     Plain(&'a Tensor),
     /// As [`crate::rms_norm`] makes it.
     Normed {
@@ -51,12 +51,20 @@ pub enum Input<'a> {
 }
 
 impl Input<'_> {
-    /// The values written out.
+    /// The values written out, in float32.
     pub fn tensor(&self) -> Result<Tensor> {
-        match self {
+        let values = match self {
             Self::Plain(x) => Ok((*x).clone()),
             Self::Normed { x, norm, scale } => crate::rms_norm(x, norm, *scale),
             Self::Gated { gate, up } => crate::swiglu(gate, up),
+        };
+        values?.to_dtype(DType::F32)
+    }
+
+    /// Where the values are.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Plain(x) | Self::Normed { x, .. } | Self::Gated { gate: x, .. } => x.device(),
         }
     }
 
@@ -106,6 +114,9 @@ pub fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tens
 /// What is rounded follows from a weight's form. Against float32 and float16 weights, inputs stay float32. Against
 /// bfloat16 and fp8 ones they are rounded to bfloat16 where the processor multiplies that, and stay float32 where it
 /// does not. Against blocks they are rounded to int8 with a scale a row. Sums are float32 always.
+///
+/// On NVIDIA's GPUs inputs are rounded to bfloat16 against every form but float32 and float16, and to fp8 with a scale a row
+/// against [`Matrix::to_fp8_rows`]; there the results of more than one layer are bfloat16, which is what kernels take them as.
 pub fn linears(input: Input, layers: &[Layer]) -> Result<Vec<Tensor>> {
     for (weight, _) in layers {
         check_width(input.dims(), weight)?;
@@ -114,6 +125,10 @@ pub fn linears(input: Input, layers: &[Layer]) -> Result<Vec<Tensor>> {
         Path::Kernels => linears_at(Level::best(), input, layers),
         Path::Gradients => linears_with_gradients(&input.tensor()?, layers),
         Path::Plain => {
+            #[cfg(feature = "cuda")]
+            if let Some(results) = crate::cuda::linears(input, layers)? {
+                return Ok(results);
+            }
             let x = input.tensor()?;
             layers.iter().map(|(weight, bias)| plain(&x, weight, *bias)).collect()
         }

@@ -232,6 +232,8 @@ impl Right for Weight<'_> {
             Matrix::Dense(values) if values.dtype() == DType::BF16 => narrow,
             Matrix::Dense(_) => Kind::F32,
             Matrix::Fp8 { .. } => narrow,
+            #[cfg(feature = "cuda")]
+            Matrix::Fp8Rows { .. } => narrow,
             Matrix::Quantized(blocks) => match blocks.dtype() {
                 GgmlDType::F32 | GgmlDType::F16 => Kind::F32,
                 GgmlDType::BF16 => narrow,

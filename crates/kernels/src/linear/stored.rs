@@ -83,6 +83,8 @@ impl Matrix {
                 (Form::Fp8, Cow::Owned(all[range].to_vec()))
             }
             Self::Dense(_) | Self::Quantized(_) | Self::Fp8 { .. } => return Ok(None),
+            #[cfg(feature = "cuda")]
+            Self::Fp8Rows { .. } => return Ok(None),
         };
         let Some((name, _)) = FORMS.iter().find(|(_, known)| *known == form) else {
             return Ok(None);

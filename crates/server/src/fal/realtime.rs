@@ -52,10 +52,12 @@ pub(crate) fn open(
     caller: Result<Caller, Failure>,
     buffering: Option<usize>,
 ) -> Response {
-    let most = if session.endpoint.takes_image() { IMAGE_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
+    let most =
+        if session.endpoint.may_take_image() { IMAGE_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
     // As many bytes may wait as one frame with an image has.
     let waiting_max = buffering.unwrap_or(BUFFER_MAX).clamp(1, BUFFER_MAX);
-    let waiting_max = if session.endpoint.takes_image() { waiting_max.min(4) } else { waiting_max };
+    let waiting_max =
+        if session.endpoint.may_take_image() { waiting_max.min(4) } else { waiting_max };
     let upgrade = upgrade.max_message_size(most).max_frame_size(most);
     upgrade.on_upgrade(async move |socket| {
         let mut line = Line { socket, waiting: VecDeque::new(), waiting_max, silent: 0 };

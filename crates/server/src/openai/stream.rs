@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use zoetrope_api::images::ImageRequest;
 use zoetrope_gateway::answer::{Answer, Picture, Refusal};
 use zoetrope_gateway::caller::Caller;
-use zoetrope_gateway::provider::Partial;
 use zoetrope_gateway::fresh_id;
+use zoetrope_gateway::provider::Partial;
 
 use crate::extract::Held;
 use crate::openai::answer::{self, Told};

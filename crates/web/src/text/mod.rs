@@ -1,10 +1,13 @@
 //! The words of the pages: a typed table for each part, both languages side by side, so that neither can lack one.
 
+pub(crate) mod arena;
 pub(crate) mod common;
 pub(crate) mod fields;
 pub(crate) mod gallery;
 pub(crate) mod models;
+pub(crate) mod performance;
 pub(crate) mod playground;
+pub(crate) mod training;
 
 /// A language of the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,7 @@ impl Room {
             hub: BASE.into(),
             safety: Safety::Harmless,
             expansion: Expansion::default(),
+            base_expansion: Expansion::default(),
             chance: Arc::new(|| 1),
             now_ms: Arc::new(now_ms),
             lease: Duration::from_secs(30),

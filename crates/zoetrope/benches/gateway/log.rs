@@ -38,7 +38,10 @@ pub(crate) async fn measure(database: Option<&str>, requests: usize) -> anyhow::
     }
     ledger.flush().await;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("| {requests} requests written down | {:.0} | | | | {requests} | |", requests as f64 / seconds);
+    println!(
+        "| {requests} requests written down | {:.0} | | | | {requests} | |",
+        requests as f64 / seconds
+    );
     let page = || LogPage {
         owner: "key7".into(),
         status: None,
@@ -61,7 +64,12 @@ pub(crate) async fn measure(database: Option<&str>, requests: usize) -> anyhow::
         pages_took += begun.elapsed();
     }
     let (sums_took, pages_took) = (sums_took.as_secs_f64(), pages_took.as_secs_f64());
-    row("the sums of 30 days over them, by provider, with quantiles", &sums.sorted(), sums_took, "");
+    row(
+        "the sums of 30 days over them, by provider, with quantiles",
+        &sums.sorted(),
+        sums_took,
+        "",
+    );
     row("a page of 100 of one key's", &pages.sorted(), pages_took, "");
     queue.close().await;
     Ok(())

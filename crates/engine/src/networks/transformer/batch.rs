@@ -156,6 +156,11 @@ impl Batch {
         join(&parts)
     }
 
+    /// How many pictures it holds.
+    pub fn pictures(&self) -> usize {
+        self.items.len()
+    }
+
     /// Whether some of its tokens belong to pictures without noise.
     pub(super) fn has_references(&self) -> bool {
         self.items.iter().any(|item| !item.caption.references.is_empty())

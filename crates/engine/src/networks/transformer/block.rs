@@ -298,7 +298,8 @@ impl FeedForward {
             self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
         };
         let tokens = x.dim(1)?;
-        if tokens <= TOKENS_AT_ONCE || x.track_op() {
+        // GPUs have products of their own for so many rows, and fill up only with them.
+        if tokens <= TOKENS_AT_ONCE || x.track_op() || x.device().is_cuda() {
             return some(x, scale);
         }
         let most = tokens.div_ceil(tokens.div_ceil(TOKENS_AT_ONCE));

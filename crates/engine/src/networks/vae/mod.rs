@@ -3,7 +3,7 @@
 mod strips;
 
 use candle_core::Tensor;
-use zoetrope_kernels::{Input, Mask, Precision, attention};
+use zoetrope_kernels::{Input, Mask, Precision, Wrap, attention};
 
 use crate::config::VaeConfig;
 use crate::layers::{Conv2d, GroupNorm, Linear, Parameters};
@@ -15,6 +15,16 @@ pub struct Vae {
     decoder: Decoder,
     scaling_factor: f64,
     shift_factor: f64,
+}
+
+/// How a picture goes through the autoencoder; in one piece with zeros around it unless told otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passage {
+    /// Which of its edges meet.
+    pub wrap: Wrap,
+    /// Values of a level's tensors together above which it is computed in strips: the same numbers in less memory, and up to
+    /// half as long again.
+    pub values_max: Option<usize>,
 }
 
 /// The encoder's distribution over latents, before scaling.
@@ -48,7 +58,21 @@ impl Vae {
 
     /// `image`: `[batch, 3, height, width]` in −1..1, both multiples of 8.
     pub fn encode(&self, image: &Tensor, watch: &dyn Watch) -> Result<Posterior> {
-        let moments = self.encoder.forward(image, watch)?.chunk(2, 1)?;
+        self.encode_by(image, Passage::default(), watch)
+    }
+
+    /// The same by another passage.
+    pub fn encode_by(
+        &self,
+        image: &Tensor,
+        Passage { wrap, values_max }: Passage,
+        watch: &dyn Watch,
+    ) -> Result<Posterior> {
+        let moments = match values_max {
+            None => self.encoder.forward(image, wrap, watch)?,
+            Some(most) => each(image, |one| self.encoder.in_strips(one, (most, wrap), watch))?,
+        };
+        let moments = moments.chunk(2, 1)?;
         Ok(Posterior { mean: moments[0].contiguous()?, logvar: moments[1].contiguous()? })
     }
 
@@ -59,23 +83,28 @@ impl Vae {
 
     /// `latents`: `[batch, channels, h, w]` in the transformer's scale; the result is `[batch, 3, 8 h, 8 w]`.
     pub fn decode(&self, latents: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
-        let z = ((latents / self.scaling_factor)? + self.shift_factor)?;
-        self.decoder.forward(&z, watch)
+        self.decode_by(latents, Passage::default(), watch)
     }
 
-    /// The same numbers in strips where a level has more than `most` values in its tensors together: in less memory, and up
-    /// to half as long again.
-    pub fn decode_in_strips(
+    /// The same by another passage.
+    pub fn decode_by(
         &self,
         latents: &Tensor,
-        most: usize,
+        Passage { wrap, values_max }: Passage,
         watch: &dyn Watch,
     ) -> Result<Tensor> {
         let z = ((latents / self.scaling_factor)? + self.shift_factor)?;
-        let pictures =
-            (0..z.dim(0)?).map(|i| self.decoder.in_strips(&z.narrow(0, i, 1)?, most, watch));
-        Ok(Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)?)
+        match values_max {
+            None => self.decoder.forward(&z, wrap, watch),
+            Some(most) => each(&z, |one| self.decoder.in_strips(one, (most, wrap), watch)),
+        }
     }
+}
+
+/// What `f` makes of each picture of a batch, together.
+fn each(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let done = (0..batch.dim(0)?).map(|i| f(&batch.narrow(0, i, 1)?));
+    Ok(Tensor::cat(&done.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 impl Vae {
@@ -127,15 +156,15 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, image: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
-        let mut x = self.conv_in.forward(image)?; // [batch, channels[0], height, width]
+    fn forward(&self, image: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(image, wrap)?; // [batch, channels[0], height, width]
         watch.stage(&"conv_in", &x)?;
         for (i, block) in self.down_blocks.iter().enumerate() {
-            x = block.forward(&x)?;
+            x = block.forward(&x, wrap)?;
             watch.stage(&format_args!("down.{i}"), &x)?;
         }
-        let x = self.mid_block.forward(&x, watch)?;
-        self.conv_out.forward_normed(&self.conv_norm_out, &x, None)
+        let x = self.mid_block.forward(&x, wrap, watch)?;
+        self.conv_out.forward_normed(&self.conv_norm_out, &x, None, wrap)
     }
 }
 
@@ -170,15 +199,15 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
-        let x = self.conv_in.forward(z)?; // [batch, channels, h, w]
+    fn forward(&self, z: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<Tensor> {
+        let x = self.conv_in.forward(z, wrap)?; // [batch, channels, h, w]
         watch.stage(&"conv_in", &x)?;
-        let mut x = self.mid_block.forward(&x, watch)?;
+        let mut x = self.mid_block.forward(&x, wrap, watch)?;
         for (i, block) in self.up_blocks.iter().enumerate() {
-            x = block.forward(&x, watch)?;
+            x = block.forward(&x, wrap, watch)?;
             watch.stage(&format_args!("up.{i}"), &x)?;
         }
-        self.conv_out.forward_normed(&self.conv_norm_out, &x, None)
+        self.conv_out.forward_normed(&self.conv_norm_out, &x, None, wrap)
     }
 }
 
@@ -203,13 +232,13 @@ impl DownBlock {
         Ok(Self { resnets, downsampler })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, wrap: Wrap) -> Result<Tensor> {
         let mut x = x.clone();
         for resnet in &self.resnets {
-            x = resnet.forward(&x)?;
+            x = resnet.forward(&x, wrap)?;
         }
         match &self.downsampler {
-            Some(conv) => conv.forward(&x),
+            Some(conv) => conv.forward(&x, wrap),
             None => Ok(x),
         }
     }
@@ -236,14 +265,14 @@ impl UpBlock {
         Ok(Self { resnets, upsampler })
     }
 
-    fn forward(&self, x: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<Tensor> {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x)?;
+            x = resnet.forward(&x, wrap)?;
             watch.stage(&format_args!("resnet.{i}"), &x)?;
         }
         match &self.upsampler {
-            Some(conv) => conv.forward_doubled(&x),
+            Some(conv) => conv.forward_doubled(&x, wrap),
             None => Ok(x),
         }
     }
@@ -275,14 +304,14 @@ impl MidBlock {
         Ok(Self { resnets: [resnet(0)?, resnet(1)?], attention })
     }
 
-    fn forward(&self, x: &Tensor, watch: &dyn Watch) -> Result<Tensor> {
-        let mut x = self.resnets[0].forward(x)?;
+    fn forward(&self, x: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<Tensor> {
+        let mut x = self.resnets[0].forward(x, wrap)?;
         watch.stage(&"mid.resnet.0", &x)?;
         if let Some(attention) = &self.attention {
             x = attention.forward(&x)?;
             watch.stage(&"mid.attention", &x)?;
         }
-        let x = self.resnets[1].forward(&x)?;
+        let x = self.resnets[1].forward(&x, wrap)?;
         watch.stage(&"mid", &x)?;
         Ok(x)
     }
@@ -329,13 +358,13 @@ impl Resnet {
     }
 
     /// `x`: `[batch, from, height, width]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward_normed(&self.norm1, x, None)?;
+    fn forward(&self, x: &Tensor, wrap: Wrap) -> Result<Tensor> {
+        let h = self.conv1.forward_normed(&self.norm1, x, None, wrap)?;
         let shortcut = match &self.conv_shortcut {
-            Some(shortcut) => &shortcut.forward(x)?,
+            Some(shortcut) => &shortcut.forward(x, wrap)?,
             None => x,
         };
-        self.conv2.forward_normed(&self.norm2, &h, Some(shortcut))
+        self.conv2.forward_normed(&self.norm2, &h, Some(shortcut), wrap)
     }
 }
 

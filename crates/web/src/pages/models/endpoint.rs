@@ -97,7 +97,9 @@ fn kind(property: &Value) -> String {
     }
     match (property["type"].as_str(), &property["minimum"], &property["maximum"]) {
         (Some("array"), ..) => format!("list of {}", kind(&property["items"])),
-        (Some(name), Value::Number(least), Value::Number(most)) => format!("{name}, {least} – {most}"),
+        (Some(name), Value::Number(least), Value::Number(most)) => {
+            format!("{name}, {least} – {most}")
+        }
         (Some(name), ..) => name.into(),
         (None, ..) => String::new(),
     }

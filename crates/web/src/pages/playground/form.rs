@@ -246,9 +246,11 @@ async fn trained(app: &App, visitor: &Visitor) -> zoetrope_jobs::Result<Vec<(Str
             else {
                 continue;
             };
-            let caption =
-                read(&request.input)["default_caption"].as_str().unwrap_or_default().to_string();
-            let name = if caption.is_empty() { standing.id[..8].to_string() } else { caption };
+            let caption = read(&request.input)["default_caption"].as_str().map(String::from);
+            // What it was called where it was begun, if that was on a page.
+            let named = app.queue().training_run(&standing.id).await?.map(|run| run.name);
+            let name = named.or(caption).filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| standing.id[..8].to_string());
             out.push((name, path));
         }
     }

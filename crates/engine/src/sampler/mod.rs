@@ -1,14 +1,19 @@
-//! The sampler: Euler's method from noise to an image, one for every task. The loop belongs to the caller.
+//! The sampler: from noise to an image, one for every task. The loop belongs to the caller.
+
+mod solver;
+mod windows;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use zoetrope_api::{ControlSpan, Guidance, Steps, Strength};
+use zoetrope_api::{ControlSpan, Guidance, Sampler, Steps, Strength, Tiling};
 
-use crate::networks::{ControlNet, Transformer};
+use self::solver::{Solver, Way};
+use self::windows::Windows;
 use crate::networks::reuse::Past;
 use crate::networks::transformer::{Batch, Caption};
+use crate::networks::{ControlNet, Transformer};
 use crate::schedule::Schedule;
 use crate::{Error, Result, Watch};
 
@@ -19,7 +24,7 @@ pub enum Start {
     Noise,
     /// From an image's latents, noised: image to image.
     Image {
-        /// `[1 or batch, channels, height, width]`, in the transformer's scale.
+        /// `[1 or batch, channels, height, width]`, in the transformer's scale; one is for all pictures.
         latents: Tensor,
         /// How much of the schedule is run.
         strength: Strength,
@@ -34,6 +39,22 @@ pub enum Start {
         strength: Strength,
     },
 }
+
+impl Start {
+    /// Where `pictures` pictures from the `first` on start.
+    pub fn part(&self, first: usize, pictures: usize) -> Result<Self> {
+        let mut part = self.clone();
+        if let Self::Image { latents, .. } | Self::Inpaint { latents, .. } = &mut part
+            && latents.dim(0)? > 1
+        {
+            *latents = latents.narrow(0, first, pictures)?;
+        }
+        Ok(part)
+    }
+}
+
+/// Tokens that go through the transformer at once: four pictures of 1024², which fill any processor, in about 2 GB.
+pub(crate) const TOKENS_AT_ONCE: usize = 4 * 4096;
 
 /// What the pictures of a batch shall show.
 pub struct Conditioning {
@@ -58,6 +79,15 @@ pub struct Controlled {
     pub span: ControlSpan,
 }
 
+/// How a run goes: Euler's method over the whole picture unless told otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Method {
+    /// The solver.
+    pub sampler: Sampler,
+    /// The windows that the picture is drawn in.
+    pub tiling: Option<Tiling>,
+}
+
 /// A run in progress; each `next` is one step.
 pub struct Run<'a> {
     network: &'a Transformer,
@@ -65,6 +95,8 @@ pub struct Run<'a> {
     guidance: Guidance,
     schedule: &'a Schedule,
     watch: &'a dyn Watch,
+    solver: Solver,
+    windows: Option<Windows>,
     noise: Tensor,
     kept: Option<Kept>,
     latents: Tensor,
@@ -80,9 +112,10 @@ struct Batches {
     guided: Option<Branch>,
 }
 
-/// A batch, and what its steps left for one another where they may.
+/// What a branch of guidance sends through the network: all pictures at once, or so many of their windows at a time.
 struct Branch {
-    batch: Batch,
+    batches: Vec<Batch>,
+    /// What steps leave for one another, where they may.
     past: Option<Past>,
 }
 
@@ -113,6 +146,18 @@ impl<'a> Run<'a> {
         (noise, start): (Tensor, Start),
         watch: &'a dyn Watch,
     ) -> Result<Self> {
+        Self::with(Method::default(), network, conditioning, schedule, (noise, start), watch)
+    }
+
+    /// The same by a method of the caller's choice.
+    pub fn with(
+        method: Method,
+        network: &'a Transformer,
+        conditioning: &Conditioning,
+        schedule: &'a Schedule,
+        (noise, start): (Tensor, Start),
+        watch: &'a dyn Watch,
+    ) -> Result<Self> {
         let (first, latents, kept) = match start {
             Start::Noise => (0, noise.clone(), None),
             Start::Image { latents, strength } => {
@@ -126,18 +171,22 @@ impl<'a> Run<'a> {
             }
         };
         let (_, _, height, width) = noise.dims4()?;
+        let windows = method
+            .tiling
+            .map(|tiling| Windows::new(tiling, (height, width), noise.device()))
+            .transpose()?;
         let Conditioning { positive, negative, guidance, control } = conditioning;
         let batch = |captions: Vec<&Caption>| {
-            let count = captions.len();
-            let pictures = captions.into_iter().map(|caption| (caption, (height, width)));
-            let mut batch = network.batch(pictures)?;
-            if let Some(Controlled { network: beside, context, span }) = control
-                && let Some(times) = times(*span, schedule, first)
+            let mut batches = batches(network, &captions, windows.as_ref(), (height, width))?;
+            // Windows see other parts at every step, so that they go without.
+            if let (Some(control), None, [whole]) = (control, &windows, &mut batches[..])
+                && let Some(times) = times(control.span, schedule, first)
             {
-                let contexts = vec![context.clone(); count];
-                network.guide(&mut batch, beside, &contexts, (span.scale(), times))?;
+                let contexts = vec![control.context.clone(); captions.len()];
+                let scale = control.span.scale();
+                network.guide(whole, &control.network, &contexts, (scale, times))?;
             }
-            Ok::<_, Error>(Branch { batch, past: None })
+            Ok::<_, Error>(Branch { batches, past: None })
         };
         let both = || positive.iter().chain(negative).collect();
         let guided = guidance.is_on().then(|| batch(both())).transpose()?;
@@ -147,6 +196,8 @@ impl<'a> Run<'a> {
             guidance: *guidance,
             schedule,
             watch,
+            solver: Solver::new(method.sampler),
+            windows,
             noise,
             kept,
             latents,
@@ -155,8 +206,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The same run, in which steps that can be told from those before them are not computed in full.
+    /// The same run, in which steps that can be told from those before them are not computed in full. Windows and second
+    /// evaluations of a step leave nothing that tells the next: such runs stay as they are.
     pub fn reusing(mut self) -> Self {
+        if self.windows.is_some() || self.solver.sampler() == Sampler::Heun {
+            return self;
+        }
         let Batches { plain, guided } = &mut self.batches;
         std::iter::once(plain).chain(guided).for_each(|branch| branch.past = Some(Past::default()));
         self
@@ -174,10 +229,25 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<Step> {
         let (sigma, next) = (self.schedule.sigma(self.next), self.schedule.sigma(self.next + 1));
-        let velocity = self.velocity(f64::from(self.schedule.time(self.next)))?;
+        let x = self.latents.clone();
+        let velocity = self.velocity(&x, self.next)?;
         // The network's velocity points from noise to image; the pipeline's from image to noise.
-        let denoised = (&self.latents + (&velocity * f64::from(sigma))?)?;
-        let mut latents = (&self.latents - (velocity * f64::from(next - sigma))?)?;
+        let denoised = (&x + (&velocity * f64::from(sigma))?)?;
+        let last = self.next + 1 == self.schedule.steps();
+        let along =
+            |velocity: Tensor| Ok::<_, Error>((&x - (velocity * f64::from(next - sigma))?)?);
+        let mut latents = match self.solver.sampler() {
+            Sampler::Euler => along(velocity)?,
+            // Level 0 has no velocity.
+            Sampler::Heun if last => along(velocity)?,
+            Sampler::Heun => {
+                let there = self.velocity(&along(velocity.clone())?, self.next + 1)?;
+                along(((velocity + there)? * 0.5)?)?
+            }
+            Sampler::DpmPlusPlus2M | Sampler::UniPc => {
+                self.solver.multistep(&x, &denoised, Way { from: sigma, to: next, last })?
+            }
+        };
         if let Some(Kept { latents: kept, mask }) = &self.kept {
             let kept = noised(kept, &self.noise, next)?;
             let keep = mask.affine(-1.0, 1.0)?;
@@ -189,18 +259,31 @@ impl<'a> Run<'a> {
         Ok(Step { done, of, latents: self.latents.clone(), denoised })
     }
 
-    /// The network's velocity, guided: `[batch, channels, height, width]`.
-    fn velocity(&mut self, t: f64) -> Result<Tensor> {
+    /// The network's velocity at `latents` and level `level`, guided: `[batch, channels, height, width]`.
+    fn velocity(&mut self, latents: &Tensor, level: usize) -> Result<Tensor> {
+        let t = f64::from(self.schedule.time(level));
         let last = self.next + 1 == self.schedule.steps();
-        let Self { network, batches, guidance, watch, .. } = self;
+        let Self { network, batches, guidance, watch, next, .. } = self;
+        let windows = &self.windows;
         let forward = |branch: &mut Branch, pictures: &[Tensor]| {
-            // The last step goes furthest, and nothing after it makes up for what it misses.
-            let past = branch.past.as_mut().filter(|_| !last);
-            network.forward(&branch.batch, pictures, t, past, *watch)
+            let Some(windows) = windows else {
+                // The last step goes furthest, and nothing after it makes up for what it misses.
+                let past = branch.past.as_mut().filter(|_| !last);
+                return network.forward(&branch.batches[0], pictures, t, past, *watch);
+            };
+            let mut parts = Vec::new();
+            for picture in pictures {
+                parts.extend(windows.cut(picture, *next)?);
+            }
+            let mut velocities = Vec::with_capacity(parts.len());
+            for batch in &branch.batches {
+                let some = &parts[velocities.len()..][..batch.pictures()];
+                velocities.extend(network.forward(batch, some, t, None, *watch)?);
+            }
+            velocities.chunks(windows.count()).map(|parts| windows.joined(parts, *next)).collect()
         };
-        let pictures: Vec<Tensor> = (0..self.latents.dim(0)?)
-            .map(|i| self.latents.get(i))
-            .collect::<candle_core::Result<_>>()?;
+        let pictures: Vec<Tensor> =
+            (0..latents.dim(0)?).map(|i| latents.get(i)).collect::<candle_core::Result<_>>()?;
         let (Some(scale), Some(guided)) = (guidance.scale_at(t), &mut batches.guided) else {
             let velocities = forward(&mut batches.plain, &pictures)?;
             return Ok(Tensor::stack(&velocities, 0)?);
@@ -225,6 +308,23 @@ impl Iterator for Run<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         (self.next < self.schedule.steps()).then(|| self.step())
     }
+}
+
+/// What `captions` go through the network with: every picture, or its windows, as many of them together as are worth it.
+fn batches(
+    network: &Transformer,
+    captions: &[&Caption],
+    windows: Option<&Windows>,
+    size: (usize, usize),
+) -> Result<Vec<Batch>> {
+    let Some(windows) = windows else {
+        return Ok(vec![network.batch(captions.iter().map(|caption| (*caption, size)))?]);
+    };
+    let (height, width) = windows.size();
+    let at_once = (TOKENS_AT_ONCE / (height / 2 * (width / 2))).max(1);
+    let each = |caption| std::iter::repeat_n((caption, (height, width)), windows.count());
+    let all: Vec<_> = captions.iter().flat_map(|caption| each(*caption)).collect();
+    all.chunks(at_once).map(|some| network.batch(some.iter().copied())).collect()
 }
 
 fn first_step(schedule: &Schedule, strength: Strength) -> Result<usize> {

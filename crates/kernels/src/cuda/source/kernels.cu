@@ -1,0 +1,6 @@
+// All kernels, compiled as one.
+#include "attention.cu"
+#include "conv.cu"
+#include "heads.cu"
+#include "image.cu"
+#include "rows.cu"
