@@ -6,7 +6,7 @@ use zoetrope_api::{ControlSpan, ImageSize, InvalidField};
 use crate::networks::transformer;
 use crate::pipeline::{Listener, Pipeline, Request};
 use crate::pixels::{self, Rgb};
-use crate::{Error, Interrupt, Result};
+use crate::{Error, Interrupt, Result, start};
 
 /// What a control network looks at.
 #[derive(Clone, Debug)]
@@ -178,19 +178,20 @@ impl Pipeline {
     pub(crate) fn context(
         &mut self,
         control: &Control,
-        size: ImageSize,
+        request: &Request,
         interrupt: &Interrupt,
         on: &Listener,
     ) -> Result<Tensor> {
         let device = self.parts.device().clone();
         let config = self.parts.control_config()?.ok_or_else(Error::nothing_controls)?;
+        let (size, passage) = (request.size, start::passage(request, &device));
         let (channels, (height, width)) = (self.parts.widths.in_channels, size.latent());
         let zeros = |channels: usize| {
             Tensor::zeros((1, channels, height, width), DType::F32, &device)
         };
         let fill = config.fill_channels(&self.parts.widths);
         let vae = self.parts.vae(on)?;
-        let encode = |pixels: &Tensor| vae.scale(&vae.encode(pixels, interrupt)?.mean);
+        let encode = |pixels: &Tensor| vae.scale(&vae.encode_by(pixels, passage, interrupt)?.mean);
         let mut parts = vec![match &control.image {
             Some(image) => encode(&pixels::to_tensor(image, &device)?)?,
             None => zeros(channels)?,

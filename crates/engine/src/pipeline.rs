@@ -405,7 +405,7 @@ impl Pipeline {
         on: &Listener,
     ) -> Result<Option<Controlled>> {
         let Some(control) = &request.control else { return Ok(None) };
-        let context = self.context(control, request.size, interrupt, on)?;
+        let context = self.context(control, request, interrupt, on)?;
         let network = self.parts.control(request.acceleration, on)?;
         Ok(Some(Controlled { network, context, span: control.span }))
     }

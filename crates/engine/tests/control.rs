@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Device, Tensor};
 use common::{Case, Fixture};
 use serde_json::Value;
-use zoetrope_api::{Acceleration, ControlSpan, Count, Guidance, ImageSize, Seed, Steps};
+use zoetrope_api::{Acceleration, ControlSpan, Controls, Count, Guidance, ImageSize, Seed, Steps};
 use zoetrope_checkpoint::{Blob, Layout, Role, Storage, Weights};
 use zoetrope_engine::config::{ControlConfig, TransformerConfig};
 use zoetrope_engine::guides::{Control, Gap};
@@ -141,10 +141,10 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
         guidance: Guidance::new(number("guidance_scale"), 0.0, 1.0).unwrap(),
         source: Source::Text,
         tokens_max: 512,
-        stops: None,
         acceleration: Acceleration::None,
         previews: false,
         expansion: None,
+        controls: Controls::default(),
         control: Some(Control { image: Some(picture("control_image")), gap, span }),
         references: Vec::new(),
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use common::{Case, Fixture};
-use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, Seed, Steps};
+use zoetrope_api::{Acceleration, Controls, Count, Guidance, ImageSize, Seed, Steps};
 use zoetrope_checkpoint::{Role, Storage};
 use zoetrope_engine::config::{TransformerConfig, VisionConfig, VisionProcessor};
 use zoetrope_engine::guides::{Reference, REFERENCES_MAX};
@@ -248,10 +248,10 @@ fn request(fixture: &Fixture, case: &Case, pipeline: &Pipeline) -> Request {
         guidance: Guidance::new(number("guidance_scale"), 0.0, 1.0).unwrap(),
         source: Source::Text,
         tokens_max: 512,
-        stops: None,
         acceleration: Acceleration::None,
         previews: false,
         expansion: None,
+        controls: Controls::default(),
         control: None,
         references: pictures.iter().map(|p| reference(pipeline, p, asked)).collect(),
     }
