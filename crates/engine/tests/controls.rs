@@ -44,6 +44,8 @@ fn request(prompt: &str, seed: u64) -> Request {
         tokens_max: TOKENS_MAX,
         acceleration: Acceleration::None,
         previews: false,
+        control: None,
+        references: Vec::new(),
         expansion: None,
         controls: Controls::default(),
     }

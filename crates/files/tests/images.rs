@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use zoetrope_files::{
-    Format, Limits, Mask, Note, Picture, check_writable, decode, encode, encode_at, glance,
+    CANNY_THRESHOLDS, Format, Limits, Mask, Note, Picture, check_writable, decode, encode, encode_at, glance,
     glance_base64, header, read, read_mask, read_parameters, write,
 };
 
@@ -23,6 +23,21 @@ fn fixture(name: &str) -> PathBuf {
 fn gradient(width: u32, height: u32) -> Picture {
     let pixel = |i: u32| [(i % width * 5) as u8, (i / width * 7) as u8, 90];
     Picture { width, height, rgb: (0..width * height).flat_map(pixel).collect() }
+}
+
+#[test]
+fn edges_are_opencv_s() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    for name in ["photo.png", "odd.png", "tall.png", "large.png"] {
+        let read = |folder: &str| {
+            let path = fixtures.join(folder).join(name);
+            zoetrope_files::read(&path, &Limits::default()).unwrap().picture
+        };
+        let (got, want) =
+            (read("omni/inputs").edges(CANNY_THRESHOLDS), read("control/edges"));
+        assert!(want.rgb.contains(&255), "{name} has no edges");
+        assert!(got == want, "{name}");
+    }
 }
 
 const FORMATS: [Format; 4] = [Format::Png, Format::Jpeg, Format::WebP, Format::Avif];
