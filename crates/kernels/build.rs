@@ -46,7 +46,7 @@ fn compile(nvcc: &Path, to: &Path) {
     let done = command.arg("src/cuda/source/kernels.cu").status();
     let done = done.unwrap_or_else(|why| {
         panic!(
-            "{} does not run: {why}. Run scripts/cuda_toolkit, and set CUDA_HOME as it says",
+            "{} does not run: {why}. scripts/build_cuda brings one along",
             nvcc.display()
         )
     });

@@ -27,6 +27,9 @@ parser.add_argument("--workers", type=int, default=2)
 parser.add_argument("--report", type=Path, help="write the table to this file")
 
 
+EXPAND = ["--expand", "--expand-system-prompt", expand.PROMPT, "--expand-temperature", str(expand.TEMPERATURE), "--expand-tokens", str(expand.TOKENS_MAX)]
+
+
 def drawn(prompt, number, more, steps, size, args, folder):
     path = folder / f"{number}.png"
     command = [args.zoetrope, "generate", prompt, "--model", args.model, "--seed", str(number), "--steps", str(steps), "--size", size,
@@ -39,7 +42,7 @@ def judged(number, args, folder):
     """`(brief, expanded, [(what, kept)])`."""
     brief, said, _ = expand.pair(f"evaluate {number}", world.sample_held_out)
     draws = number < args.pictures
-    expanded, picture = drawn(brief, number, ["--expand"], 8 if draws else 1, args.size if draws else "32x32", args, folder)
+    expanded, picture = drawn(brief, number, EXPAND, 8 if draws else 1, args.size if draws else "32x32", args, folder)
     scene = expand.read(expanded)
     fine = scene is not None and expand.is_chinese(brief) == expand.is_chinese(expanded)
     promises = judge.checks(said, scene) if fine else []

@@ -122,14 +122,18 @@ impl Memory {
     fn tensor(&self, buffer: usize, kind: Kind, shape: &[usize]) -> Tensor {
         let bytes = &self.0[buffer];
         let values: Vec<f32> = match kind {
-            Kind::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Kind::F32 => floats(bytes),
             Kind::Bf16 => {
-                let narrow: Vec<half::bf16> = bytemuck::pod_collect_to_vec(bytes);
-                narrow.into_iter().map(half::bf16::to_f32).collect()
+                let narrow = bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]));
+                narrow.map(half::bf16::to_f32).collect()
             }
         };
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// As a kernel that reads `kind` gets `x`.
@@ -209,7 +213,7 @@ fn eight_bits_are_the_nearest_and_widen_to_what_they_are() {
                 (memory.poison(x.elem_count(), 1), memory.room(batch * tokens, Kind::F32));
             let source = Rows::Kept { x: (memory.of(&x, from), from) };
             memory.run(call::write_fp8((out, scales), source, [batch * tokens, width]).unwrap());
-            let factors: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.0[scales]);
+            let factors = floats(&memory.0[scales]);
             let rows: Vec<Vec<f32>> = seen(&x, from).to_vec2().unwrap();
             for ((row, factor), bytes) in rows.iter().zip(&factors).zip(memory.0[out].chunks(width))
             {

@@ -15,7 +15,6 @@ use candle_core::cuda_backend::cudarc::driver::{
     PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
-use candle_core::cuda_backend::cudarc::{cublas, cublaslt, curand, driver};
 use candle_core::cuda_backend::{CudaDType, CudaStorage, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, DType, Device, Result, Shape, Storage, Tensor};
@@ -35,7 +34,7 @@ const OLDEST_FP8: (i32, i32) = (8, 9);
 /// A GPU as kernels see it.
 pub(crate) struct Gpu {
     pub(crate) device: CudaDevice,
-    pub(crate) library: Library,
+    pub(super) library: Library,
     capability: (i32, i32),
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
@@ -43,16 +42,23 @@ pub(crate) struct Gpu {
 
 /// Libraries that are missing, by the names that users know; empty where everything is there.
 pub(crate) fn missing() -> Vec<&'static str> {
-    // SAFETY: these open libraries of the system, whose start-up code is trusted as much as that of every program that uses them.
-    let there = unsafe {
-        [
-            ("the driver (libcuda)", driver::sys::is_culib_present()),
-            ("cuBLAS (libcublas)", cublas::sys::is_culib_present()),
-            ("cuBLASLt (libcublasLt)", cublaslt::sys::is_culib_present()),
-            ("cuRAND (libcurand)", curand::sys::is_culib_present()),
-        ]
+    let wanted = [
+        ("cuda", "NVIDIA's driver (libcuda)"),
+        ("cublas", "cuBLAS (libcublas)"),
+        ("cublasLt", "cuBLASLt (libcublasLt)"),
+        ("curand", "cuRAND (libcurand)"),
+    ];
+    wanted.into_iter().filter(|(name, _)| !is_there(name)).map(|(_, said)| said).collect()
+}
+
+/// By the names that cudarc looks for: of CUDA 13, and of no version.
+fn is_there(name: &str) -> bool {
+    let candidates = match cfg!(windows) {
+        true => [format!("nv{name}.dll"), format!("{name}64_13.dll"), format!("{name}64.dll")],
+        false => [format!("lib{name}.so.1"), format!("lib{name}.so.13"), format!("lib{name}.so")],
     };
-    there.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
+    // SAFETY: this opens libraries of the system, whose start-up code is trusted as much as that of every program that uses them.
+    candidates.iter().any(|candidate| unsafe { libloading::Library::new(candidate) }.is_ok())
 }
 
 /// How many GPUs the driver shows; 0 without a driver.

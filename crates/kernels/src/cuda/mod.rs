@@ -5,6 +5,8 @@
 //! operations call. A launch is a [`call::Call`], which knows no device: tests run the same calls on an emulator (`source/emulator.hpp`), so
 //! that every kernel is compared with its plain twin where there is no GPU.
 
+// Without GPUs only tests launch anything, and not all of it.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 pub(crate) mod call;
 #[cfg(all(test, target_os = "linux"))]
 mod emulated;

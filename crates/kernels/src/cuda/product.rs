@@ -160,8 +160,8 @@ impl Descriptor {
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let created = result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F);
         let descriptor = Self(told(created)?);
-        let turned = sys::cublasOperation_t::CUBLAS_OP_T;
-        descriptor.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &turned)?;
+        // CUBLAS_OP_T, which these bindings do not name.
+        descriptor.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &1i32)?;
         if values != Values::Bf16 {
             // Sums of a few products in fewer bits than float32: twice the speed on Hopper.
             descriptor.set(Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, &1i8)?;
