@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use zoetrope_files::{
-    CANNY_THRESHOLDS, Format, Limits, Mask, Note, Picture, check_writable, decode, encode, encode_at, glance,
-    glance_base64, header, read, read_mask, read_parameters, write,
+    CANNY_THRESHOLDS, Format, Limits, Mask, Note, Picture, check_writable, decode, encode,
+    encode_at, glance, glance_base64, header, read, read_mask, read_parameters, write,
 };
 
 fn data(name: &str) -> PathBuf {
@@ -33,8 +33,7 @@ fn edges_are_opencv_s() {
             let path = fixtures.join(folder).join(name);
             zoetrope_files::read(&path, &Limits::default()).unwrap().picture
         };
-        let (got, want) =
-            (read("omni/inputs").edges(CANNY_THRESHOLDS), read("control/edges"));
+        let (got, want) = (read("omni/inputs").edges(CANNY_THRESHOLDS), read("control/edges"));
         assert!(want.rgb.contains(&255), "{name} has no edges");
         assert!(got == want, "{name}");
     }

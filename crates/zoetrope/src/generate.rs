@@ -23,7 +23,8 @@ use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
 use crate::{
-    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals, terminal,
+    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals,
+    terminal,
 };
 
 /// What was typed.

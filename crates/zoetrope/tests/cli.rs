@@ -327,7 +327,8 @@ fn a_control_network_is_followed_and_what_it_did_is_written_down() {
     let network = network.to_str().unwrap();
     let control = format!("{}:0.5", edges.display());
     let draw = |more: &[&str], output: &str| {
-        let given = ["generate", "a house", "--model", &model, "--seed", "7", "--steps", "2", "-o", output];
+        let given =
+            ["generate", "a house", "--model", &model, "--seed", "7", "--steps", "2", "-o", output];
         let safety = ["--safety", "off"];
         run(folder.path(), &[&given[..], &safety, more].concat())
     };
