@@ -62,7 +62,7 @@ test("pictures become a LoRA that the playground draws with", async () => {
   await page.getByRole("button", { name: "Train" }).click();
   await page.getByRole("heading", { name: "flat", level: 1 }).waitFor();
   // The loss and the first sample come while it runs.
-  await page.locator(".plot path.line").first().waitFor(PATIENCE);
+  await page.locator(".plot svg[role=img]").waitFor(PATIENCE);
   await page.locator(".samples img").first().waitFor(PATIENCE);
   assert.match(await page.locator("#live").innerText(), /Step \d+ of 100/);
   await shot(page, "training-live");
