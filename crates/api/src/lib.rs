@@ -4,6 +4,7 @@
 //! check again.
 
 mod acceleration;
+mod control;
 mod controls;
 pub mod fal;
 mod format;
@@ -15,6 +16,7 @@ pub mod task;
 mod values;
 
 pub use acceleration::Acceleration;
+pub use control::ControlSpan;
 pub use controls::{Controls, Sampler, Sigmas, Tiling, TilingMode, Variation};
 pub use format::Format;
 pub use micros::Micros;

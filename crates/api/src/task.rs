@@ -1,9 +1,13 @@
 //! What is to be done, whatever dialect asked for it.
 
+mod control;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::Format;
 use crate::{Acceleration, Controls, OnFlagged};
+
+pub use self::control::{Control, Preprocess};
 
 /// The work of one request, as it lies in the queue.
 ///
@@ -41,6 +45,12 @@ pub struct Generate {
     /// Where that picture is drawn anew: where this one, laid over it, is transparent; if it has no transparency, where it is light.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Place>,
+    /// What the result shall follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// Pictures that the prompt speaks of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Place>,
     /// Adapters, applied together.
     pub loras: Vec<Lora>,
     /// How far it may be approximated.
@@ -128,6 +138,8 @@ pub enum Model {
     Turbo,
     /// Many steps with guidance.
     Base,
+    /// Omni or Edit: many steps with guidance, and a prompt that may speak of pictures.
+    Edit,
 }
 
 /// Pixels of a result; the network makes the next multiples of 16 and the rest is cut off.

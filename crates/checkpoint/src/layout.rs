@@ -24,6 +24,13 @@ pub struct Layout {
     pub tiny_config: Option<Blob>,
     pub scheduler_config: Option<Blob>,
     pub tokenizer: Option<Blob>,
+    /// The tower of models that see pictures.
+    pub vision: Vec<Blob>,
+    pub vision_config: Option<Blob>,
+    pub vision_processor: Option<Blob>,
+    /// A control network beside the model.
+    pub control: Vec<Blob>,
+    pub control_config: Option<Blob>,
     /// What the model was called by: a path or `demo`.
     pub name: String,
 }
@@ -77,6 +84,26 @@ impl Layout {
         }
     }
 
+    /// The same model with the control network in `path`: a published file, or a folder as diffusers saves it.
+    pub fn with_control(self, path: &Path) -> Result<Self> {
+        let (control, control_config) = part(path)?;
+        if control.is_empty() {
+            let problem = format!(
+                "{}: there are no weights of a control network (a .safetensors file) in this folder",
+                path.display()
+            );
+            return Err(Error::NoPart(problem));
+        }
+        Ok(Self { control, control_config, ..self })
+    }
+
+    /// Every file of weights.
+    pub fn weights(&self) -> impl Iterator<Item = &Blob> {
+        let parts =
+            [&self.transformer, &self.text_encoder, &self.vae, &self.vision, &self.control];
+        parts.into_iter().flatten()
+    }
+
     /// The model inside the binary: paths as `transformer/config.json` with their bytes.
     pub fn from_static(
         name: &str,
@@ -104,6 +131,11 @@ impl Layout {
             tiny_config: None,
             scheduler_config: blob("scheduler/scheduler_config.json"),
             tokenizer: blob("tokenizer/tokenizer.json"),
+            vision: Vec::new(),
+            vision_config: None,
+            vision_processor: None,
+            control: Vec::new(),
+            control_config: None,
             name: name.into(),
         }
         .check()
@@ -172,6 +204,11 @@ fn directory(model: &Path) -> Result<Layout> {
         tiny_config,
         scheduler_config: existing(model.join("scheduler/scheduler_config.json")),
         tokenizer: existing(model.join("tokenizer/tokenizer.json")),
+        vision: weights_in(&model.join("siglip"))?,
+        vision_config: config("siglip"),
+        vision_processor: existing(model.join("siglip_processor/preprocessor_config.json")),
+        control: Vec::new(),
+        control_config: None,
         name: model.display().to_string(),
     })
 }
@@ -288,6 +325,11 @@ fn single(model: &Path) -> Result<Layout> {
         tiny_config,
         scheduler_config: None,
         tokenizer: tokenizer.or_else(|| tokenizer_beside(model)),
+        vision: Vec::new(),
+        vision_config: None,
+        vision_processor: None,
+        control: Vec::new(),
+        control_config: None,
         name: model.display().to_string(),
     })
 }

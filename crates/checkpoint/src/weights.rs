@@ -22,6 +22,8 @@ pub enum Role {
     Transformer,
     TextEncoder,
     Vae,
+    Control,
+    Vision,
     Safety,
 }
 

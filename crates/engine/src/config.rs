@@ -3,10 +3,15 @@
 //! Single files carry no configuration. Then everything that shapes tell is read off the tensors, and the rest is
 //! what the Z-Image family was published with.
 
+mod control;
+mod vision;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zoetrope_checkpoint::Weights;
 
+pub use self::control::{ControlConfig, ControlRefiner};
+pub use self::vision::{VisionConfig, VisionProcessor};
 use crate::{Error, Result};
 
 /// Reads a configuration; `file` is named in errors.
@@ -95,8 +100,9 @@ impl TransformerConfig {
                 ("axes_lens", self.axes_lens.iter().copied().max().unwrap_or(0), 1 << 20),
             ],
         )?;
-        let wrong = if self.siglip_feat_dim.is_some() {
-            Some("`siglip_feat_dim` is set: Z-Image Omni and Edit are not supported, only Turbo and base models".into())
+        let wrong = if self.siglip_feat_dim.is_some_and(|width| width == 0 || width > WIDTH_MAX) {
+            let width = self.siglip_feat_dim.unwrap_or_default();
+            Some(format!("`siglip_feat_dim` is {width}; it must lie between 1 and {WIDTH_MAX}"))
         } else if self.all_patch_size != [2] || self.all_f_patch_size != [1] {
             let (p, f) = (&self.all_patch_size, &self.all_f_patch_size);
             Some(format!("patch sizes {p:?} and {f:?} are not supported, only [2] and [1]"))
@@ -152,7 +158,9 @@ impl TransformerConfig {
             qk_norm: true,
             all_patch_size: vec![2],
             all_f_patch_size: vec![1],
-            siglip_feat_dim: None,
+            siglip_feat_dim: weights
+                .shape("siglip_embedder.0.weight")
+                .and_then(|shape| shape.first().copied()),
         }
         .check()
     }

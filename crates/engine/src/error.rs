@@ -44,3 +44,23 @@ pub enum Error {
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
 }
+
+impl Error {
+    /// Reference pictures on a network without a vision branch.
+    pub(crate) fn no_references() -> Self {
+        let problem = "need a model that sees pictures (Z-Image-Omni, Z-Image-Edit), and this one does not";
+        InvalidField::new("references", problem).into()
+    }
+
+    /// A control picture without a network that looks at it.
+    pub(crate) fn nothing_controls() -> Self {
+        let problem = "needs a control network (--controlnet PATH), and there is none";
+        InvalidField::new("control", problem).into()
+    }
+
+    /// A control network beside a network with a vision branch.
+    pub(crate) fn no_control() -> Self {
+        let problem = "is for Z-Image-Turbo and the base model; models that see pictures take references instead";
+        InvalidField::new("control", problem).into()
+    }
+}

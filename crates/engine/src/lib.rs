@@ -7,6 +7,7 @@ pub mod config;
 mod emphasis;
 mod error;
 pub mod expand;
+pub mod guides;
 pub mod layers;
 pub mod lora;
 mod memory;

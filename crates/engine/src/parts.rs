@@ -7,10 +7,13 @@ use candle_core::Device;
 use zoetrope_api::Acceleration;
 use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
 
-use crate::config::{self, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig};
+use crate::config::{
+    self, ControlConfig, ControlRefiner, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig,
+    VisionConfig, VisionProcessor,
+};
 use crate::layers::{Home, Parameters};
 use crate::networks::text_encoder::Depth;
-use crate::networks::{TextEncoder, TinyDecoder, Transformer, Vae};
+use crate::networks::{ControlNet, TextEncoder, TinyDecoder, Transformer, Vae, VisionTower};
 use crate::pipeline::{Event, Keep, Listener, Options};
 use crate::preview::{Previewer, Projection};
 use crate::{Error, Interrupt, Result, memory};
@@ -23,6 +26,8 @@ pub(crate) struct Parts {
     text_encoder: Option<Held<TextEncoder>>,
     transformer: Option<Held<Transformer>>,
     vae: Option<Vae>,
+    vision: Option<VisionTower>,
+    control: Option<Held<Arc<ControlNet>>>,
     previewer: Option<Previewer>,
     /// A GPU before anything of this model was on it.
     gpu: OnceLock<Option<memory::Gpu>>,
@@ -55,6 +60,8 @@ impl Parts {
             text_encoder: None,
             transformer: None,
             vae: None,
+            vision: None,
+            control: None,
             previewer: None,
             gpu: OnceLock::new(),
         })
@@ -121,7 +128,7 @@ impl Parts {
     ) -> Result<&mut Transformer> {
         if !serves(&self.transformer, level) {
             let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-            let storage = self.transformer_storage(&weights, level);
+            let storage = self.storage_at(&weights, level);
             let network = match fitting(&mut self.transformer, storage) {
                 Some(network) => network,
                 None => {
@@ -134,7 +141,8 @@ impl Parts {
         Ok(&mut self.transformer.as_mut().expect("it was loaded just now").network)
     }
 
-    fn transformer_storage(&self, weights: &Weights, level: Acceleration) -> Storage {
+    /// The form of the transformer's matrices, and of those beside it.
+    fn storage_at(&self, weights: &Weights, level: Acceleration) -> Storage {
         let storage = memory::storage_for(weights, self.options.storage, level);
         let storage = match level {
             Acceleration::High => memory::eight_bits(weights, storage, &self.options.device),
@@ -170,7 +178,7 @@ impl Parts {
     /// The form of the transformer's matrices.
     pub(crate) fn transformer_form(&self, level: Acceleration) -> Result<Storage> {
         let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-        Ok(match self.transformer_storage(&weights, level) {
+        Ok(match self.storage_at(&weights, level) {
             Storage::AsStored => weights.form(),
             form => form,
         })
@@ -179,7 +187,7 @@ impl Parts {
     /// Bytes of the transformer's weights in memory.
     pub(crate) fn transformer_bytes(&self, level: Acceleration) -> Result<u64> {
         let weights = Weights::open(&self.layout.transformer, Role::Transformer)?;
-        Ok(weights.memory_bytes(self.transformer_storage(&weights, level)))
+        Ok(weights.memory_bytes(self.storage_at(&weights, level)))
     }
 
     /// The autoencoder.
@@ -196,6 +204,96 @@ impl Parts {
             self.vae = Some(Vae::load(&parameters, &config)?);
         }
         Ok(self.vae.as_ref().expect("it was loaded just now"))
+    }
+
+    /// The configuration of the control network, if there is one; nothing but headers is read.
+    pub(crate) fn control_config(&self) -> Result<Option<ControlConfig>> {
+        if self.layout.control.is_empty() {
+            return Ok(None);
+        }
+        if self.widths.siglip_feat_dim.is_some() {
+            return Err(Error::no_control());
+        }
+        Ok(Some(match &self.layout.control_config {
+            Some(blob) => config::parse::<ControlConfig>(&blob.name(), &blob.read()?)?
+                .check(&self.widths)?,
+            None => {
+                let weights = Weights::open(&self.layout.control, Role::Control)?;
+                ControlConfig::infer(&weights, &self.widths)?
+            }
+        }))
+    }
+
+    /// The control network beside the transformer.
+    pub(crate) fn control(
+        &mut self,
+        level: Acceleration,
+        on: &Listener,
+    ) -> Result<Arc<ControlNet>> {
+        if !serves(&self.control, level) {
+            let Some(config) = self.control_config()? else { return Err(Error::nothing_controls()) };
+            let weights = Weights::open(&self.layout.control, Role::Control)?;
+            if config.refiner()? == ControlRefiner::Layers {
+                weights.ignore("control_noise_refiner.");
+            }
+            let storage = self.storage_at(&weights, level);
+            let network = match fitting(&mut self.control, storage) {
+                Some(network) => network,
+                None => {
+                    let parameters = self.prepare(weights, "control network", (storage, 0), on)?;
+                    let load = |p: &Parameters| ControlNet::load(p, &config, &self.widths);
+                    Arc::new(Self::load(&parameters, on, load)?)
+                }
+            };
+            self.control = Some(Held { network, level, storage });
+        }
+        Ok(self.control.as_ref().expect("it was loaded just now").network.clone())
+    }
+
+    /// How pictures are prepared for the vision tower.
+    pub(crate) fn vision_processor(&self) -> Result<VisionProcessor> {
+        let processor = match &self.layout.vision_processor {
+            Some(blob) => config::parse::<VisionProcessor>(&blob.name(), &blob.read()?)?,
+            None => VisionProcessor::default(),
+        };
+        processor.check(&self.vision_config()?)
+    }
+
+    fn vision_config(&self) -> Result<VisionConfig> {
+        if self.widths.siglip_feat_dim.is_none() {
+            return Err(Error::no_references());
+        }
+        let config = match (&self.layout.vision_config, self.layout.vision.is_empty()) {
+            (Some(blob), false) => config::parse::<VisionConfig>(&blob.name(), &blob.read()?)?,
+            _ => {
+                let file = format!("{}/siglip", self.layout.name);
+                let problem = "config.json and weights of the vision tower are missing: download the whole repository";
+                return Err(Error::Config { file, problem: problem.into() });
+            }
+        };
+        let wanted = self.widths.siglip_feat_dim.unwrap_or_default();
+        if config.hidden_size != wanted {
+            let problem = format!(
+                "`hidden_size` is {}, and the transformer's `siglip_feat_dim` {wanted}: the tower is of another model",
+                config.hidden_size
+            );
+            return Err(Error::Config { file: "siglip/config.json".into(), problem });
+        }
+        config.check()
+    }
+
+    /// The vision tower.
+    pub(crate) fn vision(&mut self, on: &Listener) -> Result<&VisionTower> {
+        if self.vision.is_none() {
+            let config = self.vision_config()?;
+            let weights = Weights::open(&self.layout.vision, Role::Vision)?;
+            weights.ignore("head.");
+            let storage =
+                memory::storage_for(&weights, self.vae_storage()?, Acceleration::default());
+            let parameters = self.prepare(weights, "vision tower", (storage, 0), on)?;
+            self.vision = Some(Self::load(&parameters, on, |p| VisionTower::load(p, &config))?);
+        }
+        Ok(self.vision.as_ref().expect("it was loaded just now"))
     }
 
     /// Has what previews are made with ready: a decoder made for it where there is one, else what the autoencoder teaches.
@@ -237,15 +335,22 @@ impl Parts {
         zoetrope_kernels::give_back_memory();
     }
 
-    /// Frees the transformer.
+    /// Frees the vision tower.
+    pub(crate) fn release_vision(&mut self) {
+        self.vision = None;
+        zoetrope_kernels::give_back_memory();
+    }
+
+    /// Frees the transformer, and what stands beside it.
     pub(crate) fn release_transformer(&mut self) {
-        self.transformer = None;
+        (self.transformer, self.control) = (None, None);
         zoetrope_kernels::give_back_memory();
     }
 
     /// Frees all networks.
     pub(crate) fn release(&mut self) {
         (self.text_encoder, self.transformer, self.vae) = (None, None, None);
+        (self.vision, self.control) = (None, None);
         zoetrope_kernels::give_back_memory();
     }
 

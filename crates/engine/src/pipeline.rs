@@ -13,6 +13,7 @@ use zoetrope_kernels::Wrap;
 use crate::config::{self, SchedulerConfig};
 use crate::emphasis::{self, Weighted};
 use crate::expand::{self, Expansion};
+use crate::guides::{Control, Reference};
 use crate::lora::{self, Applied};
 use crate::networks::TextEncoder;
 use crate::networks::text_encoder::Depth;
@@ -21,7 +22,7 @@ use crate::parts::Parts;
 use crate::pixels::{self, Rgb};
 pub use crate::preview::PREVIEW_SIDE;
 use crate::prompt::PromptTokenizer;
-use crate::sampler::{self, Conditioning, Method, Run, Start, TOKENS_AT_ONCE};
+use crate::sampler::{self, Conditioning, Controlled, Method, Run, Start, TOKENS_AT_ONCE};
 use crate::schedule::Schedule;
 use crate::{Interrupt, Result, memory, start};
 
@@ -74,6 +75,10 @@ pub struct Request {
     pub acceleration: Acceleration,
     /// Whether each step but the last is shown as a small picture.
     pub previews: bool,
+    /// What a control network looks at.
+    pub control: Option<Control>,
+    /// Pictures that the prompt speaks of, for models that see them.
+    pub references: Vec<Reference>,
     /// How the text encoder makes the prompt more detailed before it is drawn, if it does.
     pub expansion: Option<Expansion>,
     /// Sampler, noise levels, seeds and tiles.
@@ -190,7 +195,7 @@ pub enum Keep {
 pub struct Pipeline {
     scheduler: SchedulerConfig,
     tokenizer: PromptTokenizer,
-    parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 /// Hears what is going on; called from several threads while weights are read.
@@ -247,7 +252,7 @@ impl Pipeline {
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_text_encoder();
         }
-        let generated = self.generate_from(request, &features, adapters, interrupt, on)?;
+        let generated = self.generate_scene(request, &features, adapters, interrupt, on)?;
         Ok(Generated { expanded, ..generated })
     }
 
@@ -278,6 +283,24 @@ impl Pipeline {
         on: &Listener,
     ) -> Result<Generated> {
         self.check(request)?;
+        let features: Vec<_> = features.iter().map(|f| vec![f.clone()]).collect();
+        self.generate_scene(request, &features, adapters, interrupt, on)
+    }
+
+    /// The same from the features of each prompt's parts.
+    fn generate_scene(
+        &mut self,
+        request: &Request,
+        features: &[Vec<Tensor>],
+        adapters: &[Applied],
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Generated> {
+        let references = self.see(request, interrupt, on)?;
+        let control = self.controlled(request, interrupt, on)?;
+        if self.parts.options.keep == Keep::OneAtATime {
+            self.parts.release_vision();
+        }
         let (noise, start) = start::draw(&mut self.parts, request, interrupt, on)?;
         let device = self.parts.device().clone();
         if request.previews {
@@ -287,9 +310,10 @@ impl Pipeline {
         lora::apply(transformer, adapters, &device)?;
         let captions = features
             .iter()
-            .map(|f| transformer.caption(f, interrupt))
+            .map(|parts| transformer.scene(parts, &references, interrupt))
             .collect::<Result<Vec<_>>>()?;
-        let latents = self.sample(request, &captions, (noise, start), interrupt, on)?;
+        let latents =
+            self.sample(request, (&captions, control), (noise, start), interrupt, on)?;
         sampler::check_finite(&latents, "the last step")?;
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_transformer();
@@ -336,9 +360,10 @@ impl Pipeline {
             );
             return Err(InvalidField::new("size", problem).into());
         }
+        self.check_guides(request)?;
         let tokens = match request.controls.tiling {
             Some(_) => TOKENS_AT_ONCE.max(rows * columns),
-            None => request.size.image_tokens() * self.pictures_at_once(request),
+            None => tokens_of(request) * self.pictures_at_once(request),
         };
         let device = self.parts.device();
         memory::check_work(tokens, widths.dim, widths.ffn_dim(), width * height, device)
@@ -351,18 +376,38 @@ impl Pipeline {
         request: &Request,
         interrupt: &Interrupt,
         on: &Listener,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Vec<Vec<Tensor>>> {
         let negative =
             request.guidance.is_on().then(|| request.negative_prompt.clone().unwrap_or_default());
         let prompts = std::iter::once(prompt.to_string()).chain(negative);
         if request.controls.prompt_weighting {
             let weighted = prompts.map(|p| emphasis::parse(&p)).collect::<Result<Vec<_>, _>>()?;
-            return weighted.iter().map(|w| self.weighted(w, request, interrupt, on)).collect();
+            return weighted
+                .iter()
+                .map(|w| Ok(vec![self.weighted(w, request, interrupt, on)?]))
+                .collect();
         }
-        let tokens =
-            prompts.map(|p| self.tokens(&p, request.tokens_max, on)).collect::<Result<Vec<_>>>()?;
+        let parts = prompts.map(|p| PromptTokenizer::scene(&p, request.references.len()));
+        let tokens = parts
+            .map(|parts| parts.into_iter().map(|p| self.part(p, request.tokens_max, on)).collect())
+            .collect::<Result<Vec<Vec<_>>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
-        tokens.iter().map(|ids| encoder.forward(ids, interrupt)).collect()
+        let encode =
+            |parts: &Vec<Vec<u32>>| parts.iter().map(|ids| encoder.forward(ids, interrupt)).collect();
+        tokens.iter().map(encode).collect()
+    }
+
+    /// The control network of `request`, and what it looks at.
+    fn controlled(
+        &mut self,
+        request: &Request,
+        interrupt: &Interrupt,
+        on: &Listener,
+    ) -> Result<Option<Controlled>> {
+        let Some(control) = &request.control else { return Ok(None) };
+        let context = self.context(control, request, interrupt, on)?;
+        let network = self.parts.control(request.acceleration, on)?;
+        Ok(Some(Controlled { network, context, span: control.span }))
     }
 
     /// Caption features of a prompt with weights.
@@ -385,7 +430,12 @@ impl Pipeline {
 
     /// At most `most` tokens of `prompt`; whether it was cut is told.
     pub(crate) fn tokens(&self, prompt: &str, most: usize, on: &Listener) -> Result<Vec<u32>> {
-        let tokens = self.tokenizer.encode(prompt, most)?;
+        self.part(PromptTokenizer::chat(prompt), most, on)
+    }
+
+    /// At most `most` tokens of `text` as it is.
+    fn part(&self, text: String, most: usize, on: &Listener) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer.tokens(text, most)?;
         if tokens.cut > 0 {
             on(Event::PromptCut { tokens: tokens.cut });
         }
@@ -398,14 +448,14 @@ impl Pipeline {
             return 1; // its windows go through together
         }
         let both = if request.guidance.is_on() { 2 } else { 1 };
-        (TOKENS_AT_ONCE / (request.size.image_tokens() * both)).clamp(1, request.count.get())
+        (TOKENS_AT_ONCE / (tokens_of(request) * both)).clamp(1, request.count.get())
     }
 
     /// All steps of all pictures, some pictures at a time: `[count, channels, height, width]`.
     fn sample(
         &self,
         request: &Request,
-        captions: &[Caption],
+        (captions, control): (&[Caption], Option<Controlled>),
         (noise, start): (Tensor, Start),
         watch: &Interrupt,
         on: &Listener,
@@ -425,6 +475,7 @@ impl Pipeline {
                 positive: spread(captions.first()),
                 negative: spread(captions.get(1)),
                 guidance: request.guidance,
+                control: control.clone(),
             };
             let noise = noise.narrow(0, first, pictures)?;
             let start = (noise, start.part(first, pictures)?);
@@ -489,4 +540,10 @@ impl Pipeline {
     pub(crate) fn parts(&mut self) -> &mut Parts {
         &mut self.parts
     }
+}
+
+/// Tokens of a picture of `request`, and of those that it refers to.
+fn tokens_of(request: &Request) -> usize {
+    let beside = request.references.iter().map(|r| r.whole.width * r.whole.height / 256);
+    request.size.image_tokens() + beside.sum::<usize>()
 }

@@ -24,6 +24,23 @@ pub fn to_tensor(picture: &Rgb, device: &Device) -> Result<Tensor> {
     Ok(x.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
+/// A control picture's mask beside it, `[1, 1, height / 8, width / 8]`: 1 where the picture is kept.
+pub fn kept_latent(mask: &[u8], size: ImageSize, device: &Device) -> Result<Tensor> {
+    Ok(mask_to_latent(mask, size, device)?.affine(-1.0, 1.0)?)
+}
+
+/// `picture` with grey, 0, where `mask` is painted: what is around a gap, `[1, 3, height, width]`.
+pub fn around(picture: &Rgb, mask: &[u8], device: &Device) -> Result<Tensor> {
+    let kept: Vec<f32> = mask.iter().map(|byte| if is_painted(*byte) { 0.0 } else { 1.0 }).collect();
+    let kept = Tensor::from_vec(kept, (1, 1, picture.height, picture.width), device)?;
+    Ok(to_tensor(picture, device)?.broadcast_mul(&kept)?)
+}
+
+/// Whether a mask's byte says that its pixel is painted.
+fn is_painted(byte: u8) -> bool {
+    f32::from(byte) / 255.0 >= 0.5
+}
+
 /// `image`: `[batch, 3, height, width]` in about −1..1. Rounds half to even, as the reference does.
 pub fn to_pictures(image: &Tensor) -> Result<Vec<Rgb>> {
     let (batch, _, height, width) = image.dims4()?;
@@ -44,7 +61,7 @@ pub fn mask_to_latent(mask: &[u8], size: ImageSize, device: &Device) -> Result<T
     let at = |row: usize, column: usize| mask[row * 8 * size.width() as usize + column * 8];
     let values: Vec<f32> = (0..height)
         .flat_map(|row| (0..width).map(move |column| (row, column)))
-        .map(|(row, column)| if f32::from(at(row, column)) / 255.0 >= 0.5 { 1.0 } else { 0.0 })
+        .map(|(row, column)| if is_painted(at(row, column)) { 1.0 } else { 0.0 })
         .collect();
     Ok(Tensor::from_vec(values, (1, 1, height, width), device)?)
 }

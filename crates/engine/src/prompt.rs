@@ -38,6 +38,20 @@ impl PromptTokenizer {
         format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n")
     }
 
+    /// The same turn with `references` pictures, in parts between which they stand; the last picture is the one that is drawn, and
+    /// stands in the assistant's turn.
+    pub fn scene(prompt: &str, references: usize) -> Vec<String> {
+        if references == 0 {
+            return vec![Self::chat(prompt)];
+        }
+        let mut parts = vec!["<|im_start|>user\n<|vision_start|>".to_string()];
+        parts.resize(references, "<|vision_end|><|vision_start|>".into());
+        let turn = "<|im_end|>\n<|im_start|>assistant\n<|vision_start|>";
+        parts.push(format!("<|vision_end|>{prompt}{turn}"));
+        parts.push("<|vision_end|><|im_end|>".into());
+        parts
+    }
+
     /// The chat in which `prompt` is asked to be expanded: Qwen3's template, with a system turn where there is one, and with
     /// thinking off.
     pub fn expansion_chat(system_prompt: &str, prompt: &str) -> String {
@@ -74,7 +88,12 @@ impl PromptTokenizer {
 
     /// Tokens of `prompt` in its chat, cut to `most`.
     pub fn encode(&self, prompt: &str, most: usize) -> Result<Tokens> {
-        let mut ids = self.ids(Self::chat(prompt))?;
+        self.tokens(Self::chat(prompt), most)
+    }
+
+    /// Tokens of `text` as it is, cut to `most`.
+    pub fn tokens(&self, text: String, most: usize) -> Result<Tokens> {
+        let mut ids = self.ids(text)?;
         let cut = ids.len().saturating_sub(most);
         ids.truncate(most);
         if ids.is_empty() {

@@ -122,6 +122,8 @@ fn request(prompt: &str, seed: u64, expansion: Option<Expansion>) -> Request {
         acceleration: Acceleration::default(),
         previews: false,
         expansion,
+        control: None,
+        references: Vec::new(),
     }
 }
 

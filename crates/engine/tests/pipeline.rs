@@ -135,6 +135,7 @@ fn check(fixture: &Fixture, parts: &mut Parts, case: &Case) {
             Vec::new()
         },
         guidance,
+        control: None,
     };
     let noise = case.input("noise").clone();
     let (_, _, height, width) = noise.dims4().unwrap();
@@ -224,7 +225,12 @@ fn a_reusing_run_computes_every_second_step_and_ends_near_the_exact_one() {
     let parts = Parts::load(&fixture);
     let captions = parts.captions(&[fixture.prompt("fox")], 512, 1);
     let conditioning =
-        Conditioning { positive: captions, negative: Vec::new(), guidance: Guidance::OFF };
+        Conditioning {
+        positive: captions,
+        negative: Vec::new(),
+        guidance: Guidance::OFF,
+        control: None,
+    };
     // Untrained weights turn with the time; in steps as small as these they hold still.
     let stops: Vec<f32> = (0..8).map(|i| 1.0 - 0.002 * i as f32).collect();
     let schedule = Schedule::from_stops(&parts.scheduler, &stops, 16);
@@ -316,6 +322,8 @@ fn request(fixture: &Fixture, case: &Case) -> Request {
             as usize,
         acceleration: Acceleration::None,
         previews: false,
+        control: None,
+        references: Vec::new(),
         controls: Controls { sigmas: sigmas(params), ..Controls::default() },
         expansion: None,
     }

@@ -24,7 +24,8 @@ fn relative(got: &Tensor, want: &Tensor) -> f32 {
 }
 
 fn alone(caption: Caption) -> Conditioning {
-    Conditioning { positive: vec![caption], negative: Vec::new(), guidance: Guidance::OFF }
+    let (positive, negative, guidance) = (vec![caption], Vec::new(), Guidance::OFF);
+    Conditioning { positive, negative, guidance, control: None }
 }
 
 fn steps(

@@ -3,6 +3,7 @@
 mod avif;
 mod colour;
 mod decode;
+mod edges;
 mod encode;
 pub mod fetch;
 mod glance;
@@ -18,6 +19,7 @@ pub use decode::{
     Decoded, FORMATS, Header, Limits, Note, decode, decode_alpha, decode_mask, header, read,
     read_mask,
 };
+pub use edges::CANNY_THRESHOLDS;
 pub use encode::{Format, encode, encode_at};
 pub use glance::{Glance, glance, glance_base64, is_standard_base64};
 pub use metadata::read_parameters;

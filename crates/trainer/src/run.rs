@@ -276,6 +276,8 @@ fn request(samples: &Samples, prompt: &str) -> Result<Request> {
         tokens_max: TOKENS_MAX,
         acceleration: Acceleration::Regular,
         previews: false,
+        control: None,
+        references: Vec::new(),
         controls: Controls::default(),
         expansion: None,
     })

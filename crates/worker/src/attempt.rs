@@ -76,7 +76,7 @@ impl Settings {
     pub(crate) fn expansion_for(&self, model: Model) -> &Expansion {
         match model {
             Model::Turbo => &self.expansion,
-            Model::Base => &self.base_expansion,
+            Model::Base | Model::Edit => &self.base_expansion,
         }
     }
 

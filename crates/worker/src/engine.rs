@@ -9,9 +9,11 @@ use zoetrope_api::task::Model;
 use zoetrope_engine::pipeline::{Event, Listener, PREVIEW_SIDE, Request};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::{Interrupt, lora::Applied};
+use zoetrope_files::Picture;
 
 use crate::adapters::Adapters;
 use crate::error::JobError;
+use crate::references::reference;
 use crate::residency::Residency;
 use crate::train::{self, Trained, Training};
 
@@ -19,6 +21,8 @@ use crate::train::{self, Trained, Training};
 pub(crate) struct Work {
     pub(crate) model: Model,
     pub(crate) request: Request,
+    /// Pictures that the prompt speaks of, as they were sent.
+    pub(crate) references: Vec<Picture>,
     /// Adapter files with their scales.
     pub(crate) loras: Vec<(PathBuf, f64)>,
     pub(crate) interrupt: Interrupt,
@@ -38,6 +42,8 @@ pub(crate) enum News {
     Preview { done: usize, of: usize, picture: Rgb },
     /// The prompt's end was cut off.
     PromptCut { tokens: usize },
+    /// There is no control network for this request.
+    Uncontrolled,
 }
 
 /// What came of it.
@@ -61,29 +67,30 @@ enum Order {
 #[derive(Clone)]
 pub struct Engine {
     orders: mpsc::Sender<Order>,
-    /// Of Turbo and of the base model.
-    resolutions: (u32, u32),
+    /// Of Turbo, of the base model, and of the one that edits.
+    resolutions: [u32; 3],
 }
 
 impl Engine {
     /// The networks, on a thread that ends with the last clone.
     pub fn networks(residency: Residency) -> Self {
         let of = |model| residency.resolution_for(model);
-        let resolutions = (of(Model::Turbo), of(Model::Base));
+        let resolutions = [of(Model::Turbo), of(Model::Base), of(Model::Edit)];
         let room = Room::Networks { residency: Box::new(residency), adapters: Adapters::default() };
         Self { orders: thread(room), resolutions }
     }
 
     /// Sleeps for `step` each step and draws nothing: for measuring what surrounds the engine.
     pub fn asleep(step: Duration) -> Self {
-        Self { orders: thread(Room::Asleep(step)), resolutions: (1024, 1024) }
+        Self { orders: thread(Room::Asleep(step)), resolutions: [1024; 3] }
     }
 
     /// Pixels a side of a square of the area that adapters of `model` are trained at.
     pub(crate) fn resolution_for(&self, model: Model) -> u32 {
         match model {
-            Model::Turbo => self.resolutions.0,
-            Model::Base => self.resolutions.1,
+            Model::Turbo => self.resolutions[0],
+            Model::Base => self.resolutions[1],
+            Model::Edit => self.resolutions[2],
         }
     }
 
@@ -159,7 +166,15 @@ fn draw(residency: &mut Residency, adapters: &mut Adapters, work: &Work) -> Resu
         applied.push(Applied { adapter, scale: *scale });
     }
     let begun = Instant::now();
-    let generated = pipeline.generate(&work.request, &applied, &work.interrupt, &on)?;
+    let mut request = work.request.clone();
+    // Inpainting does without a control network where there is none that knows of gaps.
+    if request.control.as_ref().is_some_and(|c| c.image.is_none()) && !pipeline.fills_gaps()? {
+        request.control = None;
+        let _ = work.news.send(News::Uncontrolled);
+    }
+    let references = work.references.iter().map(|r| reference(pipeline, r, Some(request.size)));
+    request.references = references.collect::<Result<_, _>>()?;
+    let generated = pipeline.generate(&request, &applied, &work.interrupt, &on)?;
     let (pictures, expanded) = (generated.pictures, generated.expanded);
     Ok(Made { pictures, took: begun.elapsed(), expanded })
 }

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::task::{Delivery, Generate, Size};
-use zoetrope_api::{Count, Guidance, ImageSize, Seed, Steps, Strength};
+use zoetrope_api::{ControlSpan, Count, Guidance, ImageSize, Seed, Steps, Strength};
 use zoetrope_engine::Interrupt;
+use zoetrope_engine::guides::{Control, Gap};
 use zoetrope_engine::pipeline::{Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::TOKENS_MAX;
@@ -34,17 +35,20 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Done, JobError> {
     let looking = Looking::at(task, lease, room).await?;
-    if task.image.is_some() || !task.loras.is_empty() {
+    let refers = task.image.is_some() || task.control.is_some() || !task.references.is_empty();
+    if refers || !task.loras.is_empty() {
         lease.log("INFO", "Fetching inputs").await?;
     }
     let fetch = inputs::fetch(task, &lease.request, room).instrument(info_span!("fetch"));
-    let Inputs { picture, mask, loras } = timed("fetch", fetch).await?;
-    let (width, height) = pixels(task, picture.as_ref());
+    let Inputs { picture, mask, control, references, loras } = timed("fetch", fetch).await?;
+    let shape = picture.as_ref().or(control.as_ref()).or(references.first());
+    let (width, height) = pixels(task, shape);
     let seed = task.seed.unwrap_or_else(|| room.chance());
     let expansion = task.expand_prompt.then(|| room.expansion_for(task.model).clone());
-    let request = request(task, (picture, mask), (width, height), (seed, expansion))?;
+    let request = request(task, (picture, mask, control), (width, height), (seed, expansion))?;
     let (news, heard) = mpsc::unbounded_channel();
-    let work = Work { model: task.model, request, loras, interrupt: interrupt.clone(), news };
+    let interrupt = interrupt.clone();
+    let work = Work { model: task.model, request, references, loras, interrupt, news };
     let span = info_span!("draw", width, height, steps = task.steps, images = task.count);
     let drawing = async { tokio::join!(room.engine.make(work), report(lease, &looking, heard)) };
     let (made, ()) = drawing.instrument(span).await;
@@ -113,12 +117,14 @@ fn wanted(task: &Generate, picture: Option<&Picture>) -> (u32, u32) {
 /// The engine's request: the network draws the next multiples of 16, of which the result is the upper left part.
 fn request(
     task: &Generate,
-    (picture, mask): (Option<Picture>, Option<Mask>),
+    (picture, mask, control): (Option<Picture>, Option<Mask>, Option<Picture>),
     (width, height): (u32, u32),
     (seed, expansion): (u64, Option<Expansion>),
 ) -> Result<Request, JobError> {
     let field = |e: zoetrope_api::InvalidField| JobError::from(zoetrope_engine::Error::from(e));
     let size = ImageSize::new(up(width), up(height)).map_err(field)?;
+    let span = task.control.as_ref().map(|c| ControlSpan::new(c.scale, c.start, c.end));
+    let span = span.transpose().map_err(field)?;
     let source = match (picture, &task.image) {
         (Some(picture), Some(reference)) => {
             let image = extended(&picture.resized(width, height), size);
@@ -133,6 +139,8 @@ fn request(
         }
         _ => Source::Text,
     };
+    let control = control.map(|picture| extended(&picture.resized(width, height), size));
+    let control = span.and_then(|span| control_of(span, control, &source));
     Ok(Request {
         prompt: task.prompt.clone(),
         negative_prompt: Some(task.negative_prompt.clone()),
@@ -145,9 +153,22 @@ fn request(
         tokens_max: TOKENS_MAX,
         acceleration: task.acceleration,
         previews: task.previews,
+        control,
+        references: Vec::new(), // they wait for the model, which says at which size it takes them
         controls: task.controls.clone(),
         expansion,
     })
+}
+
+/// What a control network looks at: a picture, or what is around the part of `source` that is painted.
+fn control_of(span: ControlSpan, picture: Option<Rgb>, source: &Source) -> Option<Control> {
+    let gap = match (&picture, source) {
+        (None, Source::Inpaint { image, mask, .. }) => {
+            Some(Gap { image: image.clone(), mask: mask.clone() })
+        }
+        _ => None,
+    };
+    (picture.is_some() || gap.is_some()).then_some(Control { image: picture, gap, span })
 }
 
 /// `picture` with its last column and row repeated up to `size`.
@@ -198,6 +219,10 @@ async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::Unbounded
                 lease.log("INFO", &line).await
             }
             News::Step { done, of } => lease.log("INFO", &format!("Step {done}/{of}")).await,
+            News::Uncontrolled => {
+                let line = "Painting without a control network: this server has none that fills gaps";
+                lease.log("INFO", line).await
+            }
             News::PromptCut { tokens } => {
                 let line = format!("The prompt is too long: its last {tokens} tokens are cut off");
                 lease.log("WARN", &line).await
@@ -292,6 +317,8 @@ mod tests {
             guidance_scale: 0.0,
             image: Some(Reference { place: Place::Url(String::new()), strength: 0.5 }),
             mask: None,
+            control: None,
+            references: Vec::new(),
             loras: Vec::new(),
             acceleration: Acceleration::Regular,
             format: Format::Png,
@@ -328,7 +355,7 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_drawn_larger_and_cut() {
-        let inputs = (Some(picture(33, 20)), None);
+        let inputs = (Some(picture(33, 20)), None, None);
         let request = request(&task(Size::Auto), inputs, (33, 20), (1, None)).unwrap();
         assert_eq!((request.size.width(), request.size.height()), (48, 32));
         let Source::Image { image, .. } = request.source else { panic!("an image was given") };
@@ -341,7 +368,7 @@ mod tests {
     #[test]
     fn a_mask_is_laid_over_its_picture_at_every_size() {
         let mask = Mask { width: 2, height: 1, grey: vec![0, 255] };
-        let inputs = (Some(picture(40, 20)), Some(mask));
+        let inputs = (Some(picture(40, 20)), Some(mask), None);
         let request = request(&task(Size::Auto), inputs, (40, 20), (1, None)).unwrap();
         let Source::Inpaint { mask, .. } = request.source else { panic!("a mask was given") };
         assert_eq!(mask.len(), 48 * 32);

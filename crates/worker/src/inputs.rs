@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use zoetrope_api::fal::Problem;
-use zoetrope_api::task::{Generate, Place};
+use zoetrope_api::task::{Generate, Place, Preprocess};
 use zoetrope_files::fetch::{FetchError, Limit, data_uri};
 use zoetrope_files::{FORMATS, Limits, Mask, Name, Picture, StoreError};
 use zoetrope_jobs::Request;
@@ -21,6 +21,10 @@ pub(crate) struct Inputs {
     pub(crate) picture: Option<Picture>,
     /// Where the picture is drawn anew: 255.
     pub(crate) mask: Option<Mask>,
+    /// What a control network looks at, as it is prepared for that.
+    pub(crate) control: Option<Picture>,
+    /// What the prompt speaks of.
+    pub(crate) references: Vec<Picture>,
     pub(crate) loras: Vec<(PathBuf, f64)>,
 }
 
@@ -41,6 +45,14 @@ pub(crate) async fn fetch(
         Some(reference) => Some(image(&reference.place, request, room).await?),
         None => None,
     };
+    let control = match task.control.as_ref().and_then(|c| Some((c.image.as_ref()?, c.preprocess))) {
+        Some((place, preprocess)) => Some(prepared(image(place, request, room).await?, preprocess)),
+        None => None,
+    };
+    let mut references = Vec::with_capacity(task.references.len());
+    for place in &task.references {
+        references.push(image(place, request, room).await?);
+    }
     let mask = match &task.mask {
         Some(place) => Some(mask(place, request, room).await?),
         None => None,
@@ -49,7 +61,16 @@ pub(crate) async fn fetch(
     for (index, lora) in task.loras.iter().enumerate() {
         files.push((loras::adapter(lora, index, base, room).await?, lora.scale));
     }
-    Ok(Inputs { picture, mask, loras: files })
+    Ok(Inputs { picture, mask, control, references, loras: files })
+}
+
+/// What a control network is shown of `picture`.
+fn prepared(picture: Picture, preprocess: Preprocess) -> Picture {
+    match preprocess {
+        Preprocess::Canny => picture.edges(zoetrope_files::CANNY_THRESHOLDS),
+        // What takes a model of its own is refused where it is asked for.
+        Preprocess::None | Preprocess::Depth | Preprocess::Pose => picture,
+    }
 }
 
 async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture, JobError> {

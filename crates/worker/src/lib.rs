@@ -13,6 +13,7 @@ mod inputs;
 mod loras;
 mod outputs;
 mod presence;
+mod references;
 mod residency;
 pub mod safety;
 mod shown;
@@ -23,6 +24,7 @@ mod words;
 
 pub use attempt::{Safety, Settings, Worker};
 pub use engine::Engine;
+pub use references::reference;
 pub use residency::{Models, Residency, Served};
 pub use safety::Checker;
 pub use zoetrope_engine::expand::Expansion;

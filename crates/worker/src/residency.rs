@@ -13,6 +13,8 @@ pub struct Models {
     pub turbo: Served,
     /// For endpoints of the base model.
     pub base: Served,
+    /// The one that is asked for edits of several pictures, where there is one that sees them.
+    pub edit: Option<Served>,
 }
 
 /// A model that is served.
@@ -25,10 +27,12 @@ pub struct Served {
 }
 
 impl Models {
+    /// A request for what is not there goes to the base model, which says what it cannot do.
     pub(crate) fn of(&self, model: Model) -> &Served {
         match model {
             Model::Turbo => &self.turbo,
             Model::Base => &self.base,
+            Model::Edit => self.edit.as_ref().unwrap_or(&self.base),
         }
     }
 }
@@ -97,10 +101,9 @@ impl Residency {
 
 /// What the model's files take; converted on load they take less, never much more.
 fn bytes_of(layout: &Layout) -> u64 {
-    let parts = [&layout.transformer, &layout.text_encoder, &layout.vae];
     let size = |blob: &Blob| match blob {
         Blob::File(path) => std::fs::metadata(path).map_or(0, |m| m.len()),
         Blob::Static { bytes, .. } => bytes.len() as u64,
     };
-    parts.into_iter().flatten().map(size).sum()
+    layout.weights().map(size).sum()
 }

@@ -159,7 +159,7 @@ fn job(
     // As the endpoints that will use the adapter draw unless they are told otherwise.
     let (sample_steps, guidance_scale) = match task.model {
         Model::Turbo => (8, 0.0),
-        Model::Base => (28, 4.0),
+        Model::Base | Model::Edit => (28, 4.0),
     };
     let size = ImageSize::new(resolution, resolution).map_err(zoetrope_engine::Error::from)?;
     Ok(Job {

@@ -31,6 +31,12 @@ pub(crate) struct Args {
     /// The same for endpoints of the base model [default: the model above].
     #[arg(long, env = "ZOETROPE_BASE_MODEL", value_name = "MODEL")]
     pub(crate) base_model: Option<String>,
+    /// A Z-Image-Omni or Z-Image-Edit folder or hub id, which /v1/images/edits then has as z-image-edit.
+    #[arg(long, env = "ZOETROPE_EDIT_MODEL", value_name = "MODEL")]
+    pub(crate) edit_model: Option<String>,
+    /// A control network for the model above, as Z-Image-Turbo-Fun-Controlnet-Union: its file, or a folder as diffusers saves it.
+    #[arg(long, env = "ZOETROPE_CONTROLNET", value_name = "PATH")]
+    controlnet: Option<PathBuf>,
     /// The text encoder's file or folder, for models in single files.
     #[arg(long, env = "ZOETROPE_TEXT_ENCODER", value_name = "FILE")]
     text_encoder: Option<PathBuf>,
@@ -191,17 +197,21 @@ impl Args {
             let resolution = if model == demo::NAME { demo::Demo::load()?.width } else { 1024 };
             anyhow::Ok(Served { layout, resolution })
         };
-        let turbo = located(&self.model)?;
+        let mut turbo = located(&self.model)?;
+        if let Some(path) = &self.controlnet {
+            turbo.layout = turbo.layout.with_control(path).context("--controlnet")?;
+        }
         let base = match self.base_model.as_deref().filter(|base| *base != self.model) {
             Some(base) => located(base)?,
             None => turbo.clone(),
         };
+        let edit = self.edit_model.as_deref().map(located).transpose()?;
         let budget = match self.memory_gb {
             Some(gigabytes) => (gigabytes * 1e9) as u64,
             // A GPU's own memory is all that its weights can have.
             None => device_memory(&options.device).map_or_else(half_the_memory, |(free, _)| free),
         };
-        Ok(Engine::networks(Residency::new(Models { turbo, base }, options, budget)))
+        Ok(Engine::networks(Residency::new(Models { turbo, base, edit }, options, budget)))
     }
 }
 

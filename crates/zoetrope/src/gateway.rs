@@ -33,6 +33,8 @@ pub(crate) struct File {
     pub(crate) path: Option<PathBuf>,
     /// Without keys it is somebody's own machine: OpenAI's names mean our model, unless the file has names of its own.
     pub(crate) keys_required: bool,
+    /// Whether there is a model that sees pictures.
+    pub(crate) edit_model: bool,
 }
 
 impl File {
@@ -55,6 +57,10 @@ impl File {
         };
         let catalogue = Catalogue::read(&table, &|name| environment.named(name));
         let catalogue = catalogue.map_err(|error| anyhow!("{}:\n{error}", self.shown()))?;
+        let catalogue = match self.edit_model {
+            true => catalogue.with_edit_model(),
+            false => catalogue,
+        };
         Ok(match self.keys_required || table.contains_key("aliases") {
             true => catalogue,
             false => catalogue.with_openai_names(),
@@ -203,7 +209,7 @@ mod tests {
         let environment = Environment::read();
         let names = |text: &str, keys_required: bool| {
             std::fs::write(&path, text).unwrap();
-            let file = File { path: Some(path.clone()), keys_required };
+            let file = File { path: Some(path.clone()), keys_required, edit_model: false };
             file.read(&environment).unwrap().resolve("gpt-image-1").is_ok()
         };
         assert!(names("queue_max = 3", false));
@@ -217,7 +223,7 @@ mod tests {
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "[gateway.providers.fal]\n[gateway.routing]\ndeadline_seconds = 0")
             .unwrap();
-        let file = File { path: Some(path), keys_required: true };
+        let file = File { path: Some(path), keys_required: true, edit_model: false };
         let error = format!("{:#}", file.read(&Environment::read()).unwrap_err());
         for part in ["config.toml", "gateway.providers.fal.key", "gateway.routing.deadline_seconds"]
         {

@@ -11,6 +11,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::{Acceleration, Count, Guidance, ImageSize, OnFlagged, Seed, Steps, Strength};
 use zoetrope_checkpoint::{Blob, Storage};
 use zoetrope_engine::Interrupt;
+use zoetrope_engine::guides::Gap;
 use zoetrope_engine::lora::Applied;
 use zoetrope_engine::pipeline::{Generated, Keep, Listener, Options, Pipeline, Request, Source};
 use zoetrope_engine::pixels::Rgb;
@@ -22,7 +23,7 @@ use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
 use crate::{
-    controls, demo, device, expansion, model, packed, progress, prompts, safety, signals, terminal,
+    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals, terminal,
 };
 
 /// What was typed.
@@ -65,12 +66,14 @@ pub(crate) struct Args {
     /// An image to start from.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.3 with --upscale].
+    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.1 with --upscale].
     #[arg(long, requires = "image")]
     strength: Option<f64>,
     /// Paint only where this image is white.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
+    #[command(flatten)]
+    guides: guides::Args,
     /// A LoRA or LoKr file with its scale; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
@@ -111,8 +114,8 @@ pub(crate) struct Args {
 
 /// How much of an image is drawn anew where nobody said.
 const STRENGTH: f64 = 0.6;
-/// The same where it is upscaled: enough to draw what is small, too little to draw something else.
-const UPSCALE_STRENGTH: f64 = 0.3;
+/// The same where it is upscaled: one of 8 steps, which draws what is small and nothing else.
+const UPSCALE_STRENGTH: f64 = 0.1;
 
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let prompts = args.prompts.read()?;
@@ -127,10 +130,10 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         keep: if one { Keep::OneAtATime } else { Keep::All },
         packed: args.packed.folder(environment)?,
     };
-    let layout = model::locate(args.model.wanted(), environment)?;
+    let layout = args.guides.layout(model::locate(args.model.wanted(), environment)?)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model.model, pipeline.scheduler())?;
-    let requests = requests(args, &prompts, &defaults)?;
+    let requests = requests(args, &prompts, &defaults, &pipeline)?;
     let outputs = outputs(args, &requests)?;
     if args.model.model == demo::NAME {
         for request in &requests {
@@ -142,7 +145,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     signals::on_ctrl_c(&interrupt)?;
     let mut applied = None;
     for (request, outputs) in requests.iter().zip(&outputs) {
-        let (bar, on) = progress::listener(args.preview);
+        let (bar, on) = progress::listener(args.preview, checker.clone());
         let begun = Instant::now();
         let applied = match &mut applied {
             Some(applied) => applied,
@@ -161,8 +164,13 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
 }
 
 /// One request a prompt; with wildcards one a picture, because each has a prompt of its own.
-fn requests(args: &Args, prompts: &[String], defaults: &Defaults) -> anyhow::Result<Vec<Request>> {
-    let base = request(args, defaults)?;
+fn requests(
+    args: &Args,
+    prompts: &[String],
+    defaults: &Defaults,
+    pipeline: &Pipeline,
+) -> anyhow::Result<Vec<Request>> {
+    let base = request(args, defaults, pipeline)?;
     let mut requests = Vec::new();
     for prompt in prompts {
         let seed = args.seed.unwrap_or_else(by_chance);
@@ -223,16 +231,27 @@ impl Made {
 }
 
 /// What all requests have in common; each has a prompt and a seed of its own.
-fn request(args: &Args, defaults: &Defaults) -> anyhow::Result<Request> {
+fn request(args: &Args, defaults: &Defaults, pipeline: &Pipeline) -> anyhow::Result<Request> {
     let limits = Limits::default();
     let image = args.image.as_deref().map(|path| read_image(path, &limits)).transpose()?;
-    let size = size(args, image.as_ref(), defaults)?;
+    let guides = args.guides.read(&limits)?;
+    let size = size(args, image.as_ref().or(guides.shape()), defaults)?;
     let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
     let strength = Strength::new(strength(args))?;
     let mask =
         args.mask.as_deref().map(|path| zoetrope_files::read_mask(path, &limits)).transpose()?;
+    let gap = match (&image, &mask) {
+        // A control network that knows of gaps paints them itself, from noise alone.
+        (Some(image), Some(mask)) if guides.control.is_some() => {
+            let mask = mask.resized(size.width(), size.height()).grey;
+            Some(Gap { image: fitted(image.clone()), mask })
+        }
+        _ => None,
+    };
+    let control = args.guides.control(&guides, gap, size)?;
     let source = match (image, mask) {
         (None, _) => Source::Text,
+        (Some(_), Some(_)) if control.is_some() => Source::Text,
         (Some(image), None) => Source::Image { image: fitted(image), strength },
         (Some(image), Some(mask)) => {
             let mask = mask.resized(size.width(), size.height()).grey;
@@ -253,9 +272,17 @@ fn request(args: &Args, defaults: &Defaults) -> anyhow::Result<Request> {
         tokens_max: TOKENS_MAX,
         acceleration: args.acceleration,
         previews: args.preview,
+        control,
+        references: guides.references(pipeline, args.asks_for_a_size().then_some(size))?,
         expansion: args.expand.then_some(expansion),
         controls: args.controls.controls()?,
     })
+}
+
+impl Args {
+    fn asks_for_a_size(&self) -> bool {
+        self.size.is_some() || self.width.is_some() && self.height.is_some()
+    }
 }
 
 fn strength(args: &Args) -> f64 {
@@ -263,7 +290,7 @@ fn strength(args: &Args) -> f64 {
     args.strength.unwrap_or(usual)
 }
 
-fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
+pub(crate) fn read_image(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
     let decoded = zoetrope_files::read(path, limits)?;
     for note in decoded.notes {
         eprintln!("note: {}: {note}", path.display());
@@ -448,6 +475,7 @@ fn parameters(args: &Args, request: &Request, made: &Made, index: usize) -> Valu
             add(name, path(file));
         }
     }
+    args.guides.describe(&mut add);
     if !args.lora.is_empty() {
         add("lora", args.lora.clone().into());
     }
@@ -476,6 +504,9 @@ fn report(
         println!("{fields}");
         return;
     }
+    if let Some(expanded) = &made.expanded {
+        eprintln!("prompt: {expanded}");
+    }
     for (path, _) in outputs {
         println!("{} ({}, seed {}, {seconds:.1} s)", path.display(), request.size, request.seed.0);
     }
@@ -485,6 +516,6 @@ fn to_picture(rgb: &Rgb) -> Picture {
     Picture { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.bytes.clone() }
 }
 
-fn to_rgb(picture: Picture) -> Rgb {
+pub(crate) fn to_rgb(picture: Picture) -> Rgb {
     Rgb { width: picture.width as usize, height: picture.height as usize, bytes: picture.rgb }
 }

@@ -10,6 +10,7 @@ mod environment;
 mod expansion;
 mod gateway;
 mod generate;
+mod guides;
 mod info;
 mod keys;
 mod logs;

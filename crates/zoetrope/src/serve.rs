@@ -154,7 +154,11 @@ impl Args {
     }
 
     fn gateway_file(&self) -> gateway::File {
-        gateway::File { path: self.place.config.clone(), keys_required: self.keys_required() }
+        gateway::File {
+            path: self.place.config.clone(),
+            keys_required: self.keys_required(),
+            edit_model: self.drawing.edit_model.is_some(),
+        }
     }
 
     fn keep_ms(&self) -> i64 {

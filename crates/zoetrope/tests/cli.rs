@@ -318,3 +318,58 @@ fn packed_weights_are_removed_by_their_name() {
     assert!(String::from_utf8_lossy(&asked.stderr).contains("--yes"), "{asked:?}");
     assert_eq!(stdout(&remove(&["--yes"])).trim(), "0 B freed");
 }
+
+#[test]
+fn a_control_network_is_followed_and_what_it_did_is_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, edges) = (model(), fixture("control/inputs/edges.png"));
+    let network = fixture("control/single/Z-Image-Turbo-Fun-Controlnet-Union-2.0.safetensors");
+    let network = network.to_str().unwrap();
+    let control = format!("{}:0.5", edges.display());
+    let draw = |more: &[&str], output: &str| {
+        let given = ["generate", "a house", "--model", &model, "--seed", "7", "--steps", "2", "-o", output];
+        let safety = ["--safety", "off"];
+        run(folder.path(), &[&given[..], &safety, more].concat())
+    };
+    let out = stdout(&draw(&["--control", &control, "--controlnet", network], "a.png"));
+    assert!(out.starts_with("a.png (96x64, seed 7"), "{out}");
+    let info = stdout(&run(folder.path(), &["info", "a.png", "--json"]));
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["control"].as_str(), Some(&*control));
+    stdout(&draw(&["--size", "96x64"], "b.png"));
+    let canny = ["--control", &*control, "--controlnet", network, "--control-preprocess", "canny"];
+    stdout(&draw(&canny, "c.png"));
+    let photo = fixture("control/inputs/photo.png").display().to_string();
+    let mask = fixture("control/inputs/mask.png").display().to_string();
+    let gap = ["--control", &*control, "--controlnet", network, "--image", &photo, "--mask", &mask];
+    stdout(&draw(&gap, "d.png"));
+    let read = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().into_raw();
+    let pictures = ["a.png", "b.png", "c.png", "d.png"].map(read);
+    for i in 0..4 {
+        assert!((0..i).all(|j| pictures[i] != pictures[j]), "{i}");
+    }
+}
+
+#[test]
+fn references_reach_models_that_see_them_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let omni = fixture("omni/model").display().to_string();
+    let (one, two) = (fixture("omni/inputs/photo.png"), fixture("omni/inputs/odd.png"));
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    let given = ["generate", "the fox", "--seed", "7", "--steps", "2", "--safety", "off"];
+    let seen = ["--model", &omni, "--reference", one, "--reference", two, "-o", "a.png"];
+    let out = stdout(&run(folder.path(), &[&given[..], &seen].concat()));
+    // The last reference's size, in multiples of 16.
+    assert!(out.starts_with("a.png (96x64, seed 7"), "{out}");
+    let blind = ["--model", &model(), "--reference", one, "-o", "b.png"];
+    let message = refused(folder.path(), &[&given[..], &blind].concat());
+    assert!(message.contains("need a model that sees pictures"), "{message}");
+    let control = fixture("control/union-1.0").display().to_string();
+    let mixed = ["--model", &omni, "--control", one, "--controlnet", &control, "-o", "b.png"];
+    let message = refused(folder.path(), &[&given[..], &mixed].concat());
+    assert!(message.contains("models that see pictures take references"), "{message}");
+    let vae = fixture("turbo/model/vae").display().to_string();
+    let wrong = ["--model", &model(), "--control", one, "--controlnet", &vae, "-o", "b.png"];
+    let message = refused(folder.path(), &[&given[..], &wrong].concat());
+    assert!(message.contains("control"), "{message}");
+}

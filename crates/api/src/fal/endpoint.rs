@@ -49,6 +49,10 @@ pub enum Draws {
     Text,
     /// From an image.
     Image,
+    /// From an image of which a part is painted anew.
+    Inpaint,
+    /// Along an image that a control network looks at.
+    Control,
     /// So that they tile, from an image if there is one.
     Tiles,
 }
@@ -68,8 +72,8 @@ impl Endpoint {
     /// fal's category.
     pub fn category(&self) -> &'static str {
         match self.makes {
-            Makes::Pictures { draws: Draws::Image, .. } => "image-to-image",
-            Makes::Pictures { .. } => "text-to-image",
+            Makes::Pictures { draws: Draws::Text | Draws::Tiles, .. } => "text-to-image",
+            Makes::Pictures { .. } => "image-to-image",
             Makes::Adapter { .. } => "training",
         }
     }
@@ -84,7 +88,7 @@ impl Endpoint {
 
     /// Whether it starts from an image.
     pub fn takes_image(&self) -> bool {
-        matches!(self.makes, Makes::Pictures { draws: Draws::Image, .. })
+        matches!(self.makes, Makes::Pictures { draws, .. } if !matches!(draws, Draws::Text | Draws::Tiles))
     }
 
     /// Whether an image may be sent.
@@ -150,6 +154,42 @@ pub const ENDPOINTS: &[Endpoint] = &[
         summary: "Image to image with Z-Image-Turbo and up to 3 LoRA files.",
         model: Model::Turbo,
         makes: Makes::Pictures { draws: Draws::Image, loras: true },
+        price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/inpaint",
+        name: "ZImageTurboInpaint",
+        title: "Z-Image Turbo inpainting",
+        summary: "Paints a part of an image anew with Z-Image-Turbo.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Inpaint, loras: false },
+        price: 0.0065,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/inpaint/lora",
+        name: "ZImageTurboInpaintLora",
+        title: "Z-Image Turbo inpainting with LoRA",
+        summary: "Paints a part of an image anew with Z-Image-Turbo and up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Inpaint, loras: true },
+        price: 0.0085,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/controlnet",
+        name: "ZImageTurboControlnet",
+        title: "Z-Image Turbo with ControlNet",
+        summary: "Text to image with Z-Image-Turbo along the edges, depth or pose of an image.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Control, loras: false },
+        price: 0.0065,
+    },
+    Endpoint {
+        id: "fal-ai/z-image/turbo/controlnet/lora",
+        name: "ZImageTurboControlnetLora",
+        title: "Z-Image Turbo with ControlNet and LoRA",
+        summary: "The same with up to 3 LoRA files.",
+        model: Model::Turbo,
+        makes: Makes::Pictures { draws: Draws::Control, loras: true },
         price: 0.0085,
     },
     Endpoint {

@@ -161,7 +161,7 @@ fn of_pictures(model: Model, draws: Draws, loras: bool) -> Vec<Field> {
     let image = draws != Draws::Text;
     let size = match draws {
         Draws::Text => "landscape_4_3",
-        Draws::Image => "auto",
+        Draws::Image | Draws::Inpaint | Draws::Control => "auto",
         Draws::Tiles => "square_hd",
     };
     let steps = match base {
@@ -175,13 +175,24 @@ fn of_pictures(model: Model, draws: Draws, loras: bool) -> Vec<Field> {
         "A red fox sleeping under an old pine tree, soft morning light",
         "The prompt to generate an image from.",
     )];
-    if draws == Draws::Image {
+    if !matches!(draws, Draws::Text | Draws::Tiles) {
         let example = "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-input.png";
         out.push(required(
             "image_url",
             Kind::ImageUrl,
             example,
-            "The image to start from: an address or a data URI.",
+            match draws {
+                Draws::Control => "The image to follow: an address or a data URI.",
+                _ => "The image to start from: an address or a data URI.",
+            },
+        ));
+    }
+    if draws == Draws::Inpaint {
+        out.push(required(
+            "mask_image_url",
+            Kind::ImageUrl,
+            "https://storage.googleapis.com/falserverless/example_inputs/z-image-turbo-i2i-mask.png",
+            "Where the image is painted anew: white, or transparent.",
         ));
     }
     out.push(field(
@@ -248,12 +259,13 @@ fn of_pictures(model: Model, draws: Draws, loras: bool) -> Vec<Field> {
     if draws == Draws::Tiles {
         out.extend(of_tiles());
     }
-    if image {
+    out.extend(super::control::fields(draws));
+    if image && draws != Draws::Control {
         let strength = Kind::Number { min: 0.0, max: 1.0 };
         out.push(field(
             "strength",
             strength,
-            json!(0.6),
+            json!(if draws == Draws::Inpaint { 1.0 } else { 0.6 }),
             "How far the result may leave the image: 0 keeps it, 1 ignores it.",
         ));
     }

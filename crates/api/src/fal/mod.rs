@@ -1,5 +1,6 @@
 //! fal's dialect: its endpoints, their fields and errors. One table of fields makes validation, schemas and documents.
 
+mod control;
 pub mod endpoint;
 pub mod field;
 pub mod llms;

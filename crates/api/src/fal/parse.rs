@@ -41,13 +41,17 @@ impl Reader<'_> {
     fn generate(&mut self, endpoint: &Endpoint, draws: Draws) -> Generate {
         let prompt = self.prompt("prompt");
         let place = match draws {
-            Draws::Text => None,
-            Draws::Image => Some(self.place("image_url")),
+            Draws::Text | Draws::Control => None,
+            Draws::Image | Draws::Inpaint => Some(self.place("image_url")),
             Draws::Tiles => self.optional_place("image_url"),
         };
         let strength = self.number("strength").unwrap_or(0.6);
         let image = place.map(|place| Reference { place, strength });
-        let mask = self.optional_place("mask_image_url");
+        let mask = match draws {
+            Draws::Inpaint => Some(self.place("mask_image_url")),
+            _ => self.optional_place("mask_image_url"),
+        };
+        let control = self.control(draws);
         if mask.is_some() && image.is_none() {
             let msg = "a mask says which part of image_url is drawn anew; send that too";
             self.wrong("mask_image_url", "value_error", msg, &json!(null));
@@ -76,6 +80,8 @@ impl Reader<'_> {
             guidance_scale: self.number("guidance_scale").unwrap_or(0.0),
             image,
             mask,
+            control,
+            references: Vec::new(),
             loras: self.loras(),
             acceleration,
             format,
@@ -239,6 +245,8 @@ mod tests {
                 guidance_scale: 0.0,
                 image: None,
                 mask: None,
+                control: None,
+                references: Vec::new(),
                 loras: Vec::new(),
                 acceleration: Acceleration::Regular,
                 format: Format::Png,

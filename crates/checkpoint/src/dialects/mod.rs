@@ -45,6 +45,9 @@ const PREFIXES: &[(Role, &[&str])] = &[
         ],
     ),
     (Role::Vae, &["first_stage_model.", "vae."]),
+    (Role::Control, &["controlnet."]),
+    // Up to transformers 4 the tower was a part of the model of the same name.
+    (Role::Vision, &["vision_model."]),
 ];
 
 impl Dialect {

@@ -1,8 +1,9 @@
-//! The three networks of Z-Image, and those that look at its pictures, as their papers draw them: no device, dtype, file or flag.
+//! The networks of Z-Image, and those that look at its pictures, as their papers draw them: no device, dtype, file or flag.
 
 pub mod image_classifier;
 pub mod reuse;
 pub mod safety_checker;
+pub mod siglip;
 pub mod text_encoder;
 mod tiny;
 pub mod transformer;
@@ -11,7 +12,8 @@ pub mod vision;
 
 pub use image_classifier::ImageClassifier;
 pub use safety_checker::SafetyChecker;
+pub use siglip::VisionTower;
 pub use text_encoder::TextEncoder;
 pub use tiny::TinyDecoder;
-pub use transformer::Transformer;
+pub use transformer::{ControlNet, Transformer};
 pub use vae::Vae;

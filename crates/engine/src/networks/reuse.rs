@@ -21,6 +21,8 @@ pub struct Past {
     entered: Option<Tensor>,
     /// Whether the step before was predicted: two in a row never are.
     predicted: bool,
+    /// Whether a control network worked in these steps.
+    guided: bool,
 }
 
 #[derive(Clone)]
@@ -31,6 +33,13 @@ struct Known {
 }
 
 impl Past {
+    /// Forgets steps with a control network where there is none now, and the other way round: they tell nothing of each other.
+    pub(super) fn keep_apart(&mut self, guided: bool) {
+        if self.guided != guided {
+            *self = Self { guided, ..Self::default() };
+        }
+    }
+
     /// What the layers after the first would add at time `t` to `entered`, where the steps before tell it.
     pub(super) fn predict(&mut self, t: f64, entered: &Tensor) -> Result<Option<Tensor>> {
         let (Some(last), [first, second]) = (&self.entered, &self.steps[..]) else {

@@ -3,15 +3,17 @@
 mod solver;
 mod windows;
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use candle_core::Tensor;
-use zoetrope_api::{Guidance, Sampler, Steps, Strength, Tiling};
+use zoetrope_api::{ControlSpan, Guidance, Sampler, Steps, Strength, Tiling};
 
 use self::solver::{Solver, Way};
 use self::windows::Windows;
-
-use crate::networks::Transformer;
 use crate::networks::reuse::Past;
 use crate::networks::transformer::{Batch, Caption};
+use crate::networks::{ControlNet, Transformer};
 use crate::schedule::Schedule;
 use crate::{Error, Result, Watch};
 
@@ -62,6 +64,19 @@ pub struct Conditioning {
     pub negative: Vec<Caption>,
     /// How strongly.
     pub guidance: Guidance,
+    /// What they shall follow.
+    pub control: Option<Controlled>,
+}
+
+/// A control network at work on all pictures of a batch.
+#[derive(Clone)]
+pub struct Controlled {
+    /// The network.
+    pub network: Arc<ControlNet>,
+    /// What it looks at, `[channels, height, width]`.
+    pub context: Tensor,
+    /// How strongly it works, and when.
+    pub span: ControlSpan,
 }
 
 /// How a run goes: Euler's method over the whole picture unless told otherwise.
@@ -160,9 +175,17 @@ impl<'a> Run<'a> {
             .tiling
             .map(|tiling| Windows::new(tiling, (height, width), noise.device()))
             .transpose()?;
-        let Conditioning { positive, negative, guidance } = conditioning;
+        let Conditioning { positive, negative, guidance, control } = conditioning;
         let batch = |captions: Vec<&Caption>| {
-            let batches = batches(network, &captions, windows.as_ref(), (height, width))?;
+            let mut batches = batches(network, &captions, windows.as_ref(), (height, width))?;
+            // Windows see other parts at every step, so that they go without.
+            if let (Some(control), None, [whole]) = (control, &windows, &mut batches[..])
+                && let Some(times) = times(control.span, schedule, first)
+            {
+                let contexts = vec![control.context.clone(); captions.len()];
+                let scale = control.span.scale();
+                network.guide(whole, &control.network, &contexts, (scale, times))?;
+            }
             Ok::<_, Error>(Branch { batches, past: None })
         };
         let both = || positive.iter().chain(negative).collect();
@@ -306,6 +329,13 @@ fn batches(
 
 fn first_step(schedule: &Schedule, strength: Strength) -> Result<usize> {
     Ok(strength.first_step(Steps::new(schedule.steps() as u32)?)?)
+}
+
+/// The times at which a control network works in a run that begins with step `first`.
+fn times(span: ControlSpan, schedule: &Schedule, first: usize) -> Option<RangeInclusive<f64>> {
+    let steps = span.steps(schedule.steps() - first);
+    let time = |step: usize| f64::from(schedule.time(first + step));
+    (!steps.is_empty()).then(|| time(steps.start)..=time(steps.end - 1))
 }
 
 /// `σ · noise + (1 − σ) · latents`.

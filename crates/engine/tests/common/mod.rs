@@ -44,6 +44,8 @@ impl Fixture {
             Role::Transformer => layout.transformer,
             Role::TextEncoder => layout.text_encoder,
             Role::Vae => layout.vae,
+            Role::Vision => layout.vision,
+            Role::Control => layout.control,
             Role::Safety => panic!("a pipeline has no safety checker"),
         };
         Parameters::new(Weights::open(&blobs, role).unwrap().with_storage(Storage::F32), &device())

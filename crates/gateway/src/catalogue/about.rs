@@ -74,6 +74,23 @@ pub(super) fn base() -> (About, Vec<Example>) {
     (about, EXAMPLES.iter().map(example).collect())
 }
 
+/// What is known of the one that sees pictures.
+pub(super) fn edit() -> (About, Vec<Example>) {
+    let about = About {
+        overview: "Z-Image Omni and Edit draw from a prompt that speaks of pictures: each is seen by a vision tower and as latents, and none is \
+                   painted over."
+            .into(),
+        strengths: texts(&["Up to 16 pictures in one prompt", "Text to image by the same weights"]),
+        limitations: texts(&[
+            "50 steps, each of two passes where it is guided, and every picture makes them longer",
+            "No mask: what changes is said in words",
+        ]),
+        background: BACKGROUND.into(),
+        best_for: texts(&["Changing a picture by words", "Bringing what several pictures show together"]),
+    };
+    (about, EXAMPLES.iter().map(example).collect())
+}
+
 const BACKGROUND: &str = "A transformer of 6 billion parameters in which text and picture are one sequence, a language model of \
                           4 billion as text encoder, and an autoencoder with 16 channels. Flow matching; each step is one of Euler's.";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zoetrope_api::Micros;
-use zoetrope_api::images::{Mode, Pixels};
+use zoetrope_api::images::{About, Example, Mode, Pixels};
 
 use super::about;
 use super::{Alias, Catalogue, Deployment, Model, Protocol, ProviderEntry, Status, Strategy};
@@ -62,6 +62,23 @@ impl Catalogue {
             };
             self.aliases.extend(OPENAI_NAMES.iter().map(alias));
         }
+        self
+    }
+}
+
+/// The model that sees pictures, which is there where somebody has it.
+const EDIT: &str = "z-image-edit";
+
+impl Catalogue {
+    /// With the local engine's model that sees the pictures of an edit, unless the configuration has one of that name.
+    pub fn with_edit_model(mut self) -> Self {
+        let local = self.providers.values().find(|entry| entry.protocol == Protocol::Local);
+        let known = self.models.iter().any(|model| model.id == EDIT);
+        let (Some(local), false) = (local, known) else { return self };
+        let deployment = Arc::new(self::local(EDIT).deployment(local));
+        let summary = "Draws and edits from up to 16 pictures that the prompt speaks of: Z-Image Omni and Edit.";
+        let model = family((EDIT, "Z-Image Edit", summary, 1_769_472_000, about::edit()));
+        self.models.push(Arc::new(Model { deployments: vec![deployment], ..model }));
         self
     }
 }
@@ -127,7 +144,14 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         1_769_472_000,
         about::base(),
     );
-    [turbo, base].into_iter().map(|(id, name, summary, created, (about, examples))| Model {
+    [turbo, base].into_iter().map(family)
+}
+
+/// A model's id, name, summary, day of publication, and what people say about it.
+type Family = (&'static str, &'static str, &'static str, i64, (About, Vec<Example>));
+
+fn family((id, name, summary, created, (about, examples)): Family) -> Model {
+    Model {
         id: id.into(),
         name: name.into(),
         summary: summary.into(),
@@ -141,7 +165,7 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         size_max: Pixels::new(2048, 2048),
         deployments: Vec::new(),
         strategy: Strategy::LocalFirst { waiting_max: WAITING_MAX },
-    })
+    }
 }
 
 /// A model at a provider, as its own pages describe it.
@@ -189,7 +213,7 @@ impl Known {
 }
 
 const TEXT: &[Mode] = &[Mode::TextToImage];
-const EDIT: &[Mode] = &[Mode::ImageEdit];
+const EDITS: &[Mode] = &[Mode::ImageEdit];
 
 /// The local engine serves both models for nothing, unless the configuration prices it.
 const fn local(model: &'static str) -> Known {
@@ -226,7 +250,7 @@ pub(super) const KNOWN: &[Known] = &[
     Known {
         slug: "z-image-turbo-edit",
         upstream: "fal-ai/z-image/turbo/image-to-image",
-        modes: EDIT,
+        modes: EDITS,
         source: Some("https://fal.ai/models/fal-ai/z-image/turbo/image-to-image"),
         ..FAL_TURBO
     },
@@ -272,5 +296,13 @@ mod tests {
         let keys: Vec<_> = catalogue.deployments().map(|(_, one)| one.key.clone()).collect();
         assert_eq!(keys, ["local/z-image-turbo", "local/z-image"]);
         assert!(catalogue.providers.contains_key(LOCAL));
+    }
+
+    #[test]
+    fn a_model_that_sees_pictures_is_listed_where_there_is_one() {
+        let catalogue = Catalogue::standard().with_edit_model().with_edit_model();
+        let keys: Vec<_> = catalogue.deployments().map(|(_, one)| one.key.clone()).collect();
+        assert_eq!(keys, ["local/z-image-turbo", "local/z-image", "local/z-image-edit"]);
+        assert!(catalogue.resolve("z-image-edit").is_ok());
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use zoetrope_api::Format;
 use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::images::Handling::{Native, Renamed};
-use zoetrope_api::images::{Handling, Mode, Pixels, SizeRule};
+use zoetrope_api::images::{Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::task::{Delivery, Generate, Model, Place, Reference, Size, Task};
 use zoetrope_api::{Acceleration, Controls, OnFlagged, Steps};
 use zoetrope_files::Name;
@@ -39,7 +39,8 @@ const AWAY: Duration = Duration::from_secs(30);
 /// Network evaluations where nobody said: what each model was made for.
 const TURBO_STEPS: u32 = 8;
 const BASE_STEPS: u32 = 28;
-/// Guidance of the base model where nobody said.
+const EDIT_STEPS: u32 = 50;
+/// Guidance of the undistilled models where nobody said.
 const BASE_GUIDANCE: f64 = 4.0;
 /// Share of the schedule that an edit runs where nobody said, as fal has it.
 const STRENGTH: f64 = 0.6;
@@ -48,6 +49,8 @@ const PROMPT_CHARACTERS_MAX: usize = 32_000;
 /// The fields of a task's input that hold pictures.
 const IMAGE_FIELD: &str = "image_url";
 const MASK_FIELD: &str = "mask_url";
+/// The same of pictures that the prompt speaks of, each with its number behind.
+const REFERENCE_FIELD: &str = "reference_";
 
 /// What the distilled model takes in text to image. It has no use for what is to be avoided.
 const TURBO_DRAWS: &[(&str, Handling)] = &[
@@ -81,6 +84,8 @@ const TURBO_EDITS: [(&str, Handling); 24] =
     with(TURBO_DRAWS, [("image", Native), ("mask", Native), ("strength", Native)]);
 /// Edits of the undistilled one.
 const BASE_EDITS: [(&str, Handling); 25] = with(&TURBO_EDITS, [("negative_prompt", Native)]);
+/// Edits of the one that sees pictures: they are what the prompt speaks of, and none is painted over.
+const SEEING_EDITS: [(&str, Handling); 23] = with(&BASE_DRAWS, [("image", Native)]);
 
 impl Local {
     pub(crate) fn new(house: &House) -> Self {
@@ -126,10 +131,12 @@ impl Local {
         let (steps, guidance) = match model {
             Model::Turbo => (TURBO_STEPS, 0.0),
             Model::Base => (BASE_STEPS, BASE_GUIDANCE),
+            Model::Edit => (EDIT_STEPS, BASE_GUIDANCE),
         };
         let fast = request.go_fast.unwrap_or(false).then_some(Acceleration::High);
         let edit = request.edit.as_ref();
-        let image = edit.map(|edit| Reference {
+        let seen = if model == Model::Edit { call.sources.images.len() } else { 0 };
+        let image = edit.filter(|_| model != Model::Edit).map(|edit| Reference {
             place: Place::Input(IMAGE_FIELD.into()),
             strength: edit.strength.unwrap_or(STRENGTH),
         });
@@ -145,6 +152,8 @@ impl Local {
             guidance_scale: request.guidance_scale.unwrap_or(guidance),
             image,
             mask: call.sources.mask.as_ref().map(|_| Place::Input(MASK_FIELD.into())),
+            control: None,
+            references: (0..seen).map(|i| Place::Input(format!("{REFERENCE_FIELD}{i}"))).collect(),
             loras: Vec::new(),
             acceleration: request.acceleration.or(fast).unwrap_or_default(),
             format: call.ask.format,
@@ -208,16 +217,17 @@ impl Provider for Local {
     fn abilities(&self, deployment: &Deployment, mode: Mode) -> Abilities {
         let handling = match (model(deployment), mode) {
             (Model::Turbo, Mode::TextToImage) => TURBO_DRAWS,
-            (Model::Base, Mode::TextToImage) => &BASE_DRAWS,
+            (Model::Base | Model::Edit, Mode::TextToImage) => &BASE_DRAWS,
             (Model::Turbo, Mode::ImageEdit) => &TURBO_EDITS,
             (Model::Base, Mode::ImageEdit) => &BASE_EDITS,
+            (Model::Edit, Mode::ImageEdit) => &SEEING_EDITS,
         };
         Abilities {
             sizes: SizeRule::up_to(PIXELS_MAX),
             // Each picture of its own seed, which makes it again alone.
             count_max: 1,
             formats: &Format::ALL,
-            inputs_max: 1,
+            inputs_max: if model(deployment) == Model::Edit { INPUTS_MAX } else { 1 },
             prompt_chars_max: PROMPT_CHARACTERS_MAX,
             partials: true,
             handling,
@@ -242,6 +252,7 @@ impl Provider for Local {
 fn model(deployment: &Deployment) -> Model {
     match deployment.upstream.as_str() {
         "z-image" => Model::Base,
+        "z-image-edit" => Model::Edit,
         _ => Model::Turbo,
     }
 }
@@ -259,6 +270,10 @@ fn input(call: &Call) -> Map<String, Value> {
         let Source { content_type, bytes, .. } = source;
         Value::from(format!("data:{content_type};base64,{}", STANDARD.encode(bytes)))
     };
+    if model(&call.deployment) == Model::Edit {
+        let images = call.sources.images.iter().enumerate();
+        return images.map(|(i, image)| (format!("{REFERENCE_FIELD}{i}"), uri(image))).collect();
+    }
     let image = call.sources.images.first().map(|image| (IMAGE_FIELD.to_string(), uri(image)));
     let mask = call.sources.mask.as_ref().map(|mask| (MASK_FIELD.to_string(), uri(mask)));
     image.into_iter().chain(mask).collect()
@@ -412,6 +427,7 @@ fn canonical(field: &str) -> &str {
     match field {
         IMAGE_FIELD => "image",
         MASK_FIELD => "mask",
+        field if field.starts_with(REFERENCE_FIELD) || field == "references" => "image",
         "image_size" => "size",
         "num_images" => "n",
         "guidance_scale" => "cfg_scale",
@@ -422,7 +438,7 @@ fn canonical(field: &str) -> &str {
 /// For the test of all tables.
 #[cfg(test)]
 pub(super) fn tables() -> Vec<&'static [(&'static str, Handling)]> {
-    vec![TURBO_DRAWS, &BASE_DRAWS, &TURBO_EDITS, &BASE_EDITS]
+    vec![TURBO_DRAWS, &BASE_DRAWS, &TURBO_EDITS, &BASE_EDITS, &SEEING_EDITS]
 }
 
 #[cfg(test)]

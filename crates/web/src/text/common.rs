@@ -27,7 +27,8 @@ texts! {
         sign_in_why: "This server asks for keys. What you make here is seen by your key only.", "此服务器需要密钥。您在这里生成的内容只有您的密钥能看到。";
         sorry_missing: "There is no such page", "没有这个页面";
         sorry: "That did not work", "操作未成功";
-        coming: "Nothing here yet.", "这里还没有内容。";
+        cancel: "Cancel", "取消";
+        delete: "Delete", "删除";
         close: "Close", "关闭";
         download: "Download", "下载";
         copy: "Copy", "复制";

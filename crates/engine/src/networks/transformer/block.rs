@@ -18,6 +18,42 @@ const QK_NORM_EPS: f64 = 1e-5;
 pub(super) struct Sequence {
     pub(super) angles: Angles,
     pub(super) lengths: Vec<usize>,
+    /// Which of them belong to pictures without noise; empty where none do.
+    spans: Vec<Span>,
+}
+
+/// Neighbouring tokens with or without noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    tokens: usize,
+    clean: bool,
+}
+
+impl Span {
+    pub(super) fn clean(tokens: usize) -> Self {
+        Self { tokens, clean: true }
+    }
+
+    pub(super) fn noisy(tokens: usize) -> Self {
+        Self { tokens, clean: false }
+    }
+}
+
+impl Sequence {
+    /// `spans` are all tokens of all pictures in their order.
+    pub(super) fn new(angles: Angles, lengths: Vec<usize>, spans: &[Span]) -> Self {
+        let spans: Vec<_> = spans.iter().copied().filter(|span| span.tokens > 0).collect();
+        let mixed = spans.iter().any(|span| span.clean);
+        Self { angles, lengths, spans: if mixed { spans } else { Vec::new() } }
+    }
+}
+
+/// The embeddings of a moment, each `[1, adaln]`.
+pub(super) struct Time {
+    /// Of the pictures that are drawn.
+    pub(super) noisy: Tensor,
+    /// Of those without noise: the end of all times.
+    pub(super) clean: Option<Tensor>,
 }
 
 /// Names a block's stages for the watcher.
@@ -56,7 +92,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn load(
+    pub(super) fn load(
         p: &Parameters,
         config: &TransformerConfig,
         modulation: LoadModulation,
@@ -73,16 +109,17 @@ impl Block {
         })
     }
 
-    /// `x`: `[1, tokens, dim]`; `c`: `[1, adaln]`, the timestep's embedding, for blocks with modulation.
+    /// `x`: `[1, tokens, dim]`; `time` for blocks with modulation.
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        c: Option<&Tensor>,
+        time: Option<&Time>,
         sequence: &Sequence,
         at: &At,
     ) -> Result<Tensor> {
-        let Scales { scale_attn, gate_attn, scale_ffn, gate_ffn } = match (&self.modulation, c) {
-            (Some(modulation), Some(c)) => modulation.forward(c)?, // each [1, 1, dim]
+        let Scales { scale_attn, gate_attn, scale_ffn, gate_ffn } = match (&self.modulation, time) {
+            // Each [1, 1, dim], or [1, tokens, dim] where tokens differ.
+            (Some(modulation), Some(time)) => modulation.at(time, sequence)?,
             _ => Scales::default(),
         };
         let h = self.attention_norm1.input(x, scale_attn.as_ref());
@@ -130,6 +167,27 @@ struct Scales {
     gate_ffn: Option<Tensor>,
 }
 
+impl Scales {
+    /// Those of `clean` where `spans` say so, a row for every token.
+    fn or(&self, clean: &Self, spans: &[Span]) -> Result<Self> {
+        let rows = |noisy: &Option<Tensor>, clean: &Option<Tensor>| {
+            let (Some(noisy), Some(clean)) = (noisy, clean) else { return Ok(None) };
+            let row = |span: &Span| {
+                let one = if span.clean { clean } else { noisy };
+                one.expand((1, span.tokens, one.dim(D::Minus1)?))
+            };
+            let rows = spans.iter().map(row).collect::<candle_core::Result<Vec<_>>>()?;
+            Ok::<_, crate::Error>(Some(Tensor::cat(&rows, 1)?))
+        };
+        Ok(Self {
+            scale_attn: rows(&self.scale_attn, &clean.scale_attn)?,
+            gate_attn: rows(&self.gate_attn, &clean.gate_attn)?,
+            scale_ffn: rows(&self.scale_ffn, &clean.scale_ffn)?,
+            gate_ffn: rows(&self.gate_ffn, &clean.gate_ffn)?,
+        })
+    }
+}
+
 pub(super) struct Modulation {
     linear: Linear,
 }
@@ -140,6 +198,22 @@ impl Modulation {
         let linear =
             Linear::load(&p.at("adaLN_modulation").at(0), 4 * config.dim, config.adaln_dim())?;
         Ok(Some(Self { linear }))
+    }
+
+    /// Of a block that does not depend on the time.
+    pub(super) fn none(_: &Parameters, _: &TransformerConfig) -> Result<Option<Self>> {
+        Ok(None)
+    }
+
+    /// What `time` does to the tokens of `sequence`.
+    fn at(&self, time: &Time, sequence: &Sequence) -> Result<Scales> {
+        let noisy = self.forward(&time.noisy)?;
+        match &time.clean {
+            Some(clean) if !sequence.spans.is_empty() => {
+                noisy.or(&self.forward(clean)?, &sequence.spans)
+            }
+            _ => Ok(noisy),
+        }
     }
 
     /// The block's linear takes `c` as it is; only the final layer puts a SiLU before its own.
@@ -219,19 +293,26 @@ impl FeedForward {
     /// For `norm(x) · scale`, some tokens after others: what is between the layers is wider than all else, and memory for
     /// all tokens of a large picture at once would be most of what a step takes.
     fn forward(&self, x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
-        let some = |x: &Tensor| {
+        let some = |x: &Tensor, scale: Option<&Tensor>| {
             let [gate, up] = Linear::forward_all(norm.input(x, scale), [&self.w1, &self.w3])?;
             self.w2.forward_input(Input::Gated { gate: &gate, up: &up })
         };
         let tokens = x.dim(1)?;
         // GPUs have products of their own for so many rows, and fill up only with them.
         if tokens <= TOKENS_AT_ONCE || x.track_op() || x.device().is_cuda() {
-            return some(x);
+            return some(x, scale);
         }
         let most = tokens.div_ceil(tokens.div_ceil(TOKENS_AT_ONCE));
-        let starts = (0..tokens).step_by(most);
-        let parts = starts.map(|start| some(&x.narrow(1, start, most.min(tokens - start))?));
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
+        let part = |start: usize| {
+            let rows = |all: &Tensor| all.narrow(1, start, most.min(tokens - start));
+            let scale = match scale {
+                Some(scale) if scale.dim(1)? > 1 => Some(rows(scale)?),
+                one => one.cloned(),
+            };
+            some(&rows(x)?, scale.as_ref())
+        };
+        let parts = (0..tokens).step_by(most).map(part).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 1)?)
     }
 }
 

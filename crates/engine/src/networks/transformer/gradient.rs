@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, TensorId, Var};
 
-use super::{Batch, Transformer};
+use super::{Batch, Time, Transformer};
 use crate::{Result, Watch};
 
 /// What a gradient is taken at: one picture with its caption at one time.
@@ -43,16 +43,17 @@ impl Transformer {
         let (_, height, width) = point.latents.dims3()?;
         let caption = self.caption(point.features, watch)?;
         let batch = self.batch([(&caption, (height, width))])?;
-        let c = self.time(point.t)?;
-        let entered = self.embed(&batch, std::slice::from_ref(point.latents), &c, watch)?;
+        let time = &self.time(point.t, false)?;
+        let patches = self.patches(&batch, std::slice::from_ref(point.latents), watch)?;
+        let entered = batch.unified(&self.refine(&batch, &patches, time, (&[], watch))?)?;
         if checkpointing {
-            return self.backward_in_parts(&batch, &entered, &c, watch, loss);
+            return self.backward_in_parts(&batch, &entered, time, watch, loss);
         }
         let mut x = entered;
         for i in 0..self.layers.len() {
-            x = self.layer(i, &x, &c, &batch, watch)?;
+            x = self.layer(i, &x, time, &batch, watch)?;
         }
-        let velocities = self.finish(&batch, &x, &c, watch)?;
+        let velocities = self.finish(&batch, &x, time, watch)?;
         let loss = loss(&velocities[0])?;
         Ok((loss.to_scalar()?, Gradients(gradients(&loss)?)))
     }
@@ -62,26 +63,26 @@ impl Transformer {
         &self,
         batch: &Batch,
         entered: &Tensor,
-        c: &Tensor,
+        time: &Time,
         watch: &dyn Watch,
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<(f32, Gradients)> {
         let mut inputs = Vec::with_capacity(self.layers.len());
         let mut x = entered.detach();
         for i in 0..self.layers.len() {
-            let left = self.layer(i, &x, c, batch, watch)?.detach();
+            let left = self.layer(i, &x, time, batch, watch)?.detach();
             inputs.push(x);
             x = left;
         }
         let left = Var::from_tensor(&x)?;
-        let velocities = self.finish(batch, &left, c, watch)?;
+        let velocities = self.finish(batch, &left, time, watch)?;
         let loss = loss(&velocities[0])?;
         let mut all = gradients(&loss)?;
         let mut upstream = all.remove(&left);
         for (i, input) in inputs.into_iter().enumerate().rev() {
             let Some(gradient) = upstream else { break };
             let input = Var::from_tensor(&input)?;
-            let left = self.layer(i, &input, c, batch, watch)?;
+            let left = self.layer(i, &input, time, batch, watch)?;
             let mut gradients = pull_back(&left, &gradient)?;
             upstream = gradients.remove(&input);
             all.extend(gradients)?;
@@ -160,12 +161,12 @@ mod tests {
             lora::apply_with(&mut transformer, &[], delta, &Device::Cpu).unwrap();
 
             let t: Vec<f32> = recorded["t"].to_vec1().unwrap();
-            let c = transformer.time(f64::from(t[0])).unwrap();
+            let time = transformer.time(f64::from(t[0]), false).unwrap();
             let caption = transformer.caption(&recorded["features"], &Unwatched).unwrap();
             let (_, height, width) = recorded["latents"].dims3().unwrap();
             let batch = transformer.batch([(&caption, (height, width))]).unwrap();
             let x = Var::from_tensor(&recorded["block.x"]).unwrap();
-            let y = transformer.layer(0, &x, &c, &batch, &Unwatched).unwrap();
+            let y = transformer.layer(0, &x, &time, &batch, &Unwatched).unwrap();
             let gradients = pull_back(&y, &recorded["block.upstream"]).unwrap();
             let off = relative(gradients.get(&x).unwrap(), &recorded["block.gradient.x"]);
             assert!(off < 1e-4, "{name}, x: {off:.1e}");

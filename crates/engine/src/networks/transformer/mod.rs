@@ -1,89 +1,52 @@
 //! The transformer: S3-DiT, a single stream of image tokens and caption tokens (Z-Image, 2025).
 
+mod batch;
 mod block;
+mod control;
+mod ends;
 mod gradient;
+mod omni;
 
 use std::ops::Range;
 
 use candle_core::Tensor;
-use zoetrope_kernels::layer_norm;
 
-use self::block::{At, Block, Modulation, Sequence, join, load_blocks};
+pub use self::batch::{Batch, Caption, caption_positions, image_positions};
+use self::batch::{Item, Part};
+use self::block::{At, Block, Modulation, Time, join, load_blocks};
+pub use self::control::{ControlNet, Guide};
+pub use self::ends::sinusoid;
+use self::ends::{FeatureEmbedder, FinalLayer, TimestepEmbedder};
 pub use self::gradient::{Gradients, Point};
+use self::omni::Vision;
+pub use self::omni::{Reference, text_positions, vision_positions};
 use super::reuse::Past;
 use crate::config::TransformerConfig;
-use crate::layers::{Linear, Parameters, RmsNorm, RopeTable};
+use crate::layers::{Linear, Parameters, RopeTable};
 use crate::{Result, Watch};
 
 /// Image and caption are each filled up to a multiple of this many tokens, with learned tokens that are attended to.
 pub const SEQ_MULTI_OF: usize = 32;
-/// Width of the timestep's sinusoid.
-const SINUSOID: usize = 256;
-/// Inner width of the timestep's MLP.
-const T_EMBEDDER_MID: usize = 1024;
-/// Epsilon of the final layer's norm.
-const FINAL_NORM_EPS: f64 = 1e-6;
 
 /// S3-DiT.
 pub struct Transformer {
     t_embedder: TimestepEmbedder,
     x_embedder: Linear,
-    cap_embedder: CapEmbedder,
+    cap_embedder: FeatureEmbedder,
     x_pad_token: Tensor,   // [1, dim]
     cap_pad_token: Tensor, // [1, dim]
     noise_refiner: Vec<Block>,
     context_refiner: Vec<Block>,
+    /// Of Omni and Edit.
+    vision: Option<Vision>,
     layers: Vec<Block>,
     final_layer: FinalLayer,
     rope: RopeTable,
     t_scale: f64,
 }
 
-/// A caption as the main layers take it. It does not depend on the time, so it is made once a picture.
-#[derive(Clone)]
-pub struct Caption {
-    tokens: Tensor, // [padded, dim]
-}
-
-impl Caption {
-    /// Tokens with padding.
-    pub fn padded_tokens(&self) -> usize {
-        self.tokens.dims()[0]
-    }
-}
-
-/// Pictures that go through the network together, and all of them that does not depend on the time.
-///
-/// Their tokens stand one after another as the rows of one matrix, so that every weight is read once for all of them
-/// and nothing is filled up for another's sake: the two branches of guidance differ in the lengths of their captions.
-pub struct Batch {
-    items: Vec<Item>,
-    images: Sequence,
-    whole: Sequence,
-}
-
-struct Item {
-    caption: Caption,
-    /// Rows and columns of patches.
-    grid: (usize, usize),
-}
-
-impl Item {
-    fn tokens(&self) -> usize {
-        self.grid.0 * self.grid.1
-    }
-
-    fn padded(&self) -> usize {
-        self.tokens().next_multiple_of(SEQ_MULTI_OF)
-    }
-}
-
-impl Batch {
-    /// How many pictures it holds.
-    pub fn pictures(&self) -> usize {
-        self.items.len()
-    }
-}
+/// What is added to the stream behind some layers, by their numbers.
+type Added<'a> = [(usize, &'a Tensor)];
 
 impl Transformer {
     /// The network in `parameters`.
@@ -91,7 +54,7 @@ impl Transformer {
         let p = parameters;
         let modulated =
             |group: &str, count: usize| load_blocks(&p.at(group), count, config, Modulation::load);
-        let plain = |_: &Parameters, _: &TransformerConfig| Ok(None);
+        let context = p.at("context_refiner");
         let network = Self {
             t_embedder: TimestepEmbedder::load(&p.at("t_embedder").at("mlp"), config)?,
             x_embedder: Linear::load_precise(
@@ -99,16 +62,17 @@ impl Transformer {
                 config.dim,
                 config.patch_values(),
             )?,
-            cap_embedder: CapEmbedder::load(&p.at("cap_embedder"), config)?,
+            cap_embedder: FeatureEmbedder::load(&p.at("cap_embedder"), config, config.cap_feat_dim)?,
             x_pad_token: p.tensor("x_pad_token", &[1, config.dim])?,
             cap_pad_token: p.tensor("cap_pad_token", &[1, config.dim])?,
             noise_refiner: modulated("noise_refiner", config.n_refiner_layers)?,
             context_refiner: load_blocks(
-                &p.at("context_refiner"),
+                &context,
                 config.n_refiner_layers,
                 config,
-                plain,
+                Modulation::none,
             )?,
+            vision: Vision::load(p, config)?,
             layers: modulated("layers", config.n_layers)?,
             final_layer: FinalLayer::load(&p.at("all_final_layer").at("2-1"), config)?,
             rope: RopeTable::new(config.rope_theta, config.axes_dims, config.axes_lens),
@@ -120,16 +84,19 @@ impl Transformer {
 
     /// What the main layers need of a caption's features, `[tokens, cap_feat_dim]`.
     pub fn caption(&self, features: &Tensor, watch: &dyn Watch) -> Result<Caption> {
+        self.scene(std::slice::from_ref(features), &[], watch)
+    }
+
+    /// The same in networks without a vision branch, where the caption stands behind the picture.
+    fn plain_caption(&self, features: &Tensor, watch: &dyn Watch) -> Result<Caption> {
         let x = self.cap_embedder.forward(features)?; // [tokens, dim]
         watch.stage(&"cap_embedded", &x)?;
-        let mut x = pad(&x, &self.cap_pad_token)?.unsqueeze(0)?; // [1, padded, dim]
-        let padded = x.dim(1)?;
-        let angles = self.rope.angles(&caption_positions(padded), features.device())?;
-        let sequence = Sequence { angles, lengths: vec![padded] };
-        for (i, block) in self.context_refiner.iter().enumerate() {
-            x = block.forward(&x, None, &sequence, &At("context_refiner", i, watch))?;
-        }
-        Ok(Caption { tokens: x.squeeze(0)? })
+        let x = pad(&x, &self.cap_pad_token)?; // [padded, dim]
+        let positions = caption_positions(x.dim(0)?);
+        let place = positions.len() + 1;
+        let tokens = self.refined(&self.context_refiner, &x, &positions, ("context_refiner", watch))?;
+        let after = Some(Part { tokens, positions, clean: 0 });
+        Ok(Caption { before: None, after, references: Vec::new(), place })
     }
 
     /// Pictures of latents `[channels, height, width]`, given as height and width, each with its caption.
@@ -137,26 +104,7 @@ impl Transformer {
         &self,
         pictures: impl IntoIterator<Item = (&'a Caption, (usize, usize))>,
     ) -> Result<Batch> {
-        let item = |(caption, (height, width)): (&Caption, _)| Item {
-            caption: caption.clone(),
-            grid: (height / 2, width / 2),
-        };
-        let items: Vec<_> = pictures.into_iter().map(item).collect();
-        let of_image = |item: &Item| {
-            let (rows, columns) = item.grid;
-            image_positions(rows, columns, item.caption.padded_tokens(), item.padded())
-        };
-        let of_item = |item: &Item| {
-            [of_image(item), caption_positions(item.caption.padded_tokens())].concat()
-        };
-        let sequence = |positions: Vec<Vec<[usize; 3]>>| {
-            let lengths = positions.iter().map(Vec::len).collect();
-            let angles = self.rope.angles(&positions.concat(), self.x_pad_token.device())?;
-            Ok::<_, crate::Error>(Sequence { angles, lengths })
-        };
-        let images = sequence(items.iter().map(of_image).collect())?;
-        let whole = sequence(items.iter().map(of_item).collect())?;
-        Ok(Batch { items, images, whole })
+        Batch::new(pictures, &self.rope, self.x_pad_token.device())
     }
 
     /// Velocities of the pictures of `batch` at time `t`, 0 (noise) to 1 (image), from their `latents`, each
@@ -169,31 +117,45 @@ impl Transformer {
         past: Option<&mut Past>,
         watch: &dyn Watch,
     ) -> Result<Vec<Tensor>> {
-        let c = self.time(t)?;
-        watch.stage(&"t_embedding", &c)?;
-        let mut x = self.embed(batch, latents, &c, watch)?;
-        let through = |mut x: Tensor, layers: Range<usize>| {
-            for i in layers {
-                x = self.layer(i, &x, &c, batch, watch)?;
-            }
-            Ok::<_, crate::Error>(x)
-        };
-        let all = self.layers.len();
-        x = match past {
-            None => through(x, 0..all)?,
-            Some(past) => {
-                let entered = through(x, 0..1)?;
-                match past.predict(t, &entered)? {
-                    Some(added) => (entered + added)?,
-                    None => {
-                        let left = through(entered.clone(), 1..all)?;
-                        past.record(t, &entered, &left)?;
-                        left
-                    }
+        let time = self.time(t, batch.has_references())?;
+        watch.stage(&"t_embedding", &time.noisy)?;
+        let patches = self.patches(batch, latents, watch)?;
+        let x = batch.unified(&self.refine(batch, &patches, &time, (&[], watch))?)?;
+        let mut hints = self.hints(batch, (t, &time), (&patches, &x), watch)?;
+        if let Some(past) = past {
+            past.keep_apart(hints.is_some());
+            let mut through = |x, layers| self.through(x, layers, (batch, &time), &mut hints, watch);
+            let entered = through(x, 0..1)?;
+            let left = match past.predict(t, &entered)? {
+                Some(added) => (entered + added)?,
+                None => {
+                    let left = through(entered.clone(), 1..self.layers.len())?;
+                    past.record(t, &entered, &left)?;
+                    left
                 }
+            };
+            return self.finish(batch, &left, &time, watch);
+        }
+        let x = self.through(x, 0..self.layers.len(), (batch, &time), &mut hints, watch)?;
+        self.finish(batch, &x, &time, watch)
+    }
+
+    /// `x` after main `layers`, and what a control network adds behind them.
+    fn through(
+        &self,
+        mut x: Tensor,
+        layers: Range<usize>,
+        (batch, time): (&Batch, &Time),
+        hints: &mut Option<control::Hints>,
+        watch: &dyn Watch,
+    ) -> Result<Tensor> {
+        for i in layers {
+            x = self.layer(i, &x, time, batch, watch)?;
+            if let Some(hints) = hints {
+                x = hints.after(i, x, (batch, time), watch)?;
             }
-        };
-        self.finish(batch, &x, &c, watch)
+        }
+        Ok(x)
     }
 
     /// Main layer `i`.
@@ -201,41 +163,50 @@ impl Transformer {
         &self,
         i: usize,
         x: &Tensor,
-        c: &Tensor,
+        time: &Time,
         batch: &Batch,
         watch: &dyn Watch,
     ) -> Result<Tensor> {
-        self.layers[i].forward(x, Some(c), &batch.whole, &At("layers", i, watch))
+        self.layers[i].forward(x, Some(time), &batch.whole, &At("layers", i, watch))
     }
 
-    /// The time's embedding, `[1, adaln]`.
-    fn time(&self, t: f64) -> Result<Tensor> {
-        self.t_embedder.forward(&[(t * self.t_scale) as f32], self.x_pad_token.device())
+    /// The embeddings of time `t` and, where there are pictures without noise, of its end.
+    fn time(&self, t: f64, clean: bool) -> Result<Time> {
+        let device = self.x_pad_token.device();
+        let at = |t: f64| self.t_embedder.forward(&[(t * self.t_scale) as f32], device);
+        Ok(Time { noisy: at(t)?, clean: clean.then(|| at(1.0)).transpose()? })
     }
 
-    /// What enters the main layers, `[1, tokens, dim]`: of each picture the image's tokens, then the caption's.
-    fn embed(
-        &self,
-        batch: &Batch,
-        latents: &[Tensor],
-        c: &Tensor,
-        watch: &dyn Watch,
-    ) -> Result<Tensor> {
+    /// The tokens of all pictures before the noise refiner, `[1, tokens, dim]`: of each item those without noise, then the one that is drawn.
+    fn patches(&self, batch: &Batch, latents: &[Tensor], watch: &dyn Watch) -> Result<Tensor> {
         let patches = latents.iter().map(patchify).collect::<Result<Vec<_>>>()?;
         let x = self.x_embedder.forward(&Tensor::cat(&patches, 0)?)?; // [tokens, dim]
         watch.stage(&"x_embedded", &x)?;
-        let images = split(&x, batch.items.iter().map(Item::tokens))?;
-        let images =
-            images.iter().map(|x| pad(x, &self.x_pad_token)).collect::<Result<Vec<_>>>()?;
-        let mut x = join(&images)?;
-        for (i, block) in self.noise_refiner.iter().enumerate() {
-            x = block.forward(&x, Some(c), &batch.images, &At("noise_refiner", i, watch))?;
+        let drawn = split(&x, batch.items.iter().map(Item::tokens))?;
+        let mut images = Vec::with_capacity(drawn.len());
+        for (item, drawn) in batch.items.iter().zip(&drawn) {
+            images.extend(item.caption.references.iter().map(|r| r.tokens.clone()));
+            images.push(pad(drawn, &self.x_pad_token)?);
         }
-        let images = split(&x.squeeze(0)?, batch.images.lengths.iter().copied())?;
-        let both = images.into_iter().zip(&batch.items);
-        let parts: Vec<_> =
-            both.flat_map(|(image, item)| [image, item.caption.tokens.clone()]).collect();
-        join(&parts)
+        join(&images)
+    }
+
+    /// The pictures' tokens after the noise refiner, with what is `added` behind its layers.
+    fn refine(
+        &self,
+        batch: &Batch,
+        patches: &Tensor,
+        time: &Time,
+        (added, watch): (&Added, &dyn Watch),
+    ) -> Result<Tensor> {
+        let mut x = patches.clone();
+        for (i, block) in self.noise_refiner.iter().enumerate() {
+            x = block.forward(&x, Some(time), &batch.images, &At("noise_refiner", i, watch))?;
+            for (_, hint) in added.iter().filter(|(place, _)| *place == i) {
+                x = (x + *hint)?;
+            }
+        }
+        Ok(x)
     }
 
     /// Velocities from what leaves the main layers.
@@ -243,13 +214,14 @@ impl Transformer {
         &self,
         batch: &Batch,
         x: &Tensor,
-        c: &Tensor,
+        time: &Time,
         watch: &dyn Watch,
     ) -> Result<Vec<Tensor>> {
         let parts = split(&x.squeeze(0)?, batch.whole.lengths.iter().copied())?;
-        let images = parts.iter().zip(&batch.items).map(|(x, item)| x.narrow(0, 0, item.tokens()));
+        let images =
+            parts.iter().zip(&batch.items).map(|(x, item)| x.narrow(0, item.start(), item.tokens()));
         let images = images.collect::<candle_core::Result<Vec<_>>>()?;
-        let x = self.final_layer.forward(&join(&images)?, c)?; // [1, tokens, 4 · channels]
+        let x = self.final_layer.forward(&join(&images)?, &time.noisy)?; // [1, tokens, 4 · channels]
         watch.stage(&"final_layer", &x)?;
         let parts = split(&x.squeeze(0)?, batch.items.iter().map(Item::tokens))?;
         parts.iter().zip(&batch.items).map(|(x, item)| unpatchify(x, item.grid)).collect()
@@ -284,11 +256,15 @@ impl Transformer {
         f("t_embedder.mlp.2".into(), &mut self.t_embedder.mlp_2);
         f("all_x_embedder.2-1".into(), &mut self.x_embedder);
         f("cap_embedder.1".into(), &mut self.cap_embedder.linear);
-        let groups = [
+        let mut groups = vec![
             ("noise_refiner", &mut self.noise_refiner),
             ("context_refiner", &mut self.context_refiner),
             ("layers", &mut self.layers),
         ];
+        if let Some(vision) = &mut self.vision {
+            f("siglip_embedder.1".into(), &mut vision.siglip_embedder.linear);
+            groups.push(("siglip_refiner", &mut vision.siglip_refiner));
+        }
         for (group, blocks) in groups {
             for (i, block) in blocks.iter_mut().enumerate() {
                 block.visit_linears(&mut |name, linear| f(format!("{group}.{i}.{name}"), linear));
@@ -306,22 +282,6 @@ fn pad(x: &Tensor, token: &Tensor) -> Result<Tensor> {
         0 => Ok(x.clone()),
         missing => Ok(Tensor::cat(&[x, &token.expand((missing, dim))?], 0)?),
     }
-}
-
-/// Caption tokens, padding included, stand at (1, 0, 0), (2, 0, 0), …
-pub fn caption_positions(padded: usize) -> Vec<[usize; 3]> {
-    (0..padded).map(|i| [1 + i, 0, 0]).collect()
-}
-
-/// Image tokens stand after the caption at (caption + 1, row, column); their padding at (0, 0, 0).
-pub fn image_positions(
-    rows: usize,
-    columns: usize,
-    caption: usize,
-    padded: usize,
-) -> Vec<[usize; 3]> {
-    let grid = (0..rows).flat_map(|row| (0..columns).map(move |column| [caption + 1, row, column]));
-    grid.chain(std::iter::repeat([0; 3])).take(padded).collect()
 }
 
 /// `[channels, height, width]` to tokens of 2 × 2 patches, `[tokens, 4 · channels]`: row, column, channel fastest.
@@ -349,81 +309,6 @@ fn split(x: &Tensor, lengths: impl Iterator<Item = usize>) -> Result<Vec<Tensor>
         part
     };
     Ok(lengths.map(part).collect::<candle_core::Result<_>>()?)
-}
-
-/// `[cos, sin]` of `t` times 128 frequencies from 1 down to 1 / 10000, `[batch, 256]`.
-pub fn sinusoid(t: &[f32], device: &candle_core::Device) -> Result<Tensor> {
-    const HALF: usize = SINUSOID / 2;
-    let frequencies: Vec<f32> =
-        (0..HALF).map(|k| (-(10000f32.ln()) * k as f32 / HALF as f32).exp()).collect();
-    let row = |t: f32| {
-        let angles: Vec<f64> = frequencies.iter().map(|f| f64::from(t * f)).collect();
-        let cos: Vec<f32> = angles.iter().map(|a| a.cos() as f32).collect();
-        cos.into_iter().chain(angles.into_iter().map(|a| a.sin() as f32)).collect::<Vec<_>>()
-    };
-    let values: Vec<f32> = t.iter().flat_map(|t| row(*t)).collect();
-    Ok(Tensor::from_vec(values, (t.len(), SINUSOID), device)?)
-}
-
-struct TimestepEmbedder {
-    mlp_0: Linear,
-    mlp_2: Linear,
-}
-
-impl TimestepEmbedder {
-    fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
-        Ok(Self {
-            mlp_0: Linear::load_precise(&p.at(0), T_EMBEDDER_MID, SINUSOID)?,
-            mlp_2: Linear::load_precise(&p.at(2), config.adaln_dim(), T_EMBEDDER_MID)?,
-        })
-    }
-
-    /// `t` in 0..=`t_scale`; the result is `[times, adaln]`.
-    fn forward(&self, t: &[f32], device: &candle_core::Device) -> Result<Tensor> {
-        self.mlp_2.forward(&self.mlp_0.forward(&sinusoid(t, device)?)?.silu()?)
-    }
-}
-
-struct CapEmbedder {
-    norm: RmsNorm,
-    linear: Linear,
-}
-
-impl CapEmbedder {
-    fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
-        Ok(Self {
-            norm: RmsNorm::load(&p.at(0), config.cap_feat_dim, config.norm_eps)?,
-            linear: Linear::load_precise(&p.at(1), config.dim, config.cap_feat_dim)?,
-        })
-    }
-
-    fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        self.linear.forward(&self.norm.forward(features)?)
-    }
-}
-
-struct FinalLayer {
-    linear: Linear,
-    modulation: Linear,
-}
-
-impl FinalLayer {
-    fn load(p: &Parameters, config: &TransformerConfig) -> Result<Self> {
-        Ok(Self {
-            linear: Linear::load_precise(&p.at("linear"), config.patch_values(), config.dim)?,
-            modulation: Linear::load_precise(
-                &p.at("adaLN_modulation").at(1),
-                config.dim,
-                config.adaln_dim(),
-            )?,
-        })
-    }
-
-    /// `x`: `[1, tokens, dim]`; the result is `[1, tokens, 4 · channels]`.
-    fn forward(&self, x: &Tensor, c: &Tensor) -> Result<Tensor> {
-        let scale = (self.modulation.forward(&c.silu()?)? + 1.0)?.unsqueeze(1)?;
-        self.linear.forward(&layer_norm(x, FINAL_NORM_EPS)?.broadcast_mul(&scale)?)
-    }
 }
 
 #[cfg(test)]

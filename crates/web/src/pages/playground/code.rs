@@ -105,6 +105,7 @@ fn openai_body(endpoint: &Endpoint, input: &Value) -> Option<Value> {
     let model = match endpoint.model {
         Model::Turbo => "z-image-turbo",
         Model::Base => "z-image",
+        Model::Edit => "z-image-edit",
     };
     body.insert("model".into(), model.into());
     let size = match &input["image_size"] {
@@ -211,6 +212,7 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
     let model = match endpoint.model {
         Model::Turbo => "Tongyi-MAI/Z-Image-Turbo",
         Model::Base => "Tongyi-MAI/Z-Image",
+        Model::Edit => "Tongyi-MAI/Z-Image-Edit",
     };
     if endpoint.trains() {
         let steps =

@@ -202,7 +202,9 @@ impl Made<'_> {
         let path = |name: &str| self.answer[name]["url"].as_str().and_then(own_path);
         let lora = Endpoint::find(match self.endpoint.model {
             zoetrope_api::task::Model::Turbo => "fal-ai/z-image/turbo/lora",
-            zoetrope_api::task::Model::Base => "fal-ai/z-image/base/lora",
+            zoetrope_api::task::Model::Base | zoetrope_api::task::Model::Edit => {
+                "fal-ai/z-image/base/lora"
+            }
         });
         let mut filled = Filled::default();
         filled.set("loras.0.path", path("diffusers_lora_file").unwrap_or_default());
