@@ -201,7 +201,7 @@ fn windows_draw_a_larger_picture_of_the_same() {
         .collect();
     let image = Rgb { width: 384, height: 384, bytes };
     let tiling = Some(Tiling::new(TilingMode::Windows, 32, 16).unwrap());
-    let source = Source::Image { image: image.clone(), strength: Strength::new(0.3).unwrap() };
+    let source = Source::Image { image: image.clone(), strength: Strength::new(0.1).unwrap() };
     let request = Request {
         size: ImageSize::new(384, 384).unwrap(),
         source,
