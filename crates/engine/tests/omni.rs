@@ -189,8 +189,9 @@ fn every_stage_of_the_transformer_is_the_reference_s() {
         let (_, height, width) = drawn.dims3().unwrap();
         let batch = network.batch([(&caption, (height, width))]).unwrap();
         let t: Vec<f32> = case.input("t").to_vec1().unwrap();
-        let out =
-            network.forward(&batch, std::slice::from_ref(&drawn), f64::from(t[0]), None, &recorder).unwrap();
+        let out = network
+            .forward(&batch, std::slice::from_ref(&drawn), f64::from(t[0]), None, &recorder)
+            .unwrap();
         let compared = recorder.check(&case);
         case.check("out", &out[0].unsqueeze(1).unwrap());
         let stages = case.json["outputs"].as_object().unwrap().keys();

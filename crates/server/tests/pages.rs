@@ -273,7 +273,8 @@ async fn vote(room: &Room) {
     drawing.await.unwrap();
     while let Next::Pair(shown) = arena.next(&challenge, "me").await.unwrap() {
         let pictures = room.queue.arena_pictures(&challenge.id).await.unwrap();
-        let left = pictures.iter().find(|one| one.file.as_deref() == Some(shown.left.as_str())).unwrap();
+        let left =
+            pictures.iter().find(|one| one.file.as_deref() == Some(shown.left.as_str())).unwrap();
         let verdict = if left.contender == ids[0] { Verdict::Left } else { Verdict::Right };
         arena.cast(&shown.pair, "me", verdict).await.unwrap();
     }
