@@ -122,3 +122,13 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<ExitCode> 
 fn is_interrupt(error: &zoetrope_engine::Error) -> bool {
     matches!(error, zoetrope_engine::Error::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_command_do_not_take_each_other_s_names() {
+        Cli::command().debug_assert();
+    }
+}
