@@ -45,10 +45,7 @@ fn compile(nvcc: &Path, to: &Path) {
     command.arg(format!("-gencode=arch=compute_{newest},code=compute_{newest}"));
     let done = command.arg("src/cuda/source/kernels.cu").status();
     let done = done.unwrap_or_else(|why| {
-        panic!(
-            "{} does not run: {why}. scripts/build_cuda brings one along",
-            nvcc.display()
-        )
+        panic!("{} does not run: {why}. scripts/build_cuda brings one along", nvcc.display())
     });
     assert!(done.success(), "{} could not compile the kernels", nvcc.display());
 }

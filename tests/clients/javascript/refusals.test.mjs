@@ -45,7 +45,7 @@ size_max = "1024x1024"
 deployments = [{ provider = "theirs", price = { unit = "image", dollars = 0.01 } }]
 `,
   );
-  server = await startServer("--config", file, "--no-worker", "--require-keys");
+  server = await startServer("--config", file, "--no-worker");
 });
 beforeEach(() => {
   [script, asked] = [[], 0];
@@ -93,7 +93,7 @@ declare("what may have been paid is asked for once", async () => {
   assert.equal(error.headers.get("x-should-retry"), "false");
 });
 
-declare("a budget that is spent, a rate that is used up, a key that is none", async () => {
+declare("a budget that is spent, a rate that is used up", async () => {
   const poor = asking(await key("--budget", "0.015"));
   const { response } = await poor.client.images.generate(ASKED).withResponse();
   assert.equal(response.headers.get("x-gateway-cost"), "0.010000");
@@ -105,8 +105,6 @@ declare("a budget that is spent, a rate that is used up, a key that is none", as
   const limited = await raised(slow.client.images.generate(ASKED));
   assert.ok(limited instanceof OpenAI.RateLimitError);
   assert.ok(Number(limited.headers.get("retry-after")) > 30);
-  const stranger = asking("0123456789abcdef:nothing");
-  assert.ok((await raised(stranger.client.images.generate(ASKED))) instanceof OpenAI.AuthenticationError);
 });
 
 test("@ai-sdk/openai refused: it says what the server said", { timeout: 60_000 }, async () => {

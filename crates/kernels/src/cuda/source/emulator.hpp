@@ -1,6 +1,6 @@
 // A GPU's block on one thread of the processor, for tests: every thread of a block is a coroutine, and whatever threads do
 // together makes each of them wait for the others. Instructions do what the PTX manual (ISA 9.0) says, lane by lane. Shared memory begins
-// as NaN, copies arrive only when they are waited for, and threads run in an order that is another one every time.
+// as NaN, copies arrive at once or only when they are waited for, by chance, and threads run in an order that is another one every time.
 #pragma once
 
 #include <ucontext.h>
@@ -55,6 +55,7 @@ inline std::vector<Meeting> warps;
 inline std::vector<std::vector<uint64_t>> exchanged; // of each warp, eight values a lane
 inline std::vector<unsigned char> shared_memory;
 inline std::function<void()> body;
+inline std::mt19937 chance(1);
 inline long progress; // counts whatever brings a block nearer to its end
 
 inline void meet(Meeting& meeting) {
@@ -83,7 +84,7 @@ inline void run_thread() {
     swapcontext(&threads[running].context, &scheduler);
 }
 
-inline void run_block(int count, size_t shared_bytes, std::mt19937& random) {
+inline void run_block(int count, size_t shared_bytes) {
     constexpr size_t STACK = 256 << 10;
     shared_memory.assign(shared_bytes, 0xff);
     threads.clear();
@@ -100,26 +101,34 @@ inline void run_block(int count, size_t shared_bytes, std::mt19937& random) {
         threads[i].context.uc_stack.ss_size = STACK;
         makecontext(&threads[i].context, run_thread, 0);
     }
-    std::shuffle(order.begin(), order.end(), random);
-    for (int left = count; left > 0;) {
+    std::shuffle(order.begin(), order.end(), chance);
+    // Now and then a warp sleeps, so that the others come as far ahead of it as barriers let them.
+    int asleep = -1, until = 0;
+    for (int left = count, pass = 0; left > 0; pass++) {
+        if (pass >= until) {
+            asleep = int(chance() % (count / 32 + 1)) - 1;
+            until = pass + int(chance() % 500);
+        }
         long before = progress;
         for (int i : order) {
-            if (threads[i].ended) continue;
+            if (threads[i].ended || i / 32 == asleep) continue;
             running = i;
             threadIdx = {unsigned(i), 0, 0};
             swapcontext(&scheduler, &threads[i].context);
             if (threads[i].ended) left--, progress++;
         }
-        if (progress == before) {
+        if (progress != before) continue;
+        if (asleep < 0) {
             std::fprintf(stderr, "threads wait for others that never come\n");
             std::exit(1);
         }
+        asleep = -1;
+        until = pass + 2;
     }
 }
 
 // A kernel over a grid of blocks, each a row of threads.
 inline void launch(Dimensions grid, int count, size_t shared_bytes, std::function<void()> kernel) {
-    std::mt19937 random(1);
     body = std::move(kernel);
     gridDim = grid;
     blockDim = {unsigned(count), 1, 1};
@@ -127,7 +136,7 @@ inline void launch(Dimensions grid, int count, size_t shared_bytes, std::functio
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = {x, y, z};
-                run_block(count, shared_bytes, random);
+                run_block(count, shared_bytes);
             }
 }
 
@@ -166,7 +175,11 @@ DEVICE unsigned pack_bf16(float low, float high) { return round_bf16(low) | roun
 DEVICE void copy_16(void* shared, const void* global, bool real) {
     std::vector<unsigned char> bytes(16, 0);
     if (real) std::memcpy(bytes.data(), global, 16);
-    emulator::threads[emulator::running].groups.back().push_back({shared, std::move(bytes)});
+    if (emulator::chance() % 2) {
+        std::memcpy(shared, bytes.data(), 16);
+    } else {
+        emulator::threads[emulator::running].groups.back().push_back({shared, std::move(bytes)});
+    }
 }
 DEVICE void commit_copies() { emulator::threads[emulator::running].groups.emplace_back(); }
 template <int left> DEVICE void wait_for_copies() {
