@@ -3,6 +3,11 @@
 //! One file holds machine code for every generation, and code that drivers compile for those to come. nvcc is found by `NVCC`, then in
 //! `CUDA_HOME`, `CUDA_PATH` and `/usr/local/cuda`, then on the path; `scripts/cuda_toolkit` installs one.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "Cargo tells build scripts everything by the environment"
+)]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -74,12 +74,14 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let problem = |scale, start, end| {
-            ControlSpan::new(scale, start, end).unwrap_err().to_string()
-        };
+        let problem =
+            |scale, start, end| ControlSpan::new(scale, start, end).unwrap_err().to_string();
         assert_eq!(problem(-1.0, 0.0, 1.0), "`control_scale` is -1; it must lie between 0 and 10");
         assert_eq!(problem(1.0, 0.0, 1.5), "`control_end` is 1.5; it must lie between 0 and 1");
-        assert_eq!(problem(1.0, 0.6, 0.5), "`control_start` is 0.6, after `control_end`, which is 0.5");
+        assert_eq!(
+            problem(1.0, 0.6, 0.5),
+            "`control_start` is 0.6, after `control_end`, which is 0.5"
+        );
         assert!(ControlSpan::new(f64::NAN, 0.0, 1.0).is_err());
     }
 }

@@ -99,8 +99,7 @@ impl Layout {
 
     /// Every file of weights.
     pub fn weights(&self) -> impl Iterator<Item = &Blob> {
-        let parts =
-            [&self.transformer, &self.text_encoder, &self.vae, &self.vision, &self.control];
+        let parts = [&self.transformer, &self.text_encoder, &self.vae, &self.vision, &self.control];
         parts.into_iter().flatten()
     }
 

@@ -48,7 +48,8 @@ pub enum Error {
 impl Error {
     /// Reference pictures on a network without a vision branch.
     pub(crate) fn no_references() -> Self {
-        let problem = "need a model that sees pictures (Z-Image-Omni, Z-Image-Edit), and this one does not";
+        let problem =
+            "need a model that sees pictures (Z-Image-Omni, Z-Image-Edit), and this one does not";
         InvalidField::new("references", problem).into()
     }
 

@@ -70,7 +70,9 @@ impl Pipeline {
     pub fn fit(&self, width: usize, height: usize, size: Option<ImageSize>) -> Result<Fit> {
         let processor = self.parts.vision_processor()?;
         let wrong = if width.min(height) < SIDE_MIN {
-            Some(format!("hold a picture of {width}x{height} pixels; each side must have {SIDE_MIN}"))
+            Some(format!(
+                "hold a picture of {width}x{height} pixels; each side must have {SIDE_MIN}"
+            ))
         } else if width.max(height) > ASPECT_MAX * width.min(height) {
             Some(format!(
                 "hold a picture of {width}x{height} pixels; one side may be {ASPECT_MAX} times the other"
@@ -103,12 +105,17 @@ impl Pipeline {
             let problem = format!("are {}; the most is {REFERENCES_MAX}", references.len());
             return Err(InvalidField::new("references", problem).into());
         }
-        if references.iter().any(|r| r.whole.width.min(r.whole.height) < ImageSize::MULTIPLE as usize) {
-            let problem = "hold a picture that is less than 16 pixels wide or high once it was made smaller";
+        if references
+            .iter()
+            .any(|r| r.whole.width.min(r.whole.height) < ImageSize::MULTIPLE as usize)
+        {
+            let problem =
+                "hold a picture that is less than 16 pixels wide or high once it was made smaller";
             return Err(InvalidField::new("references", problem).into());
         }
         if !references.is_empty() && request.controls.prompt_weighting {
-            let problem = "are not combined with prompt weighting: a prompt in parts has no weights";
+            let problem =
+                "are not combined with prompt weighting: a prompt in parts has no weights";
             return Err(InvalidField::new("references", problem).into());
         }
         let guided = match (&request.control, &references[..]) {
@@ -117,7 +124,8 @@ impl Pipeline {
             (None, _) => Some("references"),
         };
         if let Some(field) = guided.filter(|_| request.controls.tiling.is_some()) {
-            let problem = "cannot be combined with tiles, whose windows see another part at every step";
+            let problem =
+                "cannot be combined with tiles, whose windows see another part at every step";
             return Err(InvalidField::new(field, problem).into());
         }
         let Some(control) = &request.control else { return Ok(()) };
@@ -129,7 +137,8 @@ impl Pipeline {
         for picture in pictures {
             if (picture.width, picture.height) != (width, height) {
                 let (own, other) = (picture.width, picture.height);
-                let problem = format!("is {own}x{other}, but the request's size is {}", request.size);
+                let problem =
+                    format!("is {own}x{other}, but the request's size is {}", request.size);
                 return Err(InvalidField::new("control", problem).into());
             }
         }
@@ -186,9 +195,8 @@ impl Pipeline {
         let config = self.parts.control_config()?.ok_or_else(Error::nothing_controls)?;
         let (size, passage) = (request.size, start::passage(request, &device));
         let (channels, (height, width)) = (self.parts.widths.in_channels, size.latent());
-        let zeros = |channels: usize| {
-            Tensor::zeros((1, channels, height, width), DType::F32, &device)
-        };
+        let zeros =
+            |channels: usize| Tensor::zeros((1, channels, height, width), DType::F32, &device);
         let fill = config.fill_channels(&self.parts.widths);
         let vae = self.parts.vae(on)?;
         let encode = |pixels: &Tensor| vae.scale(&vae.encode_by(pixels, passage, interrupt)?.mean);

@@ -8,8 +8,8 @@ use zoetrope_api::Acceleration;
 use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
 
 use crate::config::{
-    self, ControlConfig, ControlRefiner, TextEncoderConfig, TinyConfig, TransformerConfig, VaeConfig,
-    VisionConfig, VisionProcessor,
+    self, ControlConfig, ControlRefiner, TextEncoderConfig, TinyConfig, TransformerConfig,
+    VaeConfig, VisionConfig, VisionProcessor,
 };
 use crate::layers::{Home, Parameters};
 use crate::networks::text_encoder::Depth;
@@ -215,8 +215,9 @@ impl Parts {
             return Err(Error::no_control());
         }
         Ok(Some(match &self.layout.control_config {
-            Some(blob) => config::parse::<ControlConfig>(&blob.name(), &blob.read()?)?
-                .check(&self.widths)?,
+            Some(blob) => {
+                config::parse::<ControlConfig>(&blob.name(), &blob.read()?)?.check(&self.widths)?
+            }
             None => {
                 let weights = Weights::open(&self.layout.control, Role::Control)?;
                 ControlConfig::infer(&weights, &self.widths)?
@@ -231,7 +232,9 @@ impl Parts {
         on: &Listener,
     ) -> Result<Arc<ControlNet>> {
         if !serves(&self.control, level) {
-            let Some(config) = self.control_config()? else { return Err(Error::nothing_controls()) };
+            let Some(config) = self.control_config()? else {
+                return Err(Error::nothing_controls());
+            };
             let weights = Weights::open(&self.layout.control, Role::Control)?;
             if config.refiner()? == ControlRefiner::Layers {
                 weights.ignore("control_noise_refiner.");

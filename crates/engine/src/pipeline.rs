@@ -312,8 +312,7 @@ impl Pipeline {
             .iter()
             .map(|parts| transformer.scene(parts, &references, interrupt))
             .collect::<Result<Vec<_>>>()?;
-        let latents =
-            self.sample(request, (&captions, control), (noise, start), interrupt, on)?;
+        let latents = self.sample(request, (&captions, control), (noise, start), interrupt, on)?;
         sampler::check_finite(&latents, "the last step")?;
         if self.parts.options.keep == Keep::OneAtATime {
             self.parts.release_transformer();
@@ -392,8 +391,9 @@ impl Pipeline {
             .map(|parts| parts.into_iter().map(|p| self.part(p, request.tokens_max, on)).collect())
             .collect::<Result<Vec<Vec<_>>>>()?;
         let encoder = self.text_encoder(request.acceleration, on)?;
-        let encode =
-            |parts: &Vec<Vec<u32>>| parts.iter().map(|ids| encoder.forward(ids, interrupt)).collect();
+        let encode = |parts: &Vec<Vec<u32>>| {
+            parts.iter().map(|ids| encoder.forward(ids, interrupt)).collect()
+        };
         tokens.iter().map(encode).collect()
     }
 

@@ -31,7 +31,8 @@ pub fn kept_latent(mask: &[u8], size: ImageSize, device: &Device) -> Result<Tens
 
 /// `picture` with grey, 0, where `mask` is painted: what is around a gap, `[1, 3, height, width]`.
 pub fn around(picture: &Rgb, mask: &[u8], device: &Device) -> Result<Tensor> {
-    let kept: Vec<f32> = mask.iter().map(|byte| if is_painted(*byte) { 0.0 } else { 1.0 }).collect();
+    let kept: Vec<f32> =
+        mask.iter().map(|byte| if is_painted(*byte) { 0.0 } else { 1.0 }).collect();
     let kept = Tensor::from_vec(kept, (1, 1, picture.height, picture.width), device)?;
     Ok(to_tensor(picture, device)?.broadcast_mul(&kept)?)
 }

@@ -24,6 +24,9 @@ pub struct Tokens {
     pub cut: usize,
 }
 
+/// Which tokens a weight is of.
+type WeighedTokens = (Vec<usize>, f64);
+
 impl PromptTokenizer {
     /// From `tokenizer.json`.
     pub fn new(json: &[u8]) -> Result<Self> {
@@ -109,7 +112,7 @@ impl PromptTokenizer {
         &self,
         weighted: &Weighted,
         most: usize,
-    ) -> Result<(Tokens, Vec<(Vec<usize>, f64)>)> {
+    ) -> Result<(Tokens, Vec<WeighedTokens>)> {
         let tokens = self.encode(&weighted.text, most)?;
         let chat = Self::chat(&weighted.text);
         let start = chat.find(&weighted.text).unwrap_or_default();

@@ -51,8 +51,7 @@ fn network(path: &Path, config: &TransformerConfig) -> Result<ControlNet> {
     let weights = Weights::open(&layout.control, Role::Control)?.with_storage(Storage::F32);
     let control = match &layout.control_config {
         Some(blob) => {
-            let read: ControlConfig =
-                zoetrope_engine::config::parse("config.json", &blob.read()?)?;
+            let read: ControlConfig = zoetrope_engine::config::parse("config.json", &blob.read()?)?;
             read.check(config)?
         }
         None => ControlConfig::infer(&weights, config)?,
@@ -61,14 +60,18 @@ fn network(path: &Path, config: &TransformerConfig) -> Result<ControlNet> {
 }
 
 /// Runs a recorded call of both networks.
-fn run(transformer: &Transformer, network: &Arc<ControlNet>, case: &Case, watch: &dyn Watch) -> Vec<Tensor> {
+fn run(
+    transformer: &Transformer,
+    network: &Arc<ControlNet>,
+    case: &Case,
+    watch: &dyn Watch,
+) -> Vec<Tensor> {
     let t: Vec<f32> = case.input("t").to_vec1().unwrap();
     let of = |kind: &str| -> Vec<Tensor> {
         (0..t.len()).map(|i| case.input(&format!("{kind}.{i}")).clone()).collect()
     };
-    let flat = |kind: &str| -> Vec<Tensor> {
-        of(kind).iter().map(|x| x.squeeze(1).unwrap()).collect()
-    };
+    let flat =
+        |kind: &str| -> Vec<Tensor> { of(kind).iter().map(|x| x.squeeze(1).unwrap()).collect() };
     let latents = flat("latents");
     let (_, height, width) = latents[0].dims3().unwrap();
     let caption = |features: &Tensor| transformer.caption(features, &Unwatched).unwrap();
@@ -275,7 +278,8 @@ fn control_that_cannot_be_is_refused_before_anything_is_loaded() {
     let refused = |layout: Layout, request: &Request| {
         let mut pipeline = Pipeline::open(layout, options()).unwrap();
         let loaded = |event: Event| assert!(!matches!(event, Event::Loading { .. }));
-        let made = pipeline.generate(request, &[], &Interrupt::default(), &(Arc::new(loaded) as Listener));
+        let made =
+            pipeline.generate(request, &[], &Interrupt::default(), &(Arc::new(loaded) as Listener));
         made.err().unwrap().to_string()
     };
     let layout = || Fixture::open("turbo").layout();

@@ -15,7 +15,7 @@ use common::{Case, Fixture};
 use zoetrope_api::{Acceleration, Controls, Count, Guidance, ImageSize, Seed, Steps};
 use zoetrope_checkpoint::{Role, Storage};
 use zoetrope_engine::config::{TransformerConfig, VisionConfig, VisionProcessor};
-use zoetrope_engine::guides::{Reference, REFERENCES_MAX};
+use zoetrope_engine::guides::{REFERENCES_MAX, Reference};
 use zoetrope_engine::networks::transformer::{self, Transformer};
 use zoetrope_engine::networks::{VisionTower, siglip};
 use zoetrope_engine::pipeline::{Event, Keep, Listener, Options, Pipeline, Request, Source};
@@ -63,7 +63,11 @@ fn rgb(picture: &zoetrope_files::Picture) -> Rgb {
 }
 
 /// A file as a reference of a request, by the way that programs go.
-fn reference(pipeline: &Pipeline, picture: &zoetrope_files::Picture, size: Option<ImageSize>) -> Reference {
+fn reference(
+    pipeline: &Pipeline,
+    picture: &zoetrope_files::Picture,
+    size: Option<ImageSize>,
+) -> Reference {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let fit = pipeline.fit(width, height, size).unwrap();
     let whole = picture.resized(fit.whole.0 as u32, fit.whole.1 as u32);
@@ -95,7 +99,11 @@ fn prompts_that_speak_of_pictures_become_the_reference_s_tokens() {
             for (j, part) in parts.into_iter().enumerate() {
                 let want: Vec<u32> =
                     case.input(&format!("ids.{key}.{references}.{j}")).to_vec1().unwrap();
-                assert_eq!(tokenizer.tokens(part, 512).unwrap().ids, want, "{key} {references} {j}");
+                assert_eq!(
+                    tokenizer.tokens(part, 512).unwrap().ids,
+                    want,
+                    "{key} {references} {j}"
+                );
             }
         }
     }
@@ -181,8 +189,9 @@ fn every_stage_of_the_transformer_is_the_reference_s() {
         let (_, height, width) = drawn.dims3().unwrap();
         let batch = network.batch([(&caption, (height, width))]).unwrap();
         let t: Vec<f32> = case.input("t").to_vec1().unwrap();
-        let out =
-            network.forward(&batch, &[drawn.clone()], f64::from(t[0]), None, &recorder).unwrap();
+        let out = network
+            .forward(&batch, std::slice::from_ref(&drawn), f64::from(t[0]), None, &recorder)
+            .unwrap();
         let compared = recorder.check(&case);
         case.check("out", &out[0].unsqueeze(1).unwrap());
         let stages = case.json["outputs"].as_object().unwrap().keys();

@@ -224,8 +224,7 @@ fn a_reusing_run_computes_every_second_step_and_ends_near_the_exact_one() {
     let fixture = Fixture::open("turbo");
     let parts = Parts::load(&fixture);
     let captions = parts.captions(&[fixture.prompt("fox")], 512, 1);
-    let conditioning =
-        Conditioning {
+    let conditioning = Conditioning {
         positive: captions,
         negative: Vec::new(),
         guidance: Guidance::OFF,

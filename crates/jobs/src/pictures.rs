@@ -191,16 +191,18 @@ impl Queue {
             (Some(_), Dialect::Sqlite) => sql::FOUND_SQLITE,
             (Some(_), Dialect::Postgres) => sql::FOUND_POSTGRES,
             (None, _) if search.favourites => sql::PAGE_OF_FAVOURITES,
+            (None, _) if !search.model.is_empty() => sql::PAGE_OF_MODEL,
             (None, _) if !search.owner.is_empty() => sql::PAGE_OF_OWNER,
             (None, _) => sql::PAGE,
         };
+        // Numbers begin with the time, so that days are ranges of them.
+        let from = |ms: i64| ms.saturating_mul(1 << CHANCE_BITS);
         let mut query = sqlx::query(text)
-            .bind(search.before)
+            .bind(search.before.min(from(search.until_ms)))
             .bind(&search.owner)
             .bind(&search.model)
             .bind(i64::from(search.favourites))
-            .bind(search.from_ms)
-            .bind(search.until_ms)
+            .bind(from(search.from_ms))
             .bind(search.most.clamp(1, PAGE_MAX));
         if let Some(words) = words {
             query = query.bind(words);
@@ -218,12 +220,6 @@ impl Queue {
     pub async fn pictures_of(&self, request: &str) -> Result<Vec<Picture>> {
         let rows = sqlx::query(sql::PICTURES_OF).bind(request).fetch_all(&self.pool).await?;
         rows.iter().map(Picture::of).collect()
-    }
-
-    /// The endpoints and models that `owner` (empty: anybody) has pictures of.
-    pub async fn picture_models(&self, owner: &str) -> Result<Vec<String>> {
-        let rows = sqlx::query(sql::MODELS).bind(owner).fetch_all(&self.pool).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Marks pictures of `owner` (empty: anybody), or takes their marks away; of how many.

@@ -24,6 +24,6 @@ mod token;
 mod webhook;
 
 pub use janitor::{forget, keep_house};
-pub use state::{App, Settings, Standings};
+pub use state::{App, Settings};
 pub use surface::{app, app_with};
 pub use webhook::deliver;

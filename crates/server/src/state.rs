@@ -1,6 +1,6 @@
 //! What every handler is given.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zoetrope_api::fal::Endpoint;
-use zoetrope_api::images::ArenaFigure;
+use zoetrope_arena::Arena;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_gateway::Gateway;
 use zoetrope_jobs::{Key, Queue};
@@ -64,17 +64,16 @@ pub struct Inner {
     pub(crate) keys: Mutex<HashMap<String, (Option<Key>, Instant)>>,
     /// Direct calls under way.
     pub(crate) calls: Calls,
-    /// Where models stand in the arena, by their ids.
-    arena: Mutex<Arc<Standings>>,
+    /// Where models stand by people's votes.
+    pub(crate) arena: Arena,
 }
-
-/// Where models stand in the arena, by their ids.
-pub type Standings = BTreeMap<String, Vec<ArenaFigure>>;
 
 impl App {
     /// Prepares what all nodes share.
     pub async fn open(settings: Settings) -> zoetrope_jobs::Result<Self> {
         let signer = Signer::of(&settings.queue).await?;
+        let (queue, store) = (settings.queue.clone(), settings.store.clone());
+        let arena = Arena::new(queue, store, settings.gateway.clone(), settings.now_ms.clone());
         Ok(Self(Arc::new(Inner {
             settings,
             signer,
@@ -82,19 +81,8 @@ impl App {
             last: Mutex::default(),
             keys: Mutex::default(),
             calls: Calls::default(),
-            arena: Mutex::default(),
+            arena,
         })))
-    }
-
-    /// From now on models stand so in the arena.
-    pub fn show_arena(&self, standings: Standings) {
-        *self.arena.lock().expect("nothing panics while it is held") = Arc::new(standings);
-    }
-
-    /// Where the model `id` stands in the arena; nowhere before there are votes.
-    pub(crate) fn arena_of(&self, id: &str) -> Vec<ArenaFigure> {
-        let standings = self.arena.lock().expect("nothing panics while it is held").clone();
-        standings.get(id).cloned().unwrap_or_default()
     }
 
     /// Dollars a unit of the endpoint `id`.

@@ -377,3 +377,34 @@ async fn wrong_methods_and_slashes_do_what_they_should() {
         assert_eq!(room.post(uri, json!({})).await.status, 200, "{uri}");
     }
 }
+
+#[tokio::test]
+async fn a_session_opens_pages_and_nothing_else() {
+    let room = Room::with(keyed()).await;
+    let (id, key) = room.key(Scope::Admin, 4).await;
+    let credential = key.trim_start_matches("Key ");
+    assert_eq!(room.app.sign_in(&format!("{id}:wrong")).await.unwrap(), None);
+    let token = room.app.sign_in(credential).await.unwrap().unwrap();
+    let visitor = room.app.visitor(Some(&token)).await.unwrap().unwrap();
+    assert_eq!((visitor.owner.as_str(), visitor.scope), (id.as_str(), Scope::Admin));
+    assert_eq!(room.app.visitor(Some(credential)).await.unwrap(), None);
+    assert_eq!(room.app.visitor(None).await.unwrap(), None);
+    let bearer = format!("Bearer {token}");
+    for (method, uri) in
+        [("POST", "/v1/images/generations"), ("GET", "/metrics"), ("POST", "/files/upload")]
+    {
+        let answer = room.send(method, uri, &[("authorization", &bearer)], "{}").await;
+        assert_eq!(answer.status, 403, "{uri}");
+    }
+    room.queue.revoke_key(&id).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await; // so long is a key believed
+    assert_eq!(room.app.visitor(Some(&token)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn browsers_are_led_to_pages_and_programs_are_not() {
+    let room = Room::new().await;
+    let browser = room.send("GET", "/", &[("accept", "text/html,*/*;q=0.8")], "").await;
+    assert_eq!((browser.status.as_u16(), browser.header("location")), (303, "/playground"));
+    assert_eq!(room.send("GET", "/", &[("accept", "*/*")], "").await.json()["name"], "zoetrope");
+}

@@ -6,14 +6,16 @@
 mod painter;
 mod room;
 
-use std::collections::BTreeMap;
-
 use painter::Painter;
 use room::{Room, Setup};
-use serde_json::json;
-use zoetrope_api::images::{ArenaFigure, Board};
+use serde_json::{Map, json};
+use tokio::sync::watch;
+use zoetrope_arena::pairs::Next;
+use zoetrope_arena::rating::Verdict;
+use zoetrope_arena::{Arena, Contender, Draft, drawing};
+use zoetrope_gateway::caller::Caller;
 use zoetrope_gateway::catalogue::Catalogue;
-use zoetrope_jobs::Scope;
+use zoetrope_jobs::{KeyLimits, Scope};
 
 const PAGE: &str = "/models/alibaba/z-image-turbo/llms.txt";
 
@@ -233,6 +235,51 @@ async fn the_page_has_the_seed_s_order_and_numbers() {
     }
 }
 
+/// Two models draw a challenge's four prompts, and somebody prefers the first each time.
+async fn vote(room: &Room) {
+    let (queue, store, now) = (room.queue.clone(), room.store.clone(), room.now.clone());
+    let now_ms = std::sync::Arc::new(move || now.load(std::sync::atomic::Ordering::Relaxed));
+    let arena = Arena::new(queue, store, room.gateway.clone(), now_ms);
+    let caller = Caller {
+        owner: "local".into(),
+        concurrency_max: 8,
+        base: "http://127.0.0.1:7860".into(),
+        trace: None,
+        limits: KeyLimits::default(),
+    };
+    let draft = Draft {
+        name: "Houses".into(),
+        use_case: "Landscapes".into(),
+        prompts: "a house\na boat\na tree\nthe sea".into(),
+        width: 64,
+        height: 64,
+        seed: 7,
+    };
+    let challenge = arena.create(&draft, &caller).await.unwrap();
+    let mut ids = Vec::new();
+    for model in ["z-image-turbo", "fal-ai/z-image/base"] {
+        let known = (&room.gateway, &caller);
+        let contender = Contender::check(model, model, Map::new(), known).await.unwrap();
+        assert!(arena.enter(&challenge, &contender).await.unwrap());
+        ids.push(contender.id());
+    }
+    let (stop, stopped) = watch::channel(false);
+    let drawing = tokio::spawn(drawing::draw(arena.clone(), stopped));
+    while room.queue.arena_progress().await.unwrap()[&challenge.id].waiting > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        room.later(50);
+    }
+    stop.send(true).unwrap();
+    drawing.await.unwrap();
+    while let Next::Pair(shown) = arena.next(&challenge, "me").await.unwrap() {
+        let pictures = room.queue.arena_pictures(&challenge.id).await.unwrap();
+        let left =
+            pictures.iter().find(|one| one.file.as_deref() == Some(shown.left.as_str())).unwrap();
+        let verdict = if left.contender == ids[0] { Verdict::Left } else { Verdict::Right };
+        arena.cast(&shown.pair, "me", verdict).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_was_measured_and_voted_is_on_the_page() {
     let text = r#"
@@ -251,31 +298,24 @@ async fn what_was_measured_and_voted_is_on_the_page() {
     let drawn = room.send("POST", "/v1/images/generations", &headers, body).await;
     assert_eq!(drawn.status, 200, "{drawn:?}");
     room.gateway.settle().await;
-    let figure = ArenaFigure {
-        board: Board::Challenge,
-        title: "Fantasy Warrior".into(),
-        mode: Some("text-to-image"),
-        rating: 1201.4,
-        wins: 11,
-        losses: 5,
-        ties: 2,
-        rank: 3,
-        of: 21,
-    };
-    room.app.show_arena(BTreeMap::from([("z-image-turbo".to_string(), vec![figure])]));
+    vote(&room).await;
+    room.gateway.settle().await;
     let page = room.send("GET", PAGE, &headers, "").await.text();
     for part in [
         "### This server\n\n- Generation Time (p50): ",
-        "- Success Rate: 100.0%\n- Total Requests: 1\n- Time to First Byte (p50): ",
-        "### Fantasy Warrior (Text to Image)\n\n- Elo: 1201\n- Record: 11W / 5L / 2T (18 battles)\n- Rank: #3 of 21\n",
+        "- Success Rate: 100.0%\n- Total Requests: 5\n- Time to First Byte (p50): ",
+        "### Houses\n\n- Elo: ",
+        "- Record: 4W / 0L / 0T (4 battles)\n- Rank: #1 of 2\n",
+        "## Use Cases & Category Performance\n\n### landscapes\n\n- Rank: #1 of 2\n",
+        "- Win Rate: 100.0%\n",
         "## Image Gallery\n\n5 entries.\n",
-        "### Arena Competition Results\n\n- Fantasy Warrior: #3 of 21\n",
+        "### Arena Competition Results\n\n- Houses: #1 of 2\n",
     ] {
         assert!(page.contains(part), "{part:?} is not in\n{page}");
     }
     let stranger = room.get(PAGE).await.text();
     assert!(!stranger.contains("Total Requests"), "how much is drawn is nobody's business");
-    assert!(stranger.contains("- Elo: 1201"));
+    assert!(stranger.contains("### Houses\n\n- Elo: "));
 }
 
 #[tokio::test]

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn only_these_pages_change_anything() {
-        let cases: [(&Method, &[(&str, &str)], bool); 8] = [
+        type Headers<'a> = &'a [(&'static str, &'static str)];
+        let cases: [(&Method, Headers, bool); 8] = [
             (&Method::GET, &[("sec-fetch-site", "cross-site")], true),
             (&Method::POST, &[("sec-fetch-site", "same-origin")], true),
             (&Method::POST, &[("sec-fetch-site", "same-site")], false),

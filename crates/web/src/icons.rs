@@ -28,8 +28,6 @@ pub(crate) const BIN: &str =
 pub(crate) const COPY: &str = "M9 9h11v11H9zM5 15H4V4h11v1";
 /// A picture with a mountain.
 pub(crate) const PICTURE: &str = "M4 5h16v14H4zM4 16l4.500-4.500 4 4L15 13l5 4.500M15.500 9h.01";
-/// A brush.
-pub(crate) const BRUSH: &str = "M19.500 4.500L11 13M11 13c-3-.5-4.500 1.500-4.500 4 0 1.200-.8 2-2.500 2.500 4 1 8 .5 8.500-3 .1-1.300-.4-2.600-1.500-3.500z";
 /// A plus.
 pub(crate) const PLUS: &str = "M12 5v14M5 12h14";
 

@@ -110,7 +110,8 @@ async fn an_upload_that_cannot_be_used_names_the_file_and_leaves_no_set() {
     let room = Room::new().await;
     let visit = Visit::of(&room);
     let png = png();
-    let cases: [(&[(&str, &[u8])], &str); 4] = [
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Files, &str); 4] = [
         (&[("a.png", &png), ("b.png", b"not a picture")], "b.png: the file"),
         (&[("broken.zip", b"PK nonsense")], "broken.zip: the zip cannot be read"),
         (&[("only.txt", b"words")], "There is no picture"),

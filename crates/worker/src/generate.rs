@@ -220,7 +220,8 @@ async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::Unbounded
             }
             News::Step { done, of } => lease.log("INFO", &format!("Step {done}/{of}")).await,
             News::Uncontrolled => {
-                let line = "Painting without a control network: this server has none that fills gaps";
+                let line =
+                    "Painting without a control network: this server has none that fills gaps";
                 lease.log("INFO", line).await
             }
             News::PromptCut { tokens } => {

@@ -45,7 +45,8 @@ pub(crate) async fn fetch(
         Some(reference) => Some(image(&reference.place, request, room).await?),
         None => None,
     };
-    let control = match task.control.as_ref().and_then(|c| Some((c.image.as_ref()?, c.preprocess))) {
+    let control = match task.control.as_ref().and_then(|c| Some((c.image.as_ref()?, c.preprocess)))
+    {
         Some((place, preprocess)) => Some(prepared(image(place, request, room).await?, preprocess)),
         None => None,
     };

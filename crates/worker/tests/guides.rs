@@ -46,7 +46,8 @@ async fn pixels(room: &Room, done: &Request) -> (u32, u32, Vec<u8>) {
     let (_, name) = url.split_once("/files/").unwrap();
     let name = zoetrope_files::Name::parse(name).unwrap();
     let bytes = room.store.read(&name, 1 << 24).await.unwrap().unwrap();
-    let picture = zoetrope_files::decode(&bytes, &zoetrope_files::Limits::default()).unwrap().picture;
+    let picture =
+        zoetrope_files::decode(&bytes, &zoetrope_files::Limits::default()).unwrap().picture;
     (picture.width, picture.height, picture.rgb)
 }
 
@@ -92,7 +93,11 @@ async fn without_a_network_control_is_refused_and_inpainting_goes_on() {
     let id = room.submit(control, &input).await;
     let end = room.ended(&id).await.end.unwrap();
     assert_eq!(end.status_code, 422, "{}", end.response);
-    assert!(end.response.contains("needs a control network (--controlnet PATH)"), "{}", end.response);
+    assert!(
+        end.response.contains("needs a control network (--controlnet PATH)"),
+        "{}",
+        end.response
+    );
     let id = room.submit(inpaint, &input).await;
     let done = room.ended(&id).await;
     assert!(room.said(&id, "Painting without a control network").await);
@@ -126,7 +131,8 @@ async fn submit(room: &Room, task: Generate, files: &[&str]) -> String {
         let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
         format!("data:image/png;base64,{base64}")
     };
-    let fields = files.iter().enumerate().map(|(i, file)| (format!("reference_{i}"), json!(uri(file))));
+    let fields =
+        files.iter().enumerate().map(|(i, file)| (format!("reference_{i}"), json!(uri(file))));
     let new = New {
         endpoint: "local/z-image-edit".into(),
         owner: "local".into(),

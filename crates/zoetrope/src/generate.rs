@@ -23,7 +23,8 @@ use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
 use crate::{
-    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals, terminal,
+    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals,
+    terminal,
 };
 
 /// What was typed.
@@ -66,7 +67,7 @@ pub(crate) struct Args {
     /// An image to start from.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.3 with --upscale].
+    /// How much of the image is drawn anew, 0 to 1 [default: 0.6; 0.1 with --upscale].
     #[arg(long, requires = "image")]
     strength: Option<f64>,
     /// Paint only where this image is white.
@@ -114,8 +115,8 @@ pub(crate) struct Args {
 
 /// How much of an image is drawn anew where nobody said.
 const STRENGTH: f64 = 0.6;
-/// The same where it is upscaled: enough to draw what is small, too little to draw something else.
-const UPSCALE_STRENGTH: f64 = 0.3;
+/// The same where it is upscaled: one of 8 steps, which draws what is small and nothing else.
+const UPSCALE_STRENGTH: f64 = 0.1;
 
 pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> {
     let prompts = args.prompts.read()?;
@@ -145,7 +146,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     signals::on_ctrl_c(&interrupt)?;
     let mut applied = None;
     for (request, outputs) in requests.iter().zip(&outputs) {
-        let (bar, on) = progress::listener(args.preview);
+        let (bar, on) = progress::listener(args.preview, checker.clone());
         let begun = Instant::now();
         let applied = match &mut applied {
             Some(applied) => applied,
@@ -503,6 +504,9 @@ fn report(
         fields["seconds"] = ((seconds * 1000.0).round() / 1000.0).into();
         println!("{fields}");
         return;
+    }
+    if let Some(expanded) = &made.expanded {
+        eprintln!("prompt: {expanded}");
     }
     for (path, _) in outputs {
         println!("{} ({}, seed {}, {seconds:.1} s)", path.display(), request.size, request.seed.0);

@@ -72,7 +72,10 @@ impl Args {
             })
         });
         let references = self.reference.iter().map(|path| read_image(path, limits));
-        Ok(Guides { control: control.transpose()?, references: references.collect::<Result<_, _>>()? })
+        Ok(Guides {
+            control: control.transpose()?,
+            references: references.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The engine's request of a control network, which may have a gap to fill.

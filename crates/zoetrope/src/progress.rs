@@ -6,23 +6,37 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use zoetrope_engine::pipeline::{Event, Listener};
+use zoetrope_engine::pixels::Rgb;
+use zoetrope_files::Picture;
 use zoetrope_trainer::{Event as Training, Update};
+use zoetrope_worker::Checker;
 
 use crate::terminal;
 
-/// A bar on standard error, hidden where that is no terminal; with `previews`, pictures of the steps above it.
-pub(crate) fn listener(previews: bool) -> (ProgressBar, Listener) {
+/// A bar on standard error, hidden where that is no terminal; with `previews`, pictures of the steps above it, but for those that
+/// `checker` finds unsafe.
+pub(crate) fn listener(previews: bool, checker: Option<Checker>) -> (ProgressBar, Listener) {
     let bar =
         if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.enable_steady_tick(Duration::from_millis(200));
     let shown = bar.clone();
     let on = move |event: Event| match event {
         Event::Preview { picture, .. } if previews => {
-            shown.suspend(|| terminal::preview(picture));
+            if may_be_seen(picture, checker.as_ref()) {
+                shown.suspend(|| terminal::preview(picture));
+            }
         }
         event => show(&shown, event),
     };
     (bar, Arc::new(on))
+}
+
+/// What nobody could look at is not shown.
+fn may_be_seen(picture: &Rgb, checker: Option<&Checker>) -> bool {
+    let Some(checker) = checker else { return true };
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let seen = checker.look(&[Picture { width, height, rgb: picture.bytes.clone() }]);
+    seen.is_ok_and(|flagged| flagged == [false])
 }
 
 fn show(bar: &ProgressBar, event: Event) {
@@ -42,10 +56,9 @@ fn show(bar: &ProgressBar, event: Event) {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         }
-        Event::Words { text } => {
+        Event::Words { .. } => {
             bar.set_style(style("{msg:28} {spinner}"));
             bar.set_message("expanding the prompt");
-            bar.suspend(|| eprint!("{text}"));
         }
         Event::Preview { .. } => {}
         Event::Decoding => bar.set_message("developing"),

@@ -182,7 +182,7 @@ fn wrong_values_are_refused_with_what_to_do() {
         (&["--image", "nowhere.png"], "nowhere.png: cannot be opened"),
         (&["--lora", &other], "fit no layer of Z-Image"),
         (&["--lora", "nowhere.safetensors"], "nowhere.safetensors"),
-        (&["--device", "tpu"], "use cpu, cuda, cuda:N or metal"),
+        (&["--device", "tpu"], "use auto, cpu, cuda, cuda:N or metal"),
         (&["--device", "cuda"], "this build runs on the CPU only"),
         (&["--dtype", "int3"], "`int3` is no dtype; use auto, f32, bf16"),
         (&["--model", "nowhere"], "there is no such file or folder"),
@@ -327,7 +327,8 @@ fn a_control_network_is_followed_and_what_it_did_is_written_down() {
     let network = network.to_str().unwrap();
     let control = format!("{}:0.5", edges.display());
     let draw = |more: &[&str], output: &str| {
-        let given = ["generate", "a house", "--model", &model, "--seed", "7", "--steps", "2", "-o", output];
+        let given =
+            ["generate", "a house", "--model", &model, "--seed", "7", "--steps", "2", "-o", output];
         let safety = ["--safety", "off"];
         run(folder.path(), &[&given[..], &safety, more].concat())
     };

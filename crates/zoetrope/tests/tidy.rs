@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("gateway", &["api", "files", "jobs"]),
     ("arena", &["api", "files", "gateway", "jobs"]),
-    ("server", &["api", "files", "gateway", "jobs", "trace"]),
+    ("server", &["api", "arena", "files", "gateway", "jobs", "trace"]),
     ("web", &["api", "arena", "files", "gateway", "jobs", "server"]),
     ("trainer", &["api", "checkpoint", "engine", "files"]),
     ("worker", &["api", "checkpoint", "engine", "files", "jobs", "trace", "trainer"]),

@@ -45,7 +45,7 @@ test("a challenge is made, drawn, voted on by keyboard and mouse, and has a boar
   await shot(page, "arena-new", { fullPage: true });
   const path = await drawn(page);
   await page.getByRole("link", { name: "Vote" }).click();
-  const images = page.locator(".pair img");
+  const images = page.locator(".duel img");
   assert.equal(await images.count(), 2);
   for (const image of await images.all()) {
     await image.evaluate((each) => each.decode());
@@ -57,7 +57,7 @@ test("a challenge is made, drawn, voted on by keyboard and mouse, and has a boar
   await shot(page, "arena-vote");
   await page.keyboard.press("ArrowLeft");
   await page.getByRole("heading", { name: "You said: Left is better." }).waitFor();
-  const revealed = await page.locator(".pair").innerText();
+  const revealed = await page.locator(".duel").innerText();
   for (const name of NAMES.slice(0, 2)) assert.ok(revealed.includes(name), revealed);
   await shot(page, "arena-reveal");
   await page.keyboard.press("Enter");
@@ -89,7 +89,7 @@ test("every key says what its button says", async () => {
   const said = { ArrowUp: "Both bad", ArrowDown: "Tie", ArrowRight: "Right is better", ArrowLeft: "Left is better" };
   for (const [key, words] of Object.entries(said)) {
     await page.goto(`${path}/vote`);
-    await page.locator(".pair img").first().waitFor();
+    await page.locator(".duel img").first().waitFor();
     await page.keyboard.press(key);
     await page.getByRole("heading", { name: `You said: ${words}.` }).waitFor();
   }
@@ -141,7 +141,7 @@ test("on a phone, in the dark, in Chinese", async () => {
   await shot(page, "arena-phone-dark");
   await page.locator(".challenges .card", { hasText: "Plain" }).getByRole("link", { name: "投票" }).tap();
   await page.getByRole("heading", { name: "哪一张更好？" }).waitFor();
-  await page.locator(".pair img").first().evaluate((each) => each.decode());
+  await page.locator(".duel img").first().evaluate((each) => each.decode());
   await shot(page, "arena-vote-phone-dark");
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(width <= PHONE.width, `the page is ${width} wide`);

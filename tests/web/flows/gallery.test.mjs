@@ -48,13 +48,33 @@ test("words are found as they are typed, Chinese ones too", async () => {
     ["", [...PROMPTS].reverse()],
   ]) {
     await search.fill(words);
-    await page.waitForFunction((count) => document.querySelectorAll("a.open").length === count, expected.length);
-    assert.deepEqual(await prompts(page), expected);
+    const shown = (wanted) => JSON.stringify([...document.querySelectorAll("a.open img")].map((image) => image.alt)) === wanted;
+    await page.waitForFunction(shown, JSON.stringify(expected), { timeout: 10_000 });
   }
   await search.fill("house");
   await page.waitForURL(/q=house/);
   await page.reload();
   assert.equal((await prompts(page)).length, 2, "the address restores the search");
+  await finish(page);
+});
+
+test("what was asked for through OpenAI's API is there too", async () => {
+  const body = { model: "z-image-turbo", prompt: "a tree by name", size: "96x96", num_inference_steps: 2 };
+  const send = (more) =>
+    fetch(`${server.url}/v1/images/generations`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...body, ...more }) });
+  assert.equal((await send({})).status, 200);
+  assert.equal((await send({ response_format: "b64_json", prompt: "not kept either" })).status, 200);
+  const page = await visit(server, { path: "/gallery?q=tree+by+name" });
+  assert.deepEqual(await prompts(page), ["a tree by name"]);
+  await page.goto(await page.locator("a.open").getAttribute("href"));
+  await page.locator(".run .made img").waitFor();
+  await page.goto("/gallery?q=kept");
+  assert.deepEqual(await prompts(page), []);
+  await page.goto("/gallery");
+  await page.getByLabel("Select: a tree by name").check();
+  page.on("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.waitForFunction(() => ![...document.querySelectorAll("a.open img")].some((image) => image.alt === "a tree by name"));
   await finish(page);
 });
 

@@ -25,7 +25,7 @@ after(async () => {
 /** A set made by the form. */
 async function set(page, name) {
   await page.goto("/training");
-  await page.getByLabel("Name").fill(name);
+  await page.getByLabel("Name", { exact: true }).fill(name);
   await page.getByLabel("Pictures", { exact: true }).setInputFiles(files);
   await page.getByRole("button", { name: "Create the set" }).click();
   await page.getByRole("heading", { name, level: 1 }).waitFor();
@@ -40,7 +40,7 @@ test("pictures become a LoRA that the playground draws with", async () => {
   await captions.nth(2).fill("a windmill");
   await captions.nth(1).focus();
   await page.getByText("Saved").waitFor();
-  await page.getByLabel("Word").fill("ohwx");
+  await page.getByLabel("Word", { exact: true }).fill("ohwx");
   await page.getByRole("button", { name: "Put in front of all" }).click();
   await page.waitForLoadState();
   const words = () => page.locator(".captions textarea").evaluateAll((all) => all.map((each) => each.value));
@@ -52,17 +52,17 @@ test("pictures become a LoRA that the playground draws with", async () => {
   await page.getByRole("button", { name: "Add", exact: true }).last().click();
   await page.getByText("4 pictures", { exact: true }).waitFor();
   assert.equal((await words())[3], "a windmill, hills");
-  assert.equal(await page.getByLabel("Steps").getAttribute("placeholder"), "1000");
-  await page.getByLabel("Trainer").selectOption("fal-ai/z-image-turbo-trainer");
-  assert.equal(await page.getByLabel("Steps").getAttribute("placeholder"), "2000");
-  await page.getByLabel("Trainer").selectOption("fal-ai/z-image-trainer");
+  assert.equal(await page.getByLabel("Steps", { exact: true }).getAttribute("placeholder"), "1000");
+  await page.getByLabel("Trainer", { exact: true }).selectOption("fal-ai/z-image-turbo-trainer");
+  assert.equal(await page.getByLabel("Steps", { exact: true }).getAttribute("placeholder"), "2000");
+  await page.getByLabel("Trainer", { exact: true }).selectOption("fal-ai/z-image-trainer");
   await page.getByLabel("Name of the LoRA").fill("flat");
-  await page.getByLabel("Steps").fill("100");
+  await page.getByLabel("Steps", { exact: true }).fill("100");
   await finish(await visit(server, { path: new URL(page.url()).pathname }));
   await page.getByRole("button", { name: "Train" }).click();
   await page.getByRole("heading", { name: "flat", level: 1 }).waitFor();
   // The loss and the first sample come while it runs.
-  await page.locator(".plot path.line").first().waitFor(PATIENCE);
+  await page.locator(".plot svg[role=img]").waitFor(PATIENCE);
   await page.locator(".samples img").first().waitFor(PATIENCE);
   assert.match(await page.locator("#live").innerText(), /Step \d+ of 100/);
   await shot(page, "training-live");
@@ -100,11 +100,11 @@ test("a training is cancelled", async () => {
 test("what is wrong is said at its field", async () => {
   const page = await visit(server);
   await set(page, "Wrong");
-  await page.getByLabel("Learning rate").fill("fast");
+  await page.getByLabel("Learning rate", { exact: true }).fill("fast");
   await page.getByLabel("Caption of pictures without one").fill("a house");
   await page.getByRole("button", { name: "Train" }).click();
   await page.getByText("`fast` is no number.").waitFor();
-  assert.equal(await page.getByLabel("Learning rate").getAttribute("aria-invalid"), "true");
+  assert.equal(await page.getByLabel("Learning rate", { exact: true }).getAttribute("aria-invalid"), "true");
   await finish(page);
 });
 
@@ -122,7 +122,7 @@ test("it works without scripts", async () => {
 
 test("on a phone, in the dark, in Chinese", async () => {
   const page = await visit(server, { view: PHONE, colorScheme: "dark", locale: "zh-CN", path: "/training" });
-  await page.getByRole("heading", { name: "图片集" }).waitFor();
+  await page.getByRole("heading", { name: "图片集", exact: true }).waitFor();
   await page.getByRole("link", { name: "Wrong" }).click();
   await page.locator(".captions img").first().evaluate((each) => each.decode());
   const width = await page.evaluate(() => document.documentElement.scrollWidth);

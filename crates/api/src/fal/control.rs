@@ -85,7 +85,10 @@ mod tests {
 
     #[test]
     fn control_and_inpainting_get_every_default() {
-        let task = pictures("controlnet", &json!({"prompt": "x", "image_url": "https://a.example/edges.png"}));
+        let task = pictures(
+            "controlnet",
+            &json!({"prompt": "x", "image_url": "https://a.example/edges.png"}),
+        );
         let place = Place::Url("https://a.example/edges.png".into());
         let (preprocess, scale) = (Preprocess::None, 0.75);
         let control = Control { image: Some(place), preprocess, scale, start: 0.0, end: 0.8 };
@@ -113,12 +116,16 @@ mod tests {
             problems.iter().map(short).collect::<Vec<_>>()
         };
         let image = "https://a.example/b.png";
-        let body = json!({"prompt": "x", "image_url": image, "preprocess": "depth", "control_scale": 2});
+        let body =
+            json!({"prompt": "x", "image_url": image, "preprocess": "depth", "control_scale": 2});
         assert_eq!(
             kinds("controlnet", &body),
             ["preprocess feature_not_supported", "control_scale less_than_equal"]
         );
         let body = json!({"prompt": "x", "image_url": image, "control_start": 0.9});
-        assert_eq!(kinds("inpaint", &body), ["mask_image_url missing", "control_start value_error"]);
+        assert_eq!(
+            kinds("inpaint", &body),
+            ["mask_image_url missing", "control_start value_error"]
+        );
     }
 }

@@ -137,6 +137,9 @@ fn priced(prices: &[PriceSheet]) -> String {
         }
     };
     let [own, surcharges @ ..] = prices else { return "not known".into() };
+    if prices.iter().all(|price| price.price_micros == 0) {
+        return "free".into();
+    }
     let mut texts = vec![amount(own, own.price_micros)];
     texts.extend(surcharges.iter().map(|price| {
         let flag = price.parameter.as_deref().unwrap_or_default();
@@ -364,6 +367,7 @@ mod tests {
                 vec![price("megapixel", 5_000, None), price("request", 2_500, Some("x"))],
                 "$0.0050/megapixel, +$0.0025/request with `x`",
             ),
+            (vec![price("megapixel", 0, None)], "free"),
             (vec![], "not known"),
         ];
         for (prices, want) in cases {

@@ -78,7 +78,9 @@ impl ControlConfig {
             Some(format!("`control_layers_places` {places:?} must begin with 0 and rise"))
         } else if places.last().is_some_and(|last| *last >= config.n_layers) {
             let layers = config.n_layers;
-            Some(format!("`control_layers_places` {places:?} lie beyond the model's {layers} layers"))
+            Some(format!(
+                "`control_layers_places` {places:?} lie beyond the model's {layers} layers"
+            ))
         } else if refiners.len() > most || refiners.iter().any(|i| *i >= config.n_refiner_layers) {
             Some(format!(
                 "`control_refiner_layers_places` {refiners:?} do not fit {most} layers and the model's {} noise refiners",
@@ -100,7 +102,8 @@ impl ControlConfig {
     pub fn infer(weights: &Weights, config: &TransformerConfig) -> Result<Self> {
         let embedder = "control_all_x_embedder.2-1.weight";
         let shape = weights.shape(embedder).filter(|shape| shape.len() == 2);
-        let Some([dim, columns]) = shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok()) else {
+        let Some([dim, columns]) = shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok())
+        else {
             let problem = format!(
                 "there is no `{embedder}`: this is no control network for Z-Image (Z-Image-Turbo-Fun-Controlnet-Union, say)"
             );

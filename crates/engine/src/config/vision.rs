@@ -70,7 +70,10 @@ impl VisionConfig {
         } else if self.positions_side().pow(2) != self.num_patches {
             Some(format!("`num_patches` is {}, which is no square", self.num_patches))
         } else if self.hidden_act != "gelu_pytorch_tanh" {
-            Some(format!("`hidden_act` is `{}`; only gelu_pytorch_tanh is supported", self.hidden_act))
+            Some(format!(
+                "`hidden_act` is `{}`; only gelu_pytorch_tanh is supported",
+                self.hidden_act
+            ))
         } else {
             None
         };
@@ -114,7 +117,10 @@ impl VisionProcessor {
     /// Refuses what is not implemented, and what does not fit `tower`.
     pub fn check(self, tower: &VisionConfig) -> Result<Self> {
         let wrong = if self.patch_size != tower.patch_size {
-            Some(format!("`patch_size` is {}, and the tower's {}", self.patch_size, tower.patch_size))
+            Some(format!(
+                "`patch_size` is {}, and the tower's {}",
+                self.patch_size, tower.patch_size
+            ))
         } else if !(1..=1 << 14).contains(&self.max_num_patches) {
             let most = self.max_num_patches;
             Some(format!("`max_num_patches` is {most}; it must lie between 1 and 16384"))

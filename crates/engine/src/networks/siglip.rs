@@ -51,7 +51,11 @@ impl VisionTower {
             )?,
             position_embedding: positions,
             layers: layers.collect::<Result<_>>()?,
-            post_layernorm: LayerNorm::load(&p.at("post_layernorm"), hidden, config.layer_norm_eps)?,
+            post_layernorm: LayerNorm::load(
+                &p.at("post_layernorm"),
+                hidden,
+                config.layer_norm_eps,
+            )?,
             patch_size: config.patch_size,
         };
         p.weights().finish()?;

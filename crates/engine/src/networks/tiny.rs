@@ -18,7 +18,7 @@ pub struct TinyDecoder {
 enum Layer {
     Conv(Conv2d),
     Relu,
-    Block(Block),
+    Block(Box<Block>),
     /// Twice the size, through the convolution that follows in the list.
     Double(Conv2d),
 }
@@ -34,7 +34,7 @@ impl TinyDecoder {
         let mut number = layers.len();
         for (i, (count, width)) in config.num_decoder_blocks.iter().zip(channels).enumerate() {
             for _ in 0..*count {
-                layers.push(Layer::Block(Block::load(&p.at(number), *width)?));
+                layers.push(Layer::Block(Box::new(Block::load(&p.at(number), *width)?)));
                 number += 1;
             }
             layers.push(if i + 1 == channels.len() {

@@ -135,7 +135,7 @@ impl Processor {
         if edge < width.min(height) {
             return Err("cuts out more than there is after resizing".into());
         }
-        if self.std.iter().any(|std| !(std.abs() > 0.0)) {
+        if self.std.iter().any(|std| std.is_nan() || *std == 0.0) {
             return Err(format!("`image_std` is {:?}; none of it may be 0", self.std));
         }
         Ok(self)

@@ -3,6 +3,9 @@
 
 use crate::glance::{Part, be16, be32, boxes};
 
+/// Primaries, transfer and matrix by their numbers, and whether values take their full range.
+pub(super) type Nclx = ([u16; 3], bool);
+
 /// An AVIF file's picture.
 #[derive(Debug)]
 pub(super) struct Container {
@@ -18,7 +21,7 @@ pub(super) struct Container {
     pub(super) mirror: Option<Mirror>,
     pub(super) icc: Option<Vec<u8>>,
     /// Primaries, transfer and matrix by their numbers in H.273, and whether all levels are used.
-    pub(super) nclx: Option<([u16; 3], bool)>,
+    pub(super) nclx: Option<Nclx>,
 }
 
 /// What is exchanged.
@@ -157,7 +160,7 @@ impl Description<'_> {
         own.flat_map(|(_, numbers)| numbers).filter_map(|n| self.properties.get(n.checked_sub(1)?))
     }
 
-    fn colours(&self, item: u32) -> (Option<Vec<u8>>, Option<([u16; 3], bool)>) {
+    fn colours(&self, item: u32) -> (Option<Vec<u8>>, Option<Nclx>) {
         let (mut icc, mut nclx) = (None, None);
         for property in self.properties_of(item).filter(|property| property.kind == *b"colr") {
             let bytes = property.bytes;
@@ -291,7 +294,10 @@ fn places(bytes: &[u8]) -> Option<Vec<Place>> {
     Some(places)
 }
 
-fn references(bytes: &[u8]) -> Option<Vec<([u8; 4], u32, Vec<u32>)>> {
+/// A kind of reference, the item that it is from, and those that it is to.
+type References = Vec<([u8; 4], u32, Vec<u32>)>;
+
+fn references(bytes: &[u8]) -> Option<References> {
     let outer = Reader::full(bytes)?;
     let inside = bytes.get(outer.at..)?;
     let mut references = Vec::new();

@@ -336,18 +336,19 @@ async fn an_edit_at_openai_s_servers_is_a_form_with_files_of_their_true_type() {
 
 #[tokio::test]
 async fn a_kind_of_picture_that_is_not_taken_becomes_one_that_is() {
-    let gif = file(Format::Gif, 48, 32);
-    let uri = format!("data:image/png;base64,{}", base64(&gif)); // whatever its sender calls it
-    let sent = async |at: At| asked(at, json!({"image": uri})).await.0.remove(0).body;
-    let holds = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|one| one == part);
-    let openai = sent(LIKE_OPENAI).await;
-    assert!(holds(&openai, b"filename=\"image.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG"));
-    assert!(!holds(&openai, &gif));
-    let ours = sent(ZOETROPE).await;
-    assert!(
-        holds(&ours, b"filename=\"image.gif\"\r\nContent-Type: image/gif\r\n")
-            && holds(&ours, &gif)
-    );
-    let fal: Value = serde_json::from_slice(&sent(FAL_EDIT).await).unwrap();
-    assert_eq!(fal["image_url"], format!("data:image/gif;base64,{}", base64(&gif)));
+    for (format, name) in [(Format::Gif, "gif"), (Format::Avif, "avif")] {
+        let bytes = file(format, 48, 32);
+        let uri = format!("data:image/png;base64,{}", base64(&bytes)); // whatever its sender calls it
+        let sent = async |at: At| asked(at, json!({"image": uri})).await.0.remove(0).body;
+        let holds = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|one| one == part);
+        let openai = sent(LIKE_OPENAI).await;
+        let png = b"filename=\"image.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG";
+        assert!(holds(&openai, png) && !holds(&openai, &bytes), "{name}");
+        let ours = sent(ZOETROPE).await;
+        let head = format!("filename=\"image.{name}\"\r\nContent-Type: image/{name}\r\n");
+        assert!(holds(&ours, head.as_bytes()) && holds(&ours, &bytes), "{name}");
+        let fal: Value = serde_json::from_slice(&sent(FAL_EDIT).await).unwrap();
+        let uri = format!("data:image/{name};base64,{}", base64(&bytes));
+        assert_eq!(fal["image_url"], uri);
+    }
 }

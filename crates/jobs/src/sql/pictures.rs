@@ -7,7 +7,7 @@ macro_rules! picture {
     };
 }
 
-/// A page of pictures, newest first, after the number $1. `$from` is where they come from, `$and` what else must hold.
+/// A page of pictures, newest first, from the number $5 to before $1. `$from` is where they come from, `$and` what else must hold.
 macro_rules! page {
     ($from:literal, $and:literal) => {
         concat!(
@@ -16,9 +16,9 @@ macro_rules! page {
             " FROM ",
             $from,
             " WHERE p.number < $1 AND ($2 = '' OR p.owner = $2) AND ($3 = '' OR p.model = $3) AND ($4 = 0 OR p.favourite = 1)
-                AND p.created_ms >= $5 AND p.created_ms < $6 ",
+                AND p.number >= $5 ",
             $and,
-            " ORDER BY p.number DESC LIMIT $7"
+            " ORDER BY p.number DESC LIMIT $6"
         )
     };
 }
@@ -28,17 +28,19 @@ pub(crate) const PAGE: &str = page!("pictures p", "");
 pub(crate) const PAGE_OF_OWNER: &str = page!("pictures p", "AND p.owner = $2");
 /// The same, of favourites.
 pub(crate) const PAGE_OF_FAVOURITES: &str = page!("pictures p", "AND p.favourite = 1");
-/// The same, of those whose words fit $8. The words come first: their numbers are in order already.
+/// The same, of one endpoint or model.
+pub(crate) const PAGE_OF_MODEL: &str = page!("pictures p", "AND p.model = $3");
+/// The same, of those whose words fit $7. The words come first: their numbers are in order already.
 pub(crate) const FOUND_SQLITE: &str = concat!(
     "SELECT ",
     picture!(),
     " FROM picture_words w CROSS JOIN pictures p ON p.number = w.rowid
-        WHERE w.picture_words MATCH $8 AND w.rowid < $1 AND ($2 = '' OR p.owner = $2) AND ($3 = '' OR p.model = $3)
-            AND ($4 = 0 OR p.favourite = 1) AND p.created_ms >= $5 AND p.created_ms < $6
-        ORDER BY w.rowid DESC LIMIT $7"
+        WHERE w.picture_words MATCH $7 AND w.rowid < $1 AND w.rowid >= $5 AND ($2 = '' OR p.owner = $2) AND ($3 = '' OR p.model = $3)
+            AND ($4 = 0 OR p.favourite = 1)
+        ORDER BY w.rowid DESC LIMIT $6"
 );
 pub(crate) const FOUND_POSTGRES: &str =
-    page!("pictures p", "AND to_tsvector('simple', p.words) @@ to_tsquery('simple', $8)");
+    page!("pictures p", "AND to_tsvector('simple', p.words) @@ to_tsquery('simple', $7)");
 
 pub(crate) const PICTURE: &str = concat!(
     "SELECT ",
@@ -60,9 +62,6 @@ pub(crate) const DELETE_OF: &str = "DELETE FROM pictures WHERE request = $1";
 pub(crate) const DELETE_BY_FILE: &str = "DELETE FROM pictures WHERE file = $1";
 pub(crate) const FILE_IS_DUE: &str = "UPDATE files SET expires_ms = $1 WHERE name = $2";
 pub(crate) const LEFT_OF: &str = "SELECT count(*) FROM pictures WHERE request = $1";
-/// The models that there are pictures of.
-pub(crate) const MODELS: &str =
-    "SELECT DISTINCT model FROM pictures WHERE ($1 = '' OR owner = $1) ORDER BY model";
 
 /// An index of words that holds nothing else, kept with the table by the database itself.
 pub(crate) const WORDS_SQLITE: &[&str] = &[

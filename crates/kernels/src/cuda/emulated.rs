@@ -1,5 +1,7 @@
 //! Every kernel on the emulator, launched as a GPU is, against its plain twin.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -14,7 +14,7 @@ use zoetrope_api::images::{Code, ImageRequest, Problem, Route, no_object, parse_
 use crate::extract::{self, FORM_BYTES_MAX, INPUT_BYTES_MAX};
 use crate::fal::json_of;
 use crate::openai::caller::{caller, problem};
-use crate::openai::{answer, dry_run, form, idempotency, stream};
+use crate::openai::{answer, dry_run, form, gallery, idempotency, stream};
 use crate::state::App;
 use crate::surface::Origin;
 
@@ -89,11 +89,16 @@ async fn answered(
     let twice = idempotency::key(&parts.headers)?;
     let twice = twice.map(|key| ((caller.owner.clone(), key), idempotency::digest(&wanted)));
     let (told, state) = (answer::Told::of(&wanted, app.now_ms()), app.clone());
+    let (owner, prompt) = (caller.owner.clone(), wanted.prompt.clone());
     let work = async move {
         let done = gateway.make(wanted, caller, None).await;
         drop(held);
         match done {
-            Ok(done) => answer::answer(done, &told, begun.elapsed(), &state),
+            Ok(done) => {
+                let took = begun.elapsed();
+                gallery::show(&state, &owner, &prompt, &done).await;
+                answer::answer(done, &told, took, &state)
+            }
             Err(refusal) => answer::refused(&refusal),
         }
     };

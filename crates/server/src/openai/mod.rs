@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod dry_run;
 mod form;
+mod gallery;
 mod idempotency;
 mod images;
 mod log;

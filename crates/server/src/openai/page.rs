@@ -3,7 +3,8 @@
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use zoetrope_api::images::{Listed, Record, llms_txt};
+use zoetrope_api::images::{ArenaFigure, Board, Listed, Record, llms_txt};
+use zoetrope_arena::boards::Figure;
 use zoetrope_gateway::catalogue::{Choice, Model, Status};
 
 use crate::openai::caller::asks;
@@ -30,9 +31,29 @@ pub(crate) async fn page(
     Some(plain(llms_txt(&sheet(app, model, &Choice::Any), &record, &origin.run)))
 }
 
+/// Where the model `id` stands in the arena; nowhere before there are votes.
+async fn arena(app: &App, id: &str) -> Vec<ArenaFigure> {
+    let figures = app.arena.figures(id).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the arena's boards could not be looked at");
+        Vec::new()
+    });
+    let figure = |one: Figure| ArenaFigure {
+        board: if one.challenge.is_empty() { Board::UseCase } else { Board::Challenge },
+        title: one.title,
+        mode: None,
+        rating: one.figure.rating,
+        wins: one.figure.wins,
+        losses: one.figure.losses,
+        ties: one.figure.ties,
+        rank: one.figure.rank as u32,
+        of: one.of as u32,
+    };
+    figures.into_iter().map(figure).collect()
+}
+
 /// What is known of the model `id` from its use. How much it is used is only for those who may use it.
 async fn record(app: &App, headers: &HeaderMap, id: &str) -> Record {
-    let arena = app.arena_of(id);
+    let arena = arena(app, id).await;
     if asks(app, headers).await.is_err() {
         return Record { arena, ..Record::default() };
     }

@@ -59,6 +59,8 @@ function show(link) {
   const facts = [link.dataset.model, link.dataset.size, link.dataset.seed];
   large.querySelector("[data-facts]").textContent = facts.filter(Boolean).join(" · ");
   large.querySelector("[data-request]").href = link.href;
+  large.querySelector("[data-again]").hidden = !link.dataset.again;
+  if (link.dataset.again) large.querySelector("[data-again]").href = link.dataset.again;
   large.querySelector("[data-download]").href = `${link.dataset.file}?download`;
   if (!large.open) large.showModal();
 }

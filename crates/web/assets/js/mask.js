@@ -24,10 +24,11 @@ export class Painter {
     });
   }
 
-  /** Paints over the picture at `source` from now on; over none, it hides. */
-  over(source) {
+  /** Paints over the picture at `source` from now on; over none, it hides. A mask that a link brought stays until it is painted over. */
+  over(source, first = false) {
     this.element.hidden = !source;
-    this.changed(null);
+    this.element.parentElement.querySelector("[data-first]").hidden = Boolean(source);
+    if (!first) this.changed(null);
     if (!source) return;
     const image = new Image();
     image.onload = () => {

@@ -212,7 +212,7 @@ function paint(field) {
   });
   picture.addEventListener("picture", (event) => painter.over(event.detail));
   const image = picture.querySelector(".drop img");
-  if (!image.hidden) painter.over(image.src);
+  if (!image.hidden) painter.over(image.src, true);
 }
 
 // Nothing is sent before its pictures are.
@@ -258,9 +258,10 @@ class LiveRun extends HTMLElement {
     const answer = await fetch(this.dataset.page, { headers: { "HX-Request": "true", Accept: "text/html" } });
     const holder = document.createElement("div");
     holder.innerHTML = await answer.text();
-    htmx.process(holder);
     const opened = this.querySelector("details.logs")?.open;
-    this.replaceWith(...holder.childNodes);
+    const parts = [...holder.children];
+    this.replaceWith(...parts);
+    parts.forEach((part) => htmx.process(part));
     if (opened) document.querySelector("#result details.logs, .alone details.logs").open = true;
     htmx.trigger(document.body, "made");
   }

@@ -244,6 +244,7 @@ impl Controls<'_> {
             div.field.picture data-picture[!mask] data-mask[mask] data-failed=(words.image_failed) {
                 label for=(id(name)) { (label) }
                 @if mask {
+                    p.help.scripted data-first { (words.mask_first) }
                     div.painter hidden {
                         div.tools {
                             label.check { (words.mask_size) input type="range" data-brush min="4" max="120" value="40"; }

@@ -137,7 +137,7 @@ impl Filled {
             let field = fields.iter().find(|field| field.name == name);
             match field.and_then(|field| field.default.as_ref()) {
                 Some(Value::String(default)) => default != value,
-                Some(default) => default.to_string() != value,
+                Some(default) => *default.to_string() != *value,
                 // Sides go with a size that is none of the named ones, scales with a path.
                 None => match name.split_once('.') {
                     Some((size, "width" | "height")) => self.get(size) == CUSTOM,

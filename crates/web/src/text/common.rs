@@ -19,25 +19,20 @@ texts! {
         theme_system: "System", "跟随系统";
         theme_light: "Light", "浅色";
         theme_dark: "Dark", "深色";
-        apply: "Apply", "应用";
         sign_in: "Sign in", "登录";
         sign_out: "Sign out", "退出登录";
         key: "Key", "密钥";
         key_help: "As ID:SECRET. Make one with `zoetrope keys create`.", "格式为 ID:SECRET。用 `zoetrope keys create` 创建。";
         key_unknown: "This key is not known here, or was revoked.", "此密钥不存在，或已被吊销。";
         sign_in_why: "This server asks for keys. What you make here is seen by your key only.", "此服务器需要密钥。您在这里生成的内容只有您的密钥能看到。";
-        back: "Go back", "返回";
         sorry_missing: "There is no such page", "没有这个页面";
         sorry: "That did not work", "操作未成功";
-        coming: "Nothing here yet.", "这里还没有内容。";
         cancel: "Cancel", "取消";
-        close: "Close", "关闭";
         delete: "Delete", "删除";
+        close: "Close", "关闭";
         download: "Download", "下载";
         copy: "Copy", "复制";
         copied: "Copied", "已复制";
-        more: "More", "更多";
-        seconds: "{} s", "{} 秒";
     }
 }
 

@@ -29,7 +29,6 @@ texts! {
         more: "Show more", "显示更多";
         open: "Open its request", "打开请求";
         again: "Open in the playground", "在试验场打开";
-        drop: "Drop a picture to read its parameters", "拖入图片以读取参数";
         none_selected: "Select pictures first.", "请先选择图片。";
         too_many: "At most {} pictures at once.", "一次最多 {} 张图片。";
     }

@@ -176,9 +176,8 @@ impl Transformer {
         watch.stage(&"control_embedded", &guide.patches)?;
         let network = &*guide.network;
         let (mut stream, mut entered) = (guide.patches.clone(), entered.clone());
-        let through = |block: &Block, x: &Tensor, at: At| {
-            block.forward(x, Some(time), &batch.images, &at)
-        };
+        let through =
+            |block: &Block, x: &Tensor, at: At| block.forward(x, Some(time), &batch.images, &at);
         let beside = match &network.refiner {
             Refiner::Apart(blocks) => {
                 for (i, block) in blocks.iter().enumerate() {
@@ -215,7 +214,8 @@ impl Hints<'_> {
         watch: &dyn Watch,
     ) -> Result<Tensor> {
         let network = &*self.guide.network;
-        let Some(control) = network.control_layers.get(self.next).filter(|_| network.places[self.next] == i)
+        let Some(control) =
+            network.control_layers.get(self.next).filter(|_| network.places[self.next] == i)
         else {
             return Ok(x);
         };

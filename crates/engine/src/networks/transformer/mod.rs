@@ -62,7 +62,11 @@ impl Transformer {
                 config.dim,
                 config.patch_values(),
             )?,
-            cap_embedder: FeatureEmbedder::load(&p.at("cap_embedder"), config, config.cap_feat_dim)?,
+            cap_embedder: FeatureEmbedder::load(
+                &p.at("cap_embedder"),
+                config,
+                config.cap_feat_dim,
+            )?,
             x_pad_token: p.tensor("x_pad_token", &[1, config.dim])?,
             cap_pad_token: p.tensor("cap_pad_token", &[1, config.dim])?,
             noise_refiner: modulated("noise_refiner", config.n_refiner_layers)?,
@@ -94,7 +98,8 @@ impl Transformer {
         let x = pad(&x, &self.cap_pad_token)?; // [padded, dim]
         let positions = caption_positions(x.dim(0)?);
         let place = positions.len() + 1;
-        let tokens = self.refined(&self.context_refiner, &x, &positions, ("context_refiner", watch))?;
+        let tokens =
+            self.refined(&self.context_refiner, &x, &positions, ("context_refiner", watch))?;
         let after = Some(Part { tokens, positions, clean: 0 });
         Ok(Caption { before: None, after, references: Vec::new(), place })
     }
@@ -124,7 +129,8 @@ impl Transformer {
         let mut hints = self.hints(batch, (t, &time), (&patches, &x), watch)?;
         if let Some(past) = past {
             past.keep_apart(hints.is_some());
-            let mut through = |x, layers| self.through(x, layers, (batch, &time), &mut hints, watch);
+            let mut through =
+                |x, layers| self.through(x, layers, (batch, &time), &mut hints, watch);
             let entered = through(x, 0..1)?;
             let left = match past.predict(t, &entered)? {
                 Some(added) => (entered + added)?,
@@ -218,8 +224,10 @@ impl Transformer {
         watch: &dyn Watch,
     ) -> Result<Vec<Tensor>> {
         let parts = split(&x.squeeze(0)?, batch.whole.lengths.iter().copied())?;
-        let images =
-            parts.iter().zip(&batch.items).map(|(x, item)| x.narrow(0, item.start(), item.tokens()));
+        let images = parts
+            .iter()
+            .zip(&batch.items)
+            .map(|(x, item)| x.narrow(0, item.start(), item.tokens()));
         let images = images.collect::<candle_core::Result<Vec<_>>>()?;
         let x = self.final_layer.forward(&join(&images)?, &time.noisy)?; // [1, tokens, 4 · channels]
         watch.stage(&"final_layer", &x)?;

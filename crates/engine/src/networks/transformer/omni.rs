@@ -102,9 +102,15 @@ impl Transformer {
         positions: &[[usize; 3]],
         watch: &dyn Watch,
     ) -> Result<Tensor> {
-        let part = |features: &Tensor| pad(&self.cap_embedder.forward(features)?, &self.cap_pad_token);
+        let part =
+            |features: &Tensor| pad(&self.cap_embedder.forward(features)?, &self.cap_pad_token);
         let parts = segments.iter().map(part).collect::<Result<Vec<_>>>()?;
-        self.refined(&self.context_refiner, &Tensor::cat(&parts, 0)?, positions, ("context_refiner", watch))
+        self.refined(
+            &self.context_refiner,
+            &Tensor::cat(&parts, 0)?,
+            positions,
+            ("context_refiner", watch),
+        )
     }
 
     /// The tokens of what the tower saw of `references`, and those that stand for the picture that is not there yet.
@@ -121,11 +127,10 @@ impl Transformer {
         for (reference, end) in references.iter().zip(ends) {
             let (rows, columns, width) = reference.vision.dims3()?;
             // Channel by channel, and cut into rows of `width`: not the tower's tokens, but what the reference makes of them.
-            let scattered = reference.vision.permute((2, 0, 1))?.reshape((rows * columns, width))?;
-            parts.push(pad(
-                &vision.siglip_embedder.forward(&scattered)?,
-                &vision.siglip_pad_token,
-            )?);
+            let scattered =
+                reference.vision.permute((2, 0, 1))?.reshape((rows * columns, width))?;
+            parts
+                .push(pad(&vision.siglip_embedder.forward(&scattered)?, &vision.siglip_pad_token)?);
             let (_, height, width) = reference.latents.dims3()?;
             positions.extend(vision_positions((rows, columns), (height, width), end + 1));
         }

@@ -68,7 +68,7 @@ fn choice(words: &Words, challenge: &Challenge, pair: &Shown) -> Markup {
             span.soft.small.numbers { (challenge.name) " · " (filled(words.left_over, &[&pair.left_over])) }
         }
         p.asked { (pair.prompt) }
-        div.pair {
+        div.duel {
             figure { (picture(challenge, &pair.left, words.left_picture)) }
             figure { (picture(challenge, &pair.right, words.right_picture)) }
         }
@@ -162,7 +162,7 @@ pub(super) async fn revealed(
         div.head { h1 { (filled(words.you_said, &[&said(words, vote.verdict)])) } }
         @if again.is_some() { p.fault { (words.counted_before) } }
         p.asked { (prompt.map_or("", |prompt| &prompt.prompt)) }
-        div.pair {
+        div.duel {
             (side(&vote.pair.left, words.left_picture, vote.verdict == Verdict::Left))
             (side(&vote.pair.right, words.right_picture, vote.verdict == Verdict::Right))
         }

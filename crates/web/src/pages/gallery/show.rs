@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use zoetrope_api::fal::Endpoint;
+use zoetrope_api::fal::{ENDPOINTS, Endpoint};
 use zoetrope_jobs::{Picture, Search};
 use zoetrope_server::App;
 
@@ -107,7 +107,10 @@ pub(super) async fn show(
             false => view.items(),
         });
     }
-    let models = app.queue().picture_models(visitor.owner()).await?;
+    let catalogue = app.gateway().catalogue();
+    let endpoints = ENDPOINTS.iter().filter(|endpoint| !endpoint.trains()).map(|e| e.id);
+    let by_name = catalogue.models.iter().map(|model| model.id.as_str());
+    let models: Vec<&str> = endpoints.chain(by_name).collect();
     let words = Common::of(visitor.look.language);
     let body = html! {
         div.head {
@@ -134,7 +137,7 @@ struct View<'a> {
 
 impl View<'_> {
     /// The filters: what is typed is looked for at once, and without scripts when it is sent.
-    fn filters(&self, models: &[String]) -> Markup {
+    fn filters(&self, models: &[&str]) -> Markup {
         let words = Gallery::of(self.visitor.look.language);
         let asked = self.asked;
         let narrowed =
@@ -198,7 +201,7 @@ impl View<'_> {
         html! {
             @for picture in self.pictures {
                 li.item {
-                    a.open href={ "/requests/" (picture.request) } data-file={ "/files/" (picture.file) } data-model=(title(&picture.model))
+                    a.open href={ "/requests/" (picture.request) } data-file={ "/files/" (picture.file) } data-model=(title(&picture.model)) data-again=[again(picture)]
                         data-seed=[picture.seed.as_ref()] data-size={ (picture.width) " × " (picture.height) } {
                         img src={ "/gallery/" (picture.number) "/small.webp" } alt=(picture.prompt) loading="lazy" decoding="async"
                             width=(picture.width) height=(picture.height);
@@ -228,11 +231,22 @@ impl View<'_> {
                 p data-prompt {}
                 p.row {
                     a.button.small data-request { (words.open) }
+                    a.button.small data-again { (icon(icons::REUSE)) (words.again) }
                     a.button.small data-download download { (icon(icons::DOWNLOAD)) (common.download) }
                 }
             }
         }
     }
+}
+
+/// The form that made a picture, as far as it is written down beside it.
+fn again(picture: &Picture) -> Option<String> {
+    let endpoint = Endpoint::find(&picture.model)?;
+    let query = [
+        ("prompt", picture.prompt.as_str()),
+        ("seed", picture.seed.as_deref().unwrap_or_default()),
+    ];
+    Some(link(&format!("/playground/{}", endpoint.id), &query))
 }
 
 /// The begin of a prompt, as a name for its picture.

@@ -60,13 +60,14 @@ async fn make(app: &App, picture: &Picture) -> Result<Bytes, Fault> {
     let made = made.map_err(|error| Failure::internal(&error))?;
     let made = Bytes::from(made.map_err(|error| Failure::internal(&error))?);
     let name = Name::new("small.webp");
+    let large = app.queue().file(&picture.file).await?;
     let row = FileRow {
         name: name.as_str().into(),
         owner: picture.owner.clone(),
-        request: Some(picture.request.clone()),
+        request: large.as_ref().and_then(|row| row.request.clone()),
         size: made.len() as i64,
         created_ms: app.now_ms(),
-        expires_ms: None,
+        expires_ms: large.and_then(|row| row.expires_ms),
     };
     // What cannot be kept is shown all the same, and made again the next time.
     if app.queue().insert_file(&row).await.is_ok()

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 use zoetrope_api::NAMED_SIZES;
 use zoetrope_api::fal::Endpoint;
+use zoetrope_api::fal::field::fields;
 use zoetrope_api::task::Model;
 
 use super::form::endpoint;
@@ -96,7 +97,8 @@ fn fal(endpoint: &Endpoint, input: &Value, base: &str) -> [(&'static str, String
 
 /// What OpenAI's API calls the same; `None` where it has no such thing.
 fn openai_body(endpoint: &Endpoint, input: &Value) -> Option<Value> {
-    if endpoint.trains() || !input["loras"].is_null() || !input["control_image_url"].is_null() {
+    let alien = ["loras", "control_image_url"].iter().any(|name| !input[name].is_null());
+    if endpoint.trains() || alien || tiles(endpoint) {
         return None;
     }
     let mut body = Map::new();
@@ -200,6 +202,11 @@ fn of_openai(body: &Value, base: &str) -> [(&'static str, String); 3] {
     [("Python", python), ("JavaScript", javascript), ("cURL", curl)]
 }
 
+/// Whether its pictures can be laid side by side.
+fn tiles(endpoint: &Endpoint) -> bool {
+    fields(endpoint).iter().any(|field| field.name == "tiling_mode")
+}
+
 /// The same without a server.
 fn command(endpoint: &Endpoint, input: &Value) -> String {
     let model = match endpoint.model {
@@ -238,8 +245,21 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
             add(flag, &input[field]);
         }
     }
-    if endpoint.takes_image() {
+    if tiles(endpoint) {
+        add(
+            "--tile",
+            &match input["tiling_mode"].as_str() {
+                Some("horizontal") => json!("x"),
+                Some("vertical") => json!("y"),
+                _ => json!("both"),
+            },
+        );
+    }
+    if endpoint.takes_image() || !input["image_url"].is_null() {
         add("--image", &json!("input.png"));
+    }
+    if !input["mask_image_url"].is_null() {
+        add("--mask", &json!("mask.png"));
     }
     for lora in input["loras"].as_array().into_iter().flatten() {
         let path = lora["path"].as_str().unwrap_or_default();

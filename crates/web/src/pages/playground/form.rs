@@ -18,6 +18,7 @@ use crate::form::{Filled, receive};
 use crate::icons::{self, icon};
 use crate::layout::{Page, Tab, page};
 use crate::show::{dollars, own_path};
+use crate::text::common::Common;
 use crate::text::filled;
 use crate::text::playground::Playground;
 use crate::visitor::Visitor;
@@ -137,7 +138,7 @@ impl<'a> View<'a> {
                     (self.form())
                 }
                 div.got {
-                    section #result aria-live="off" aria-label=(words.empty) {
+                    section #result aria-live="off" aria-label=(words.result) {
                         div.empty.frame { (icon(icons::PICTURE)) p { (words.empty) } }
                     }
                     section #recent hx-get="/playground/recent" hx-trigger="load, made from:body" hx-swap="innerHTML" aria-label=(words.recent) {}
@@ -193,6 +194,7 @@ impl<'a> View<'a> {
         html! {
             form #form method="post" action=(action) enctype="multipart/form-data" novalidate
                 hx-post=(action) hx-encoding="multipart/form-data" hx-target="#result" hx-swap="innerHTML" hx-sync="this:replace" {
+                @if endpoint.trains() { p.card { (words.trains) " " a href="/training" { (Common::of(self.controls.language).training) } } }
                 @if let Some(refused) = &self.refused { p.card.fault role="alert" { (refused) } }
                 @for field in &common { (controls.field(field)) }
                 @if !more.is_empty() {
@@ -203,7 +205,7 @@ impl<'a> View<'a> {
                 }
                 div.send {
                     button.primary type="submit" data-generate { (words.generate) }
-                    p.help.numbers { (price(self.app, endpoint, words)) " · " span.scripted { (words.shortcut) } }
+                    p.help.numbers { (price(self.app, endpoint, words)) span.scripted { " · " (words.shortcut) } }
                 }
                 div.row.extras {
                     button.small type="submit" formaction={ "/playground/code/" (endpoint.id) } data-code { "</> " (words.code) }

@@ -48,15 +48,28 @@ pub(super) async fn standing(app: &App, visitor: &Visitor, id: &str) -> Result<S
 
 /// What is shown of the request `id` now.
 pub(super) async fn part(app: &App, visitor: &Visitor, id: &str) -> Result<Markup, Fault> {
+    if id.starts_with("req_") {
+        return by_name(app, visitor, id).await;
+    }
     let standing = standing(app, visitor, id).await?;
     let request = app.queue().request(&standing.id).await?;
     let request = request.ok_or_else(|| Fault::not_found("The request was deleted."))?;
     let logs = app.queue().logs(&request.id, 0, LOGS_MAX).await?;
     if request.state == Stand::Done {
         let pictures = app.queue().pictures_of(&request.id).await?;
-        return Ok(result::show(visitor, &request, &logs, &pictures));
+        return Ok(result::show(visitor, &request, &logs, &pictures, app.now_ms()));
     }
     Ok(under_way(app, visitor.look.language, &request, &logs).await)
+}
+
+/// What was made by a model's name: its pictures are all that is kept of it.
+async fn by_name(app: &App, visitor: &Visitor, id: &str) -> Result<Markup, Fault> {
+    let mut pictures = app.queue().pictures_of(id).await?;
+    pictures.retain(|picture| visitor.caller.sees(&picture.owner));
+    if pictures.is_empty() {
+        return Err(Fault::not_found(format!("There is no request {id} (any more).")));
+    }
+    Ok(result::by_name(visitor.look.language, &pictures))
 }
 
 /// A request that waits or runs: `playground.js` keeps it up to date, and without scripts the page comes again.

@@ -9,7 +9,7 @@ use super::request::log;
 use crate::form::Filled;
 use crate::icons::{self, icon};
 use crate::pages::gallery::star;
-use crate::show::{dollars, own_path, seconds};
+use crate::show::{ago, dollars, own_path, seconds};
 use crate::text::Language;
 use crate::text::playground::Run;
 use crate::visitor::Visitor;
@@ -23,6 +23,7 @@ pub(super) fn show(
     request: &Request,
     logs: &[LogLine],
     pictures: &[Picture],
+    now_ms: i64,
 ) -> Markup {
     let language = visitor.look.language;
     let words = Run::of(language);
@@ -41,12 +42,39 @@ pub(super) fn show(
                 Outcome::Cancelled => div.card role="status" { p { (words.cancelled) } },
                 Outcome::Failed => div.card.fault role="alert" { (failed(words, language, &answer, end.error.as_deref())) },
             }
-            (facts(words, request, &answer))
+            (facts(words, request, &answer, ago(language, request.created_ms, now_ms)))
             @if request.keep_io && !filled.is_empty() {
                 p.row { a.button.small href=(again) { (icon(icons::REUSE)) (words.again) } }
             } @else { p.help { (words.not_kept) } }
             (log(words, logs))
             details.logs { summary { (words.json) } pre { (pretty(answer.clone())) } }
+        }
+    }
+}
+
+/// Pictures that were made by a model's name.
+pub(super) fn by_name(language: Language, pictures: &[Picture]) -> Markup {
+    let words = Run::of(language);
+    html! {
+        div.run data-done="true" {
+            div.made data-count=(pictures.len()) {
+                @for picture in pictures {
+                    @let path = format!("/files/{}", picture.file);
+                    figure {
+                        a.whole href=(path) {
+                            img src=(path) alt=(picture.prompt) width=(picture.width) height=(picture.height);
+                        }
+                        figcaption.row {
+                            a.button.small href={ (path) "?download" } download { (icon(icons::DOWNLOAD)) (words.download) }
+                            (star(language, picture))
+                            span.soft.small.numbers {
+                                (picture.model) " · " (picture.width) " × " (picture.height)
+                                @if let Some(seed) = &picture.seed { " · " (seed) }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -201,7 +229,7 @@ impl Made<'_> {
 }
 
 /// Times, seed, size and cost.
-fn facts(words: &Run, request: &Request, answer: &Value) -> Markup {
+fn facts(words: &Run, request: &Request, answer: &Value, when: String) -> Markup {
     let end = request.ended.as_ref();
     let took = end.and_then(|end| end.inference_ms).map(|ms| format!("{} s", seconds(ms)));
     let waited =
@@ -212,7 +240,13 @@ fn facts(words: &Run, request: &Request, answer: &Value) -> Markup {
     let size = first["width"].as_u64().zip(first["height"].as_u64());
     let size = size.map(|(width, height)| format!("{width} × {height}"));
     let seed = answer["seed"].as_u64().map(|seed| seed.to_string());
-    let rows = [(words.time, took), (words.waited, waited), (words.size, size), (words.cost, cost)];
+    let rows = [
+        (words.when, Some(when)),
+        (words.time, took),
+        (words.waited, waited),
+        (words.size, size),
+        (words.cost, cost),
+    ];
     html! {
         dl.facts.numbers {
             @for (name, value) in rows {

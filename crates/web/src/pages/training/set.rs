@@ -94,7 +94,7 @@ pub(super) async fn page_of(
             h2 #start { (words.start_title) }
             (start::form(words, set, &all, sent, wrong))
         }
-        p { a href="/training" { (common.training) } }
+        p { a.button.quiet href="/training" { (common.training) } }
     };
     let scripts = &["training.js"];
     Ok(page(&visitor.look, Page { title: &set.name, tab: Some(Tab::Training), scripts, body }))
