@@ -15,6 +15,7 @@ use crate::generate::{read_image, to_rgb};
 
 /// What was typed about it.
 #[derive(clap::Args)]
+#[group(id = "guides")]
 pub(crate) struct Args {
     /// A picture whose edges, depth or pose is followed, and how strongly [default: 0.75]; with --image and --mask the network paints the
     /// mask's white part.
