@@ -33,10 +33,11 @@ async fn opened() -> (Place, Queue, Arc<AtomicI64>) {
 /// A picture of each prompt, a second after the other.
 async fn made(queue: &Queue, clock: &AtomicI64, owner: &str, prompts: &[&str]) {
     for prompt in prompts {
-        let at = clock.fetch_add(1000, Ordering::Relaxed);
+        let at = clock.load(Ordering::Relaxed);
         let file = format!("{at}/{owner}.png");
         let request = format!("request-{at}");
         queue.show_pictures((&request, owner), &[picture(prompt, &file)]).await.unwrap();
+        clock.fetch_add(1000, Ordering::Relaxed);
     }
 }
 

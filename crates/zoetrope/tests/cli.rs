@@ -183,7 +183,7 @@ fn wrong_values_are_refused_with_what_to_do() {
         (&["--lora", &other], "fit no layer of Z-Image"),
         (&["--lora", "nowhere.safetensors"], "nowhere.safetensors"),
         (&["--device", "tpu"], "use auto, cpu, cuda, cuda:N or metal"),
-        (&["--device", "cuda"], "this build runs on the CPU only"),
+        (&["--device", "cuda"], "this build does not have it; build with `--features cuda`"),
         (&["--dtype", "int3"], "`int3` is no dtype; use auto, f32, bf16"),
         (&["--model", "nowhere"], "there is no such file or folder"),
         (&["--model", "garbage.png"], "garbage.png: is no whole safetensors file"),

@@ -398,9 +398,9 @@ mod tests {
                 "turbo",
                 json!({"prompt": "x", "sampler": "ddim", "sigmas": [0.5, 0.7], "variation_strength": 2}),
                 vec![
+                    "variation_strength less_than_equal",
                     "sampler literal_error",
                     "sigmas value_error",
-                    "variation_strength less_than_equal",
                 ],
             ),
             (
