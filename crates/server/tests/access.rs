@@ -186,7 +186,7 @@ async fn the_server_tells_about_itself() {
     assert_eq!(room.get("/readyz").await.json()["status"], "ready");
     let index = room.get("/").await.json();
     let endpoints = index["endpoints"].as_array().unwrap();
-    assert_eq!(endpoints.len(), 10);
+    assert_eq!(endpoints.len(), 16);
     for endpoint in endpoints {
         let id = endpoint["id"].as_str().unwrap();
         let openapi =

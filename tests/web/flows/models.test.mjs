@@ -19,7 +19,7 @@ after(async () => {
 test("an endpoint's sheet has its fields, prices, pictures, programs and documents", async () => {
   const page = await visit(server, { path: "/models" });
   await shot(page, "models");
-  await page.getByRole("link", { name: "Z-Image Turbo", exact: true }).click();
+  await page.locator('a[href="/models/fal-ai/z-image/turbo"]').click();
   await page.waitForURL(/\/models\/fal-ai\/z-image\/turbo$/);
   const text = await page.locator("main").innerText();
   for (const each of ["num_inference_steps", "1 – 8", "required", "$0.005 / megapixel", "fal_client", "client.images.generate"]) {

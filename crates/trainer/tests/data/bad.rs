@@ -43,10 +43,7 @@ fn pictures_that_cannot_be_used_are_told_or_fatal() {
     check(&qoi(19_000, 19_000), "has 19000x19000 pixels");
     check(&qoi(0, 5), "is no whole QOI image");
     check(&qoi(64, 64), "is no whole QOI image");
-    check(
-        b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
-        "is an AVIF image, which can be written but not read yet",
-    );
+    check(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "is no whole AVIF image");
 }
 
 #[test]

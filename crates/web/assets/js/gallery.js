@@ -20,6 +20,17 @@ document.addEventListener("change", (event) => {
   if (event.target.name === "number") count();
 });
 
+// The address says what is looked for, so that it can be kept and sent.
+for (const kind of ["input", "change"]) {
+  document.addEventListener(kind, (event) => {
+    const form = event.target.closest("form[data-address]");
+    if (!form) return;
+    const asked = [...new FormData(form)].filter(([, value]) => value !== "");
+    const query = new URLSearchParams(asked).toString();
+    history.replaceState(null, "", query ? `${form.action}?${query}` : form.action);
+  });
+}
+
 let lastBox;
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-none]")) {

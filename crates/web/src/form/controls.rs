@@ -272,9 +272,10 @@ impl Controls<'_> {
     }
 
     fn file(&self, field: &Field) -> Markup {
+        let (label, _) = fields::field(self.language, field);
         html! {
             div.stack {
-                input type="file" name={ (field.name) (FILE) } accept=".zip" aria-labelledby=(id(field.name));
+                input type="file" name={ (field.name) (FILE) } accept=".zip" aria-label={ (label) ": zip" };
                 (self.plain(field, "url"))
             }
         }

@@ -144,7 +144,7 @@ impl View<'_> {
             [&asked.model, &asked.from, &asked.until].iter().any(|text| !text.is_empty());
         html! {
             form.filters.push method="get" action="/gallery" role="search"
-                hx-get="/gallery" hx-target="#found" hx-swap="outerHTML" hx-push-url="true"
+                hx-get="/gallery" hx-target="#found" hx-swap="outerHTML" data-address
                 hx-trigger="submit, input changed delay:250ms from:#q, change" {
                 input #q type="search" name="q" value=(asked.q) placeholder=(words.search) aria-label=(words.search) autocomplete="off";
                 label.chip { input type="checkbox" name="favourites" value="1" checked[!asked.favourites.is_empty()]; (icon(icons::STAR)) span { (words.favourites) } }

@@ -44,9 +44,9 @@ pub(super) async fn sheet(
             } }
         }
         h2 { (words.input) }
-        (table(words, fields(endpoint).iter().map(|field| row(visitor, words, field, &input["properties"][field.name]))))
+        (table(words, words.input, fields(endpoint).iter().map(|field| row(visitor, words, field, &input["properties"][field.name]))))
         h2 { (words.output) }
-        (table(words, output["properties"].as_object().into_iter().flatten().map(|(name, property)| html! {
+        (table(words, words.output, output["properties"].as_object().into_iter().flatten().map(|(name, property)| html! {
             tr { td { code { (name) } } td { (kind(property)) } td { } td { (property["description"].as_str().unwrap_or_default()) } }
         })))
         (samples(app, visitor, endpoint.id).await?)
@@ -57,9 +57,9 @@ pub(super) async fn sheet(
     Ok(page(&visitor.look, page_of))
 }
 
-fn table(words: &Models, rows: impl Iterator<Item = Markup>) -> Markup {
+fn table(words: &Models, of: &str, rows: impl Iterator<Item = Markup>) -> Markup {
     html! {
-        div.table.schema tabindex="0" role="region" aria-label=(words.field) {
+        div.table.schema tabindex="0" role="region" aria-label=(of) {
             table {
                 thead { tr { th { (words.field) } th { (words.kind) } th { (words.default) } th { (words.about) } } }
                 tbody { @for row in rows { (row) } }

@@ -59,7 +59,7 @@ pub(super) async fn part(app: &App, visitor: &Visitor, id: &str) -> Result<Marku
         let pictures = app.queue().pictures_of(&request.id).await?;
         return Ok(result::show(visitor, &request, &logs, &pictures, app.now_ms()));
     }
-    Ok(under_way(app, visitor.look.language, &request, &logs).await)
+    Ok(under_way(app, visitor, &request, &logs).await)
 }
 
 /// What was made by a model's name: its pictures are all that is kept of it.
@@ -73,7 +73,8 @@ async fn by_name(app: &App, visitor: &Visitor, id: &str) -> Result<Markup, Fault
 }
 
 /// A request that waits or runs: `playground.js` keeps it up to date, and without scripts the page comes again.
-async fn under_way(app: &App, language: Language, request: &Request, logs: &[LogLine]) -> Markup {
+async fn under_way(app: &App, visitor: &Visitor, request: &Request, logs: &[LogLine]) -> Markup {
+    let language = visitor.look.language;
     let words = Run::of(language);
     let said = said(app, language, &request.standing, None).await;
     let here = format!("/requests/{}", request.id);
@@ -91,7 +92,10 @@ async fn under_way(app: &App, language: Language, request: &Request, logs: &[Log
                 img data-preview hidden alt=(words.preview);
             }
             (log(words, logs))
-            noscript { meta http-equiv="refresh" content="2"; p.help { (words.refresh) } }
+            // Scripts that put parts into a page read what is in here as well, and the page would come again under their hands.
+            @if !visitor.look.partial {
+                noscript { meta http-equiv="refresh" content="2"; p.help { (words.refresh) } }
+            }
         }
     }
 }
