@@ -278,9 +278,10 @@ fn name_of(format: ImageFormat) -> Result<&'static str> {
 
 fn unknown(bytes: &[u8]) -> Error {
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).to_ascii_lowercase();
-    let what = if start.contains("<svg") {
-        "is an SVG drawing; convert it to PNG"
-    } else if start.contains("<html") || start.contains("<!doctype") {
+    if start.contains("<svg") {
+        return Error::Format("is an SVG drawing; convert it to PNG".into());
+    }
+    let what = if start.contains("<html") || start.contains("<!doctype") {
         "is a web page, not an image"
     } else {
         "is no image of a known format (PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF, TGA, PNM, QOI)"
