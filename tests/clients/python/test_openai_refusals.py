@@ -165,18 +165,18 @@ def test_a_stream_that_fails_raises_too(remote, provider):
         list(client.images.generate(**(ASKED | {"response_format": openai.NOT_GIVEN}), stream=True))
 
 
-def create(data, *limits) -> str:
-    """A key of the server whose data are there, as `zoetrope keys create` makes it."""
+def create(data, place, *limits) -> str:
+    """A key of the server whose data are there, as `zoetrope keys create` makes it; `place` names its database, where it is another."""
     command = [BINARY, "keys", "create", *limits, "--data-dir", str(data)]
-    environment = clean_environment() | places()
+    environment = clean_environment() | place
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 def test_a_budget_that_is_spent_and_a_key_that_is_none(own_server, provider, tmp_path):
     # A server that wants keys wants one before it starts.
-    data = tmp_path / "server-0" / "data"
-    poor = create(data, "--budget", "0.015", "--budget-period", "month")
-    server = own_server("--config", configured(tmp_path, provider), "--no-worker", "--require-keys")
+    data, place = tmp_path / "server-0" / "data", places()
+    poor = create(data, place, "--budget", "0.015", "--budget-period", "month")
+    server = own_server("--config", configured(tmp_path, provider), "--no-worker", "--require-keys", environment=place)
     client, sent = asking(server, poor)
     raw = client.images.with_raw_response.generate(**ASKED)
     assert (raw.headers["x-gateway-cost"], raw.parse().data[0].b64_json) == ("0.010000", picture())
@@ -189,11 +189,11 @@ def test_a_budget_that_is_spent_and_a_key_that_is_none(own_server, provider, tmp
     client, sent = asking(server, "0123456789abcdef:nothing")
     with pytest.raises(openai.AuthenticationError):
         client.images.generate(**ASKED)
-    limited, sent = asking(server, create(data, "--requests-per-minute", "1"), retries=0)
+    limited, sent = asking(server, create(data, place, "--requests-per-minute", "1"), retries=0)
     limited.images.generate(**ASKED)
     with pytest.raises(openai.RateLimitError) as raised:
         limited.images.generate(**ASKED)
     assert 30 < float(raised.value.response.headers["retry-after"]) <= 61
-    forbidden, _ = asking(server, create(data, "--allow-models", "z-image"))
+    forbidden, _ = asking(server, create(data, place, "--allow-models", "z-image"))
     with pytest.raises(openai.PermissionDeniedError):
         forbidden.images.generate(**ASKED)
