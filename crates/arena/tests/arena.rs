@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Json;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -37,6 +38,10 @@ struct Room {
 
 impl Room {
     async fn new() -> Self {
+        Self::of(Catalogue::standard()).await
+    }
+
+    async fn of(catalogue: Catalogue) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
@@ -57,7 +62,7 @@ impl Room {
             keep_ms: 3_600_000,
             roots: Vec::new(),
         };
-        let gateway = Gateway::new(house, Catalogue::standard()).unwrap();
+        let gateway = Gateway::new(house, catalogue).unwrap();
         let arena = Arena::new(queue.clone(), store.clone(), gateway.clone(), now_ms);
         Self { queue, store, gateway, clock, arena, _folder: folder }
     }
@@ -174,6 +179,27 @@ impl Drop for Painter {
     }
 }
 
+/// A picture of one shade in base64, with parameters that nobody may see.
+fn grey((width, height): (u32, u32), shade: u8) -> String {
+    let picture = Picture { width, height, rgb: vec![shade; (3 * width * height) as usize] };
+    let format = zoetrope_files::Format::Png;
+    STANDARD.encode(zoetrope_files::encode(&picture, format, Some("secret")).unwrap())
+}
+
+/// A server of OpenAI's Images API whose pictures are of shade 200; where it is.
+async fn hosted() -> String {
+    let make = async |Json(body): Json<Value>| {
+        let (width, height) = body["size"].as_str().unwrap().split_once('x').unwrap();
+        let size = (width.parse().unwrap(), height.parse().unwrap());
+        Json(json!({"created": 1, "data": [{"b64_json": grey(size, 200)}]}))
+    };
+    let router = axum::Router::new().route("/v1/images/generations", axum::routing::post(make));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}/v1")
+}
+
 async fn paint(lease: Lease) {
     let task: Generate = serde_json::from_str(&lease.request.task).unwrap();
     let zoetrope_api::task::Size::Pixels { width, height } = task.size else { panic!("{task:?}") };
@@ -190,11 +216,10 @@ async fn paint(lease: Lease) {
             flagged: None,
         }
     } else {
-        let rgb = vec![task.steps as u8; (3 * width * height) as usize];
-        let picture = Picture { width, height, rgb };
-        let bytes =
-            zoetrope_files::encode(&picture, zoetrope_files::Format::Png, Some("secret")).unwrap();
-        let url = format!("data:image/png;base64,{}", STANDARD.encode(bytes));
+        // An adapter's scale shows as well.
+        let shade =
+            task.steps as u8 + task.loras.iter().map(|lora| (100.0 * lora.scale) as u8).sum::<u8>();
+        let url = format!("data:image/png;base64,{}", grey((width, height), shade));
         let response = json!({
             "images": [{"url": url, "width": width, "height": height}], "seed": task.seed, "prompt": task.prompt,
         });
@@ -271,6 +296,40 @@ async fn a_challenge_goes_from_prompts_to_a_board() {
     let models = room.arena.models(Of::Challenge(&challenge.id)).await.unwrap();
     assert_eq!((models.players.len(), models.board.battles), (1, 0));
     assert_eq!(room.arena.figures("z-image-turbo").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_adapter_and_a_hosted_provider_are_contenders_too() {
+    let text = format!(
+        r#"
+        [providers]
+        hosted = {{ protocol = "openai", url = "{}", key = "k" }}
+        [models.m]
+        deployments = [{{ provider = "hosted" }}]
+        "#,
+        hosted().await
+    );
+    let room = Room::of(Catalogue::read(&text.parse().unwrap(), &|_| None).unwrap()).await;
+    let challenge = room.challenge("a house").await;
+    let loras = json!([{"path": "https://example.com/ink.safetensors", "scale": 0.5}]);
+    let settings = json!({"num_inference_steps": 8, "loras": loras});
+    let adapted = room.enter(&challenge, "ink", "fal-ai/z-image/turbo/lora", settings).await;
+    let elsewhere = room.enter(&challenge, "elsewhere", "hosted/m", json!({})).await;
+    let painter = Painter::of(&room);
+    room.drawn(&challenge).await;
+    assert_eq!(painter.count(), 1, "the other is drawn by the provider");
+    let pair = room.pair(&challenge, "me").await;
+    let left_is_adapted = match (room.colour(&pair.left).await, room.colour(&pair.right).await) {
+        (58, 200) => true,
+        (200, 58) => false,
+        shades => panic!("{shades:?}"),
+    };
+    let verdict = if left_is_adapted { Verdict::Left } else { Verdict::Right };
+    room.arena.cast(&pair.pair, "me", verdict).await.unwrap();
+    let standings = room.arena.standings(Of::Challenge(&challenge.id)).await.unwrap();
+    let order =
+        standings.board.rows.iter().map(|row| standings.players[row.player].contender.as_str());
+    assert_eq!(order.collect::<Vec<_>>(), [&adapted, &elsewhere]);
 }
 
 #[tokio::test]
