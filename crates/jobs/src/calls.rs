@@ -180,6 +180,20 @@ pub struct Calls {
     pub first_byte: Histogram,
 }
 
+impl Calls {
+    /// Adds what another deployment, or the same in another window, did; whose it is stays.
+    pub fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.completed += other.completed;
+        self.faults += other.faults;
+        self.pictures += other.pictures;
+        self.cost_micros += other.cost_micros;
+        self.completed_us += other.completed_us;
+        self.total.merge(&other.total);
+        self.first_byte.merge(&other.first_byte);
+    }
+}
+
 /// Whose calls are added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose<'a> {

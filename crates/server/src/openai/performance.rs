@@ -43,7 +43,7 @@ pub(crate) async fn measured(
     for calls in calls.into_iter().filter(admits) {
         let same = |sum: &&mut Calls| sum.provider == calls.provider && sum.model == calls.model;
         match sums.iter_mut().find(same) {
-            Some(sum) => add(sum, &calls),
+            Some(sum) => sum.add(&calls),
             None => sums.push(calls),
         }
     }
@@ -56,17 +56,6 @@ pub(crate) async fn measured(
         catalogue.providers.get(name).map_or(name.to_string(), |entry| entry.title.clone())
     };
     Ok(sums.iter().map(|sum| performed(sum, title(&sum.provider))).collect())
-}
-
-fn add(sum: &mut Calls, other: &Calls) {
-    sum.calls += other.calls;
-    sum.completed += other.completed;
-    sum.faults += other.faults;
-    sum.pictures += other.pictures;
-    sum.cost_micros += other.cost_micros;
-    sum.completed_us += other.completed_us;
-    sum.total.merge(&other.total);
-    sum.first_byte.merge(&other.first_byte);
 }
 
 fn performed(sum: &Calls, title: String) -> Performance {

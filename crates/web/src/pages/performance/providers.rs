@@ -88,15 +88,7 @@ fn grouped<'a>(calls: impl Iterator<Item = &'a Calls>, by: By) -> Vec<(String, C
             By::Provider => &one.provider,
             By::Model => &one.model,
         };
-        let sum = sums.entry(name.clone()).or_default();
-        sum.calls += one.calls;
-        sum.completed += one.completed;
-        sum.faults += one.faults;
-        sum.pictures += one.pictures;
-        sum.cost_micros += one.cost_micros;
-        sum.completed_us += one.completed_us;
-        sum.total.merge(&one.total);
-        sum.first_byte.merge(&one.first_byte);
+        sums.entry(name.clone()).or_default().add(one);
     }
     sums.into_iter().collect()
 }
