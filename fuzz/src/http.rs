@@ -158,6 +158,7 @@ async fn router(folder: &tempfile::TempDir, stop: watch::Receiver<bool>) -> Rout
         upload_bytes_max: 1 << 20,
         concurrency_max: 1000,
         prices: HashMap::new(),
+        draws_at: None,
         now_ms,
         keep_ms: 86_400_000,
         stop,

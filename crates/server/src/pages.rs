@@ -49,6 +49,11 @@ impl App {
         self.settings.keys_required
     }
 
+    /// Width and height that the models here draw best at, where that is none of fal's sizes.
+    pub fn draws_at(&self) -> Option<(u32, u32)> {
+        self.settings.draws_at
+    }
+
     /// Bytes of one uploaded file.
     pub fn upload_bytes_max(&self) -> u64 {
         self.settings.upload_bytes_max

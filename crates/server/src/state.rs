@@ -39,6 +39,8 @@ pub struct Settings {
     pub concurrency_max: i64,
     /// Dollars a unit by endpoint, where they are not fal's.
     pub prices: HashMap<String, f64>,
+    /// Width and height that the models here draw best at, where that is none of fal's sizes: what forms for people begin with.
+    pub draws_at: Option<(u32, u32)>,
     /// Milliseconds since 1970.
     pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Milliseconds that uploads live where nobody said otherwise.

@@ -168,11 +168,24 @@ impl Args {
         }))
     }
 
+    /// Whether the embedded model is all that draws.
+    fn is_demo(&self) -> bool {
+        let demo = |model: &str| model == demo::NAME;
+        demo(&self.model) && self.base_model.as_deref().is_none_or(demo)
+    }
+
+    /// The size of the embedded model's pictures, where nothing else draws: fal's are too large for it.
+    pub(crate) fn draws_at(&self) -> anyhow::Result<Option<(u32, u32)>> {
+        if !self.is_demo() {
+            return Ok(None);
+        }
+        let demo = demo::Demo::load()?;
+        Ok(Some((demo.width, demo.height)))
+    }
+
     /// The embedded model can draw nothing but landscapes, and is looked at only where a checker is named.
     fn safety(&self, environment: &Environment) -> anyhow::Result<Safety> {
-        let demo = |model: &str| model == demo::NAME;
-        let harmless = demo(&self.model) && self.base_model.as_deref().is_none_or(demo);
-        if harmless && !matches!(self.safety.safety, Choice::Named(_)) {
+        if self.is_demo() && !matches!(self.safety.safety, Choice::Named(_)) {
             return Ok(Safety::Harmless);
         }
         let checker = self.safety.checker(environment, &device::parse(&self.device)?)?;

@@ -198,6 +198,7 @@ impl Args {
             upload_bytes_max: self.upload_mb_max << 20,
             concurrency_max: self.concurrency_max,
             prices: self.prices.iter().cloned().collect(),
+            draws_at: self.drawing.draws_at()?,
             now_ms: now_ms(),
             keep_ms: self.keep_ms(),
             stop,

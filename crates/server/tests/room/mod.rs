@@ -141,6 +141,7 @@ impl Room {
             upload_bytes_max: setup.upload_bytes_max,
             concurrency_max: setup.concurrency_max,
             prices: HashMap::from([("fal-ai/z-image/base".to_string(), 0.5)]),
+            draws_at: None,
             now_ms,
             keep_ms: 30 * 86_400_000,
             stop: stop.subscribe(),

@@ -4,5 +4,5 @@ pub(crate) mod controls;
 mod filled;
 mod received;
 
-pub(crate) use filled::Filled;
+pub(crate) use filled::{CUSTOM, Filled};
 pub(crate) use received::receive;

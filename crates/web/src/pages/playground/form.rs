@@ -14,7 +14,7 @@ use zoetrope_server::App;
 use super::request;
 use crate::fault::Fault;
 use crate::form::controls::{Controls, by_control, is_common};
-use crate::form::{Filled, receive};
+use crate::form::{CUSTOM, Filled, receive};
 use crate::icons::{self, icon};
 use crate::layout::{Page, Tab, page};
 use crate::show::{dollars, own_path};
@@ -31,7 +31,7 @@ pub(super) async fn first(
     visitor: Visitor,
     RawQuery(query): RawQuery,
 ) -> Markup {
-    let filled = Filled::of_query(query.as_deref().unwrap_or_default());
+    let filled = begun(&app, &ENDPOINTS[0], query.as_deref());
     View::new(&app, &visitor, &ENDPOINTS[0], &filled).await.page()
 }
 
@@ -41,8 +41,24 @@ pub(super) async fn show(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Fault> {
-    let filled = Filled::of_query(query.as_deref().unwrap_or_default());
-    Ok(View::new(&app, &visitor, endpoint(&id)?, &filled).await.page())
+    let endpoint = endpoint(&id)?;
+    let filled = begun(&app, endpoint, query.as_deref());
+    Ok(View::new(&app, &visitor, endpoint, &filled).await.page())
+}
+
+/// What a link fills in; where it says no size, the one that the models here draw best at, unless an image decides.
+fn begun(app: &App, endpoint: &Endpoint, query: Option<&str>) -> Filled {
+    let mut filled = Filled::of_query(query.unwrap_or_default());
+    let fields = fields(endpoint);
+    let size = fields.iter().find(|field| field.name == "image_size");
+    let decided = size.is_none_or(|field| field.default == Some(json!("auto")));
+    if let (Some((width, height)), false, "") = (app.draws_at(), decided, filled.get("image_size"))
+    {
+        filled.set("image_size", CUSTOM);
+        filled.set("image_size.width", width.to_string());
+        filled.set("image_size.height", height.to_string());
+    }
+    filled
 }
 
 /// The endpoint called `id`.
