@@ -156,6 +156,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         makes: Makes::Pictures { draws: Draws::Image, loras: true },
         price: 0.0085,
     },
+    // fal tells no price of inpainting, nor of ControlNet and tiling with LoRA: as of what they are most alike.
     Endpoint {
         id: "fal-ai/z-image/turbo/inpaint",
         name: "ZImageTurboInpaint",
