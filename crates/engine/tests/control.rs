@@ -5,13 +5,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
-use common::{Case, Fixture};
+use common::{Case, Fixture, Recorder};
 use serde_json::Value;
 use zoetrope_api::{Acceleration, ControlSpan, Controls, Count, Guidance, ImageSize, Seed, Steps};
 use zoetrope_checkpoint::{Blob, Layout, Role, Storage, Weights};
@@ -25,20 +23,6 @@ use zoetrope_engine::pixels::{self, Rgb};
 use zoetrope_engine::{Interrupt, Result, Unwatched, Watch};
 
 const NETWORKS: [&str; 3] = ["union-1.0", "union-2.0", "union-2.1"];
-
-/// Writes down what every stage computed; what is computed once more under its name, as the layers of 2.0 are, as `again`.
-#[derive(Default)]
-struct Recorder(Mutex<BTreeMap<String, Tensor>>);
-
-impl Watch for Recorder {
-    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
-        let mut stages = self.0.lock().unwrap();
-        let name = name.to_string();
-        let name = if stages.contains_key(&name) { format!("{name}.again") } else { name };
-        stages.insert(name, value.clone());
-        Ok(())
-    }
-}
 
 fn turbo() -> (Fixture, TransformerConfig) {
     let turbo = Fixture::open("turbo");
@@ -94,7 +78,7 @@ fn every_stage_of_every_version_is_the_reference_s() {
         let recorder = Recorder::default();
         let out = run(&transformer, &network, &case, &recorder);
         let mut compared = 0;
-        for (name, value) in recorder.0.lock().unwrap().iter().filter(|(name, _)| case.has(name)) {
+        for (name, value) in recorder.stages().iter().filter(|(name, _)| case.has(name)) {
             let value = if value.rank() == 3 { value.squeeze(0).unwrap() } else { value.clone() };
             // Padding, which is the transformer's token here, is something else there until it is replaced.
             let rows = (name == "control_embedded").then_some(15);

@@ -5,13 +5,10 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::Path;
-use std::sync::Mutex;
 
 use candle_core::{DType, Tensor};
-use common::{Case, FIXTURES, Fixture, device};
+use common::{Case, FIXTURES, Fixture, Recorder, device};
 use zoetrope_api::{ImageSize, Seed};
 use zoetrope_checkpoint::{Blob, Role, Storage, Weights};
 use zoetrope_engine::config::{
@@ -28,23 +25,6 @@ use zoetrope_engine::prompt::PromptTokenizer;
 use zoetrope_engine::schedule::{Schedule, linspace};
 use zoetrope_engine::{Result, Unwatched, Watch};
 use zoetrope_kernels::Wrap;
-
-/// Writes down what every stage computed.
-#[derive(Default)]
-struct Recorder(Mutex<BTreeMap<String, Tensor>>);
-
-impl Watch for Recorder {
-    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
-        self.0.lock().unwrap().insert(name.to_string(), value.clone());
-        Ok(())
-    }
-}
-
-impl Recorder {
-    fn stages(&self) -> BTreeMap<String, Tensor> {
-        self.0.lock().unwrap().clone()
-    }
-}
 
 fn tokenizer(fixture: &Fixture) -> PromptTokenizer {
     PromptTokenizer::new(&fixture.layout().tokenizer_json().unwrap()).unwrap()

@@ -5,13 +5,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
-use common::{Case, Fixture};
+use common::{Case, Fixture, Recorder};
 use zoetrope_api::{Acceleration, Controls, Count, Guidance, ImageSize, Seed, Steps};
 use zoetrope_checkpoint::{Role, Storage};
 use zoetrope_engine::config::{TransformerConfig, VisionConfig, VisionProcessor};
@@ -21,32 +19,7 @@ use zoetrope_engine::networks::{VisionTower, siglip};
 use zoetrope_engine::pipeline::{Event, Keep, Listener, Options, Pipeline, Request, Source};
 use zoetrope_engine::pixels::Rgb;
 use zoetrope_engine::prompt::PromptTokenizer;
-use zoetrope_engine::{Interrupt, Result, Unwatched, Watch};
-
-/// Writes down what every stage computed.
-#[derive(Default)]
-struct Recorder(Mutex<BTreeMap<String, Tensor>>);
-
-impl Watch for Recorder {
-    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
-        self.0.lock().unwrap().insert(name.to_string(), value.clone());
-        Ok(())
-    }
-}
-
-impl Recorder {
-    /// Compares all stages that `case` has; how many that were.
-    fn check(&self, case: &Case) -> usize {
-        let stages = self.0.lock().unwrap();
-        let mut compared = 0;
-        for (name, value) in stages.iter().filter(|(name, _)| case.has(name)) {
-            let one = value.rank() == case.input(name).rank() + 1 && value.dim(0).unwrap() == 1;
-            case.check(name, &if one { value.squeeze(0).unwrap() } else { value.clone() });
-            compared += 1;
-        }
-        compared
-    }
-}
+use zoetrope_engine::{Interrupt, Unwatched};
 
 fn fixture() -> Fixture {
     Fixture::open("omni")
@@ -146,7 +119,12 @@ fn every_stage_of_the_vision_tower_is_the_reference_s() {
         let seen = rgb(&picture.resized_by(width as u32, height as u32, bilinear));
         let recorder = Recorder::default();
         let out = tower.forward(&seen, &processor, &recorder).unwrap();
-        assert_eq!(recorder.check(&case), 1 + config.num_hidden_layers, "{}", case.id);
+        assert_eq!(
+            case.check_stages(&recorder.stages()),
+            1 + config.num_hidden_layers,
+            "{}",
+            case.id
+        );
         let (rows, columns, hidden) = out.dims3().unwrap();
         case.check("siglip.out", &out.reshape((rows * columns, hidden)).unwrap());
     }
@@ -192,7 +170,7 @@ fn every_stage_of_the_transformer_is_the_reference_s() {
         let out = network
             .forward(&batch, std::slice::from_ref(&drawn), f64::from(t[0]), None, &recorder)
             .unwrap();
-        let compared = recorder.check(&case);
+        let compared = case.check_stages(&recorder.stages());
         case.check("out", &out[0].unsqueeze(1).unwrap());
         let stages = case.json["outputs"].as_object().unwrap().keys();
         let elsewhere = |key: &&String| {

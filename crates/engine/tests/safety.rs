@@ -5,30 +5,17 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use candle_core::{D, Device, Tensor};
-use common::{Case, Fixture};
+use common::{Case, Fixture, Recorder};
 use zoetrope_checkpoint::{Classifier, Role, Storage, Weights};
+use zoetrope_engine::Unwatched;
 use zoetrope_engine::layers::Parameters;
 use zoetrope_engine::networks::SafetyChecker;
 use zoetrope_engine::networks::vision::Sizes;
 use zoetrope_engine::safety::Checker;
-use zoetrope_engine::{Result, Unwatched, Watch};
 use zoetrope_kernels::Gelu;
-
-/// Writes down what every stage computed.
-#[derive(Default)]
-struct Recorder(Mutex<BTreeMap<String, Tensor>>);
-
-impl Watch for Recorder {
-    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
-        self.0.lock().unwrap().insert(name.to_string(), value.clone());
-        Ok(())
-    }
-}
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/safety").join(name)
@@ -54,7 +41,7 @@ fn check(kind: &str) -> BTreeMap<String, Tensor> {
     let case = case(kind);
     let (checker, recorder, pixels) = (checker(&case.id), Recorder::default(), pixels(&case));
     let findings = checker.look_at(&pixels, &recorder).unwrap();
-    let stages = recorder.0.into_inner().unwrap();
+    let stages = recorder.stages();
     assert!(stages.len() > 3, "{:?}", stages.keys());
     stages.iter().for_each(|(name, value)| case.check(name, value));
     let unsafe_ones: Vec<bool> = findings.iter().map(|finding| finding.is_unsafe).collect();

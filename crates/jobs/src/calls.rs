@@ -14,7 +14,7 @@ use crate::sql::calls as sql;
 use crate::{Error, Result};
 
 /// A request for a model that has ended. No prompt and no picture is in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelRequest {
     /// `req_` and a UUID of version 7: order of ids is order of arrival.
     pub id: String,
@@ -61,7 +61,7 @@ pub struct ModelRequest {
 }
 
 /// A call to a provider.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCall {
     /// Whom, as `fal`.
     pub provider: String,
@@ -87,9 +87,10 @@ pub struct ModelCall {
 const COMPLETED: &str = "completed";
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelStatus {
     /// With pictures.
+    #[default]
     Completed,
     /// No provider made them.
     UpstreamFailure,

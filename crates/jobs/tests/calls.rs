@@ -88,14 +88,11 @@ fn request(id: &str, created_ms: i64, calls: Vec<ModelCall>) -> ModelRequest {
         created_ms,
         duration_us: 10,
         upstream_us: 5,
-        error_code: None,
         error: Some("with a \0 in it".into()),
         user: Some("somebody".into()),
-        trace: None,
         calls,
         files: vec![format!("{id}/image.png")],
-        purged_ms: None,
-        held: false,
+        ..ModelRequest::default()
     }
 }
 

@@ -42,14 +42,8 @@ fn request(number: i64, provider: &str, created_ms: i64, duration_us: i64) -> Mo
         created_ms,
         duration_us,
         upstream_us: duration_us,
-        error_code: None,
-        error: None,
-        user: None,
-        trace: None,
         calls: vec![call],
-        held: false,
-        files: Vec::new(),
-        purged_ms: None,
+        ..ModelRequest::default()
     }
 }
 

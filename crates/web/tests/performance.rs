@@ -36,14 +36,8 @@ async fn record(room: &Room, owner: &str, provider: &str, duration_us: i64, cost
         created_ms: room.now.load(std::sync::atomic::Ordering::Relaxed),
         duration_us,
         upstream_us: duration_us,
-        error_code: None,
-        error: None,
-        user: None,
-        trace: None,
         calls: vec![call],
-        held: false,
-        files: Vec::new(),
-        purged_ms: None,
+        ..ModelRequest::default()
     };
     let ledger = room.queue.ledger();
     ledger.record(request);

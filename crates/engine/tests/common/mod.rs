@@ -2,13 +2,16 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test uses a part
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use zoetrope_checkpoint::{Layout, Role, Storage, Weights};
 use zoetrope_engine::layers::Parameters;
+use zoetrope_engine::{Result, Watch};
 
 pub const FIXTURES: &[&str] = &["turbo", "base", "wide", "slim"];
 
@@ -102,7 +105,18 @@ impl Case {
         self.check_rows(name, got, None);
     }
 
-    /// The same, comparing only the first `rows` of the recorded output.
+    /// Compares all stages that are recorded, alone or as a batch of one; how many that were.
+    pub fn check_stages(&self, stages: &BTreeMap<String, Tensor>) -> usize {
+        let mut compared = 0;
+        for (name, value) in stages.iter().filter(|(name, _)| self.has(name)) {
+            let one = value.rank() == self.input(name).rank() + 1 && value.dim(0).unwrap() == 1;
+            self.check(name, &if one { value.squeeze(0).unwrap() } else { value.clone() });
+            compared += 1;
+        }
+        compared
+    }
+
+    /// As `check`, comparing only the first `rows` of the recorded output.
     pub fn check_rows(&self, name: &str, got: &Tensor, rows: Option<usize>) {
         let tolerance = &self.json["outputs"][name];
         assert!(!tolerance.is_null(), "{}: no output {name}", self.id);
@@ -148,6 +162,26 @@ impl Case {
             "{} picture {index}: {worst} levels, {share} of bytes",
             self.id
         );
+    }
+}
+
+/// Writes down what every stage computed; what is computed once more under its name, as the layers of control networks are, as `again`.
+#[derive(Default)]
+pub struct Recorder(Mutex<BTreeMap<String, Tensor>>);
+
+impl Watch for Recorder {
+    fn stage(&self, name: &dyn Display, value: &Tensor) -> Result<()> {
+        let mut stages = self.0.lock().unwrap();
+        let name = name.to_string();
+        let name = if stages.contains_key(&name) { format!("{name}.again") } else { name };
+        stages.insert(name, value.clone());
+        Ok(())
+    }
+}
+
+impl Recorder {
+    pub fn stages(&self) -> BTreeMap<String, Tensor> {
+        self.0.lock().unwrap().clone()
     }
 }
 

@@ -37,22 +37,11 @@ impl<'a> Entry<'a> {
             model: cut(&request.model),
             mode: request.mode().name().into(),
             status: ModelStatus::Cancelled,
-            provider: None,
-            deployment: None,
-            upstream: None,
-            pictures: 0,
-            cost_micros: 0,
             created_ms,
-            duration_us: 0,
-            upstream_us: 0,
-            error_code: None,
-            error: None,
             user: request.user.as_deref().map(cut),
             trace: caller.trace.clone(),
-            calls: Vec::new(),
-            files: Vec::new(),
-            purged_ms: None,
             held: caller.limits.budget_micros.is_some(),
+            ..ModelRequest::default()
         };
         Self { ledger, notes: Notes::default(), begun: Instant::now(), row: Some(row) }
     }

@@ -95,10 +95,6 @@ fn request(n: usize, of: usize) -> ModelRequest {
         created_ms,
         duration_us,
         upstream_us: duration_us,
-        error_code: None,
-        error: None,
-        user: None,
-        trace: None,
         calls: vec![ModelCall {
             provider: provider.into(),
             deployment: format!("{provider}/z-image-turbo"),
@@ -110,8 +106,6 @@ fn request(n: usize, of: usize) -> ModelRequest {
             pictures: 1,
             cost_micros: 5_000,
         }],
-        files: Vec::new(),
-        purged_ms: None,
-        held: false,
+        ..ModelRequest::default()
     }
 }
