@@ -39,7 +39,7 @@ fn of_pictures() -> Vec<Field> {
         field(
             "variation_strength",
             Kind::Number { min: 0.0, max: 1.0 },
-            json!(0.1),
+            json!(Variation::STRENGTH_DEFAULT),
             "How far: 0 is the noise of seed, 1 that of variation_seed.",
         ),
         field(
