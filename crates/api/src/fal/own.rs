@@ -9,7 +9,7 @@ use super::read::Reader;
 use crate::{Controls, InvalidField, Sampler, Sigmas, Variation};
 
 /// Fields of `endpoint` beside fal's.
-pub(super) fn fields(endpoint: &Endpoint) -> Vec<Field> {
+pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     match endpoint.makes {
         Makes::Pictures { .. } => of_pictures(),
         Makes::Adapter { .. } => Vec::new(),
