@@ -133,6 +133,9 @@ pub struct Variation {
 }
 
 impl Variation {
+    /// How far where nobody said.
+    pub const STRENGTH_DEFAULT: f64 = 0.1;
+
     /// A strength in 0..=1.
     pub fn new(seed: u64, strength: f64) -> Result<Self, InvalidField> {
         if (0.0..=1.0).contains(&strength) {

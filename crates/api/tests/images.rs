@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use zoetrope_api::Format;
 use zoetrope_api::images::{
     Form, ImageRequest, Input, Pixels, Problem, Ratio, Route, SizeWish, Tier, parse_form,
     parse_json,
 };
+use zoetrope_api::{Controls, Format, Sampler, Sigmas, Variation};
 
 fn parsed(mut body: Value, route: Route) -> Result<ImageRequest, Problem> {
     let body = body.as_object_mut().expect("an object");
@@ -75,6 +75,32 @@ fn what_is_wrong_is_named() {
         (json!({"model": null}), "model", "`model` is missing; GET /v1/models lists what there is"),
         (json!({"prompt": " "}), "prompt", "`prompt` is empty; say what to show"),
         (json!({"prompt": 5}), "prompt", "`prompt` is 5; it must be a string"),
+        (
+            json!({"sampler": "ddim"}),
+            "sampler",
+            "`sampler` is `ddim`; send one of euler, heun, dpmpp_2m, unipc",
+        ),
+        (
+            json!({"sigmas": [0.5, 0.7]}),
+            "sigmas",
+            "`sigmas` must fall from at most 1 to above 0, each below the one before",
+        ),
+        (
+            json!({"sigmas": "1; 0.5"}),
+            "sigmas",
+            "`sigmas` must be a list of at most 200 numbers from 0 to 1",
+        ),
+        (json!({"sigmas": []}), "sigmas", "`sigmas` has 0 levels; give 1 to 200, one a step"),
+        (
+            json!({"variation_seed": 3, "variation_strength": 2}),
+            "variation_strength",
+            "`variation_strength` is 2; it must be a number from 0 to 1",
+        ),
+        (
+            json!({"variation_strength": 0.5}),
+            "variation_strength",
+            "`variation_strength` says how far, but there is no `variation_seed`; send both",
+        ),
         (json!({"n": 11}), "n", "`n` is 11; it must be a whole number from 1 to 10"),
         (json!({"n": "two"}), "n", "`n` is `two`; it must be a whole number from 1 to 10"),
         (json!({"n": 1.5}), "n", "`n` is 1.5; it must be a whole number from 1 to 10"),
@@ -159,6 +185,34 @@ fn seeds_of_every_kind_are_taken() {
     {
         assert_eq!(generation(json!({"seed": seed})).unwrap().seed, Some(want));
     }
+}
+
+#[test]
+fn what_is_set_beside_seed_and_steps_is_read_from_json_and_forms() {
+    let want = Controls {
+        sampler: Sampler::UniPc,
+        sigmas: Some(Sigmas::new(vec![1.0, 0.5]).unwrap()),
+        variation: Some(Variation { seed: 9, strength: Variation::STRENGTH_DEFAULT }),
+        prompt_weighting: true,
+        ..Controls::default()
+    };
+    let body = json!({"sampler": "unipc", "sigmas": [1, 0.5], "variation_seed": 9, "prompt_weighting": true});
+    let request = generation(body).unwrap();
+    assert_eq!((&request.controls, request.extras.len()), (&want, 0));
+    for sigmas in ["1, 0.5", "[1.0, 0.5]"] {
+        let texts = [
+            ("model", "z-image"),
+            ("prompt", "x"),
+            ("sampler", "UniPC"),
+            ("sigmas", sigmas),
+            ("variation_seed", "9"),
+            ("prompt_weighting", "true"),
+        ];
+        let texts = texts.map(|(name, text)| (name.to_string(), text.to_string())).to_vec();
+        let request = parse_form(texts, Vec::new(), Route::Generations).unwrap();
+        assert_eq!(request.controls, want);
+    }
+    assert!(generation(json!({})).unwrap().controls.are_default());
 }
 
 #[test]

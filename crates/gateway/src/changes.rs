@@ -153,6 +153,13 @@ fn sent(request: &ImageRequest, name: &str) -> Value {
         "enable_prompt_expansion" => json!(request.prompt_expansion),
         "enable_safety_checker" => json!(request.safety_checker),
         "output_compression" | "output_quality" => json!(request.quality),
+        "sampler" => json!(request.controls.sampler),
+        "sigmas" => json!(request.controls.sigmas),
+        "variation_seed" => json!(request.controls.variation.map(|variation| variation.seed)),
+        "variation_strength" => {
+            json!(request.controls.variation.map(|variation| variation.strength))
+        }
+        "prompt_weighting" => json!(request.controls.prompt_weighting),
         name => request.extras.get(name).cloned().unwrap_or_default(),
     };
     match &value {

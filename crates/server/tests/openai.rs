@@ -15,7 +15,7 @@ use painter::{Painter, form, picture};
 use room::{Answer, Room, Setup};
 use serde_json::{Value, json};
 use zoetrope_api::task::{Delivery, Place, Size};
-use zoetrope_api::{Acceleration, Format};
+use zoetrope_api::{Acceleration, Controls, Format, Sampler, Sigmas, Variation};
 use zoetrope_jobs::{Attempt, End, Outcome, Scope};
 
 const GENERATIONS: &str = "/v1/images/generations";
@@ -82,7 +82,8 @@ async fn the_engine_is_asked_for_everything_it_has() {
     let body = json!({
         "size": "100x70", "seed": 5, "cfg_scale": 1.5, "num_inference_steps": 3, "negative_prompt": "fog",
         "output_format": "webp", "output_compression": 70, "response_format": "b64_json", "go_fast": true,
-        "enable_safety_checker": false, "quality": "hd", "style": "vivid", "background": "opaque",
+        "enable_safety_checker": false, "sampler": "Heun", "sigmas": [1, 0.5, 0.25], "variation_seed": -1,
+        "variation_strength": 0.3, "prompt_weighting": true, "quality": "hd", "style": "vivid", "background": "opaque",
         "moderation": "low", "user": "somebody", "watermark": true,
     });
     let told = generate(&room, body).await.json();
@@ -92,6 +93,14 @@ async fn the_engine_is_asked_for_everything_it_has() {
     assert_eq!((task.format, task.quality), (Format::Webp, Some(70)));
     assert_eq!(task.acceleration, Acceleration::High);
     assert_eq!((task.delivery, task.safety_checker), (Delivery::Inline, false));
+    let controls = Controls {
+        sampler: Sampler::Heun,
+        sigmas: Some(Sigmas::new(vec![1.0, 0.5, 0.25]).unwrap()),
+        variation: Some(Variation { seed: u64::MAX, strength: 0.3 }),
+        prompt_weighting: true,
+        ..Controls::default()
+    };
+    assert_eq!(task.controls, controls);
     let dropped = told["metadata"]["dropped_parameters"].as_array().unwrap().iter();
     let mut dropped: Vec<_> = dropped.map(|one| one["parameter"].as_str().unwrap()).collect();
     dropped.sort_unstable();
@@ -102,6 +111,7 @@ async fn the_engine_is_asked_for_everything_it_has() {
     let task = painter.drawn().remove(1).task;
     assert_eq!((task.negative_prompt.as_str(), task.steps, task.guidance_scale), ("fog", 28, 4.0));
     assert_eq!(task.acceleration, Acceleration::Regular);
+    assert!(task.controls.are_default());
     assert_eq!(told["metadata"]["dropped_parameters"], json!([]));
 }
 
@@ -127,6 +137,16 @@ async fn each_of_several_pictures_has_a_seed_of_its_own() {
     let mut seeds: Vec<_> = painter.drawn().iter().map(|drawn| drawn.task.seed.unwrap()).collect();
     seeds.sort_unstable();
     assert_eq!(seeds, [7, 8, 9]);
+    let answer = generate(&room, json!({"n": 2, "seed": 7, "variation_seed": 40})).await.json();
+    assert_eq!(answer["metadata"]["seeds"], json!([7, 8]));
+    let drawn = painter.drawn();
+    let varied = drawn[3..].iter().map(|drawn| {
+        let variation = drawn.task.controls.variation.unwrap();
+        (drawn.task.seed.unwrap(), variation.seed)
+    });
+    let mut varied: Vec<_> = varied.collect();
+    varied.sort_unstable();
+    assert_eq!(varied, [(7, 40), (8, 41)], "the variation's seed counts on too");
 }
 
 #[tokio::test]

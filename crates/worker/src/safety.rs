@@ -6,15 +6,16 @@ use candle_core::Device;
 use serde_json::json;
 use zoetrope_api::task::Generate;
 use zoetrope_api::{InvalidField, OnFlagged};
-use zoetrope_checkpoint::Classifier;
+use zoetrope_checkpoint::VisionModel;
 use zoetrope_engine::Unwatched;
 use zoetrope_engine::pixels::Rgb;
-use zoetrope_engine::safety::{self, Filter};
+use zoetrope_engine::safety;
 use zoetrope_files::Picture;
 use zoetrope_jobs::Lease;
 
 use crate::attempt::{Room, Safety};
 use crate::error::JobError;
+use crate::prepared;
 
 /// A safety checker in memory. Cheap to clone; all clones are one network.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ pub struct Checker {
 
 impl Checker {
     /// Reads the network of `files`.
-    pub fn open(files: &Classifier, device: &Device) -> zoetrope_engine::Result<Self> {
+    pub fn open(files: &VisionModel, device: &Device) -> zoetrope_engine::Result<Self> {
         let network = Arc::new(Mutex::new(safety::Checker::open(files, device)?));
         Ok(Self { name: files.name.as_str().into(), network })
     }
@@ -49,26 +50,6 @@ impl Checker {
     pub fn operations(&self) -> f64 {
         self.network.lock().unwrap_or_else(PoisonError::into_inner).operations()
     }
-}
-
-/// `picture` resized and cut, as `processor` wants it.
-pub fn prepared(picture: &Picture, processor: &safety::Processor) -> Rgb {
-    let step = processor.steps(picture.width as usize, picture.height as usize);
-    let resized = step.resize.map(|(width, height, filter)| {
-        let filter = match filter {
-            Filter::Lanczos => zoetrope_files::Filter::Lanczos,
-            Filter::Bilinear => zoetrope_files::Filter::Bilinear,
-            Filter::Bicubic => zoetrope_files::Filter::Bicubic,
-        };
-        picture.resized_by(width as u32, height as u32, filter)
-    });
-    let picture = resized.as_ref().unwrap_or(picture);
-    let cut = step.crop.map(|part| {
-        let [left, top, width, height] = part.map(|side| side as u32);
-        picture.cropped(left, top, width, height)
-    });
-    let Picture { width, height, rgb } = cut.unwrap_or_else(|| picture.clone());
-    Rgb { width: width as usize, height: height as usize, bytes: rgb }
 }
 
 /// Puts black pictures in the place of those that are `flagged`, if `policy` wants that; whether the others may be delivered.
@@ -100,14 +81,15 @@ impl<'a> Looking<'a> {
         if matches!(safety, Safety::Harmless | Safety::Off) {
             return Ok(Self { safety, policy: asked });
         }
-        let owner = &lease.request.owner;
-        let own = room.queue.key(owner).await?.and_then(|key| key.limits.on_flagged);
-        let own = own.map(|name| name.parse()).transpose();
-        let own =
-            own.map_err(|e: InvalidField| JobError::Engine(format!("the key of {owner}: {e}")))?;
-        let policy = own.or(asked);
+        let policy = own_policy(lease, room).await?.or(asked);
         check(policy.is_some(), safety)?;
         Ok(Self { safety, policy })
+    }
+
+    /// That of a training's samples. Trainings have no field that asks for it: where there is a checker, it looks.
+    pub(crate) async fn at_samples(lease: &Lease, room: &'a Room) -> Result<Self, JobError> {
+        let own = own_policy(lease, room).await?;
+        Ok(Self { safety: &room.safety, policy: Some(own.unwrap_or_default()) })
     }
 
     /// Which of the finished `pictures` are unsafe, those replaced that may not be seen; `None` where nobody has looked.
@@ -149,18 +131,27 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// A preview as it may be seen: an unsafe one is black, unless it is delivered anyway. `None` if nobody could tell.
-    pub(crate) async fn at_preview(&self, picture: Picture) -> Option<Picture> {
+    /// A preview or a sample as it may be seen, and whether it was found unsafe: then it is black, unless it is delivered anyway.
+    /// `None` if nobody could tell.
+    pub(crate) async fn at_preview(&self, picture: Picture) -> Option<(Picture, bool)> {
         let (Safety::Checked(checker), Some(OnFlagged::Blank | OnFlagged::Refuse)) =
             (self.safety, self.policy)
         else {
-            return Some(picture);
+            return Some((picture, false));
         };
         let mut pictures = vec![picture];
         let flagged = looked(checker, &mut pictures).await.ok()?;
         apply(OnFlagged::Blank, &mut pictures, &flagged);
-        pictures.pop()
+        Some((pictures.pop()?, flagged.contains(&true)))
     }
+}
+
+/// What the key of whoever sent the request wants done with unsafe pictures, if it says so.
+async fn own_policy(lease: &Lease, room: &Room) -> Result<Option<OnFlagged>, JobError> {
+    let owner = &lease.request.owner;
+    let own = room.queue.key(owner).await?.and_then(|key| key.limits.on_flagged);
+    let own = own.map(|name| name.parse()).transpose();
+    own.map_err(|e: InvalidField| JobError::Engine(format!("the key of {owner}: {e}")))
 }
 
 /// Refuses what is to be looked at where nobody can.

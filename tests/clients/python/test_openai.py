@@ -70,6 +70,23 @@ def test_the_same_seed_is_the_same_picture(client):
     assert first == again != other
 
 
+def test_samplers_noise_levels_and_variations_are_the_engine_s_own(client, photo):
+    def drawn(**more):
+        answer = client.images.generate(**SMALL, extra_body={"seed": 1, "num_inference_steps": 2} | more)
+        assert answer.metadata["dropped_parameters"] == []
+        return opened(answer.data[0]).tobytes()
+
+    plain = drawn()
+    assert drawn(sampler="euler", variation_seed=9, variation_strength=0) == plain
+    pictures = [plain, drawn(sampler="heun"), drawn(sigmas=[1, 0.3]), drawn(variation_seed=9, variation_strength=0.5)]
+    assert len(set(pictures)) == len(pictures)
+    edited = client.images.edit(model=MODEL, prompt="a", image=photo, extra_body={"sigmas": "1,0.5", "sampler": "unipc"})
+    assert edited.metadata["dropped_parameters"] == []
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.images.generate(**SMALL, extra_body={"sampler": "ddim"})
+    assert wrong.value.param == "sampler"
+
+
 def test_sizes_are_converted_and_told(client):
     answer = client.images.generate(
         model=MODEL, prompt="a house", size="100x70", extra_body=QUICK | {"style": "vivid"}

@@ -92,6 +92,33 @@ test("what is wrong is said at its field, and what was typed stays", async () =>
   await finish(page);
 });
 
+test("a sampler, noise levels and a variation are chosen, checked and told as programs", async () => {
+  const page = await visit(server, { path: "/playground" });
+  await page.getByLabel("Prompt", { exact: true }).fill(HOUSE);
+  await page.getByText("Sampler and variations").click();
+  await page.locator("#f-sampler label", { hasText: "heun" }).click();
+  await page.getByLabel("Noise levels").fill("0.5, 0.7");
+  await page.getByRole("button", { name: "Generate" }).click();
+  await page.locator("#f-sigmas[aria-invalid=true]").waitFor();
+  assert.match(await page.locator("#f-sigmas-fault").innerText(), /must fall from at most 1/);
+  assert.ok(await page.getByLabel("Variation seed").isVisible(), "what is wrong stands open");
+  await page.getByLabel("Noise levels").fill("1, 0.5");
+  await page.getByLabel("Variation seed").fill("3");
+  await page.getByRole("button", { name: "Generate" }).click();
+  await page.locator("#result .run[data-done=true] img").waitFor(PATIENCE);
+  await page.locator("#result summary", { hasText: "Log" }).click();
+  assert.match(await page.locator("#result [data-logs]").innerText(), /Step 2\/2/);
+  await page.getByRole("button", { name: "Copy link" }).click();
+  const link = await page.evaluate(() => navigator.clipboard.readText());
+  assert.equal(new URL(link).searchParams.get("sampler"), "heun");
+  assert.equal(new URL(link).searchParams.get("variation_seed"), "3");
+  await page.getByRole("button", { name: "Code" }).click();
+  await page.locator("#code-fal-python").waitFor();
+  const programs = await page.locator("#code-sheet").textContent();
+  for (const part of ['"sampler": "heun"', "--sigmas 1,0.5", "--variation-seed 3"]) assert.ok(programs.includes(part), programs);
+  await finish(page);
+});
+
 test("a link restores everything", async () => {
   const page = await visit(server, { path: "/playground/fal-ai/z-image/base" });
   await page.getByLabel("Prompt", { exact: true }).fill("a & b? 房子");

@@ -11,5 +11,6 @@ mod read;
 pub mod schema;
 
 pub use endpoint::{CONFIG_FILE, Draws, ENDPOINTS, Endpoint, LORA_FILE, Makes, application};
+pub use own::fields as own_fields;
 pub use parse::{PIXELS_MAX, parse};
 pub use problem::{Problem, detail};

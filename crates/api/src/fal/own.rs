@@ -9,7 +9,7 @@ use super::read::Reader;
 use crate::{Controls, InvalidField, Sampler, Sigmas, Variation};
 
 /// Fields of `endpoint` beside fal's.
-pub(super) fn fields(endpoint: &Endpoint) -> Vec<Field> {
+pub fn fields(endpoint: &Endpoint) -> Vec<Field> {
     match endpoint.makes {
         Makes::Pictures { .. } => of_pictures(),
         Makes::Adapter { .. } => Vec::new(),
@@ -39,7 +39,7 @@ fn of_pictures() -> Vec<Field> {
         field(
             "variation_strength",
             Kind::Number { min: 0.0, max: 1.0 },
-            json!(0.1),
+            json!(Variation::STRENGTH_DEFAULT),
             "How far: 0 is the noise of seed, 1 that of variation_seed.",
         ),
         field(

@@ -118,6 +118,10 @@ fn property(parameter: &Parameter, files: Files) -> Value {
         Kind::Whole { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Seed => json!({"type": "integer"}),
         Kind::Number { min, max } => json!({"type": "number", "minimum": min, "maximum": max}),
+        Kind::Numbers { min, max, count } => {
+            let one = json!({"type": "number", "minimum": min, "maximum": max});
+            json!({"type": "array", "items": one, "minItems": 1, "maxItems": count})
+        }
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Choice(options) => json!({"type": "string", "enum": options}),
         Kind::Picture => picture,

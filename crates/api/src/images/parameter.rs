@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use Group::{Additional, Core, MediaInputs, OutputFormat, SizeLayout};
 
 use super::request::{COUNT_MAX, Mode, PARTIALS_MAX};
-use crate::{Acceleration, Format, Steps};
+use crate::{Acceleration, Format, Sampler, Steps, Variation};
 
 /// A parameter of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +78,15 @@ pub enum Kind {
         min: f64,
         /// The most.
         max: f64,
+    },
+    /// So many numbers at most, in a list; in a form they may stand beside each other with commas between.
+    Numbers {
+        /// The least.
+        min: f64,
+        /// The most.
+        max: f64,
+        /// How many.
+        count: usize,
     },
     /// `true` or `false`.
     Flag,
@@ -330,6 +339,44 @@ pub const PARAMETERS: &[Parameter] = &[
         "Another name of output_compression; ignored for png.",
     )
     .of(Scope::Provider),
+    Parameter::new(
+        "sampler",
+        Additional,
+        Kind::Choice(&Sampler::NAMES),
+        "How the way from noise to image is walked.",
+    )
+    .of(Scope::Provider)
+    .or(Literal::Text("euler")),
+    Parameter::new(
+        "sigmas",
+        Additional,
+        Kind::Numbers { min: 0.0, max: 1.0, count: Steps::MAX as usize },
+        "Noise levels before shifting, falling, one a step, in place of num_inference_steps.",
+    )
+    .of(Scope::Provider),
+    Parameter::new(
+        "variation_seed",
+        Additional,
+        Kind::Seed,
+        "A seed whose noise the picture leans towards, as far as variation_strength says. It counts on as seed does.",
+    )
+    .of(Scope::Provider),
+    Parameter::new(
+        "variation_strength",
+        Additional,
+        Kind::Number { min: 0.0, max: 1.0 },
+        "How far: 0 is the noise of seed, 1 that of variation_seed.",
+    )
+    .of(Scope::Provider)
+    .or(Literal::Number(Variation::STRENGTH_DEFAULT)),
+    Parameter::new(
+        "prompt_weighting",
+        Additional,
+        Kind::Flag,
+        "Whether (word:1.2) in the prompt is a weight and not text.",
+    )
+    .of(Scope::Provider)
+    .or(Literal::Flag(false)),
     Parameter::new(
         "sync_mode",
         Additional,

@@ -7,7 +7,7 @@ use super::problem::{Code, Problem};
 use super::read::{Reader, cut, shown};
 use super::request::{Edit, Form, INPUTS_MAX, ImageRequest, Input, Reply};
 use super::size::{Pixels, Ratio, SizeWish, Tier};
-use crate::Format;
+use crate::{Controls, Format, Sigmas, Variation};
 
 /// Which of OpenAI's routes a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,7 @@ fn parse(
         go_fast: read.flag("go_fast"),
         prompt_expansion: read.flag("enable_prompt_expansion"),
         safety_checker: read.flag("enable_safety_checker"),
+        controls: controls(&mut read),
         format: format(&mut read),
         user: read.text("user").map(String::from),
         extras: read.rest(),
@@ -230,6 +231,32 @@ fn one_input(read: &mut Reader<'_>, name: &str, value: &Value, found: &mut Vec<I
             name,
             format_args!("is {}; send an address or a data URI, or several", shown(value)),
         ),
+    }
+}
+
+/// What is set beside prompt, size, steps and seed. Each picture of a request has a seed of its own here, whoever asks.
+fn controls(read: &mut Reader<'_>) -> Controls {
+    let sampler = read.choice("sampler").and_then(|name| name.parse().ok());
+    let sigmas = read.numbers("sigmas").map(|levels| {
+        let levels: Vec<f32> = levels.into_iter().map(|level| level as f32).collect();
+        let checked = Sigmas::new(levels);
+        checked.map_err(|wrong| read.wrong("sigmas", wrong.problem)).ok()
+    });
+    let (seed, strength) = (read.seed("variation_seed"), read.number("variation_strength"));
+    if strength.is_some() && seed.is_none() && read.value("variation_seed").is_none() {
+        read.wrong(
+            "variation_strength",
+            "says how far, but there is no `variation_seed`; send both",
+        );
+    }
+    let strength = strength.unwrap_or(Variation::STRENGTH_DEFAULT);
+    Controls {
+        sampler: sampler.unwrap_or_default(),
+        sigmas: sigmas.flatten(),
+        tiling: None,
+        variation: seed.map(|seed| Variation { seed, strength }),
+        seed_per_image: false,
+        prompt_weighting: read.flag("prompt_weighting").unwrap_or(false),
     }
 }
 

@@ -111,6 +111,34 @@ impl<'a> Reader<'a> {
         within
     }
 
+    /// A list of numbers within the table's limits, or a text in which commas are between them.
+    pub(super) fn numbers(&mut self, name: &str) -> Option<Vec<f64>> {
+        let value = self.value(name)?;
+        let Some(Parameter { kind: Kind::Numbers { min, max, count }, .. }) =
+            Parameter::named(name)
+        else {
+            return None;
+        };
+        let numbers: Option<Vec<f64>> = match value {
+            Value::Array(list) => list.iter().take(count + 1).map(Value::as_f64).collect(),
+            Value::String(text) => {
+                let list = text.trim().trim_start_matches('[').trim_end_matches(']');
+                list.split(',').take(count + 1).map(|number| number.trim().parse().ok()).collect()
+            }
+            _ => None,
+        };
+        let within = |number: &f64| (min..=max).contains(&number);
+        let numbers =
+            numbers.filter(|numbers| numbers.len() <= *count && numbers.iter().all(within));
+        if numbers.is_none() {
+            self.wrong(
+                name,
+                format_args!("must be a list of at most {count} numbers from {min} to {max}"),
+            );
+        }
+        numbers
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
         let value = self.value(name)?;
         let flag = value.as_bool().or_else(|| {

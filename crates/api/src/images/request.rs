@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::size::SizeWish;
-use crate::{Acceleration, Format};
+use crate::{Acceleration, Controls, Format};
 
 /// Pictures of one request, as OpenAI has it.
 pub const COUNT_MAX: u32 = 10;
@@ -45,6 +45,8 @@ pub struct ImageRequest {
     pub prompt_expansion: Option<bool>,
     /// Whether somebody should look whether the pictures are harmless.
     pub safety_checker: Option<bool>,
+    /// Samplers, noise levels, variations and weights.
+    pub controls: Controls,
     /// How the pictures are encoded; as the provider likes where nobody said.
     pub format: Option<Format>,
     /// Quality from 0 to 100 of formats that lose something: `output_compression`, or `output_quality`.

@@ -234,6 +234,8 @@ fn kind(kind: Kind) -> (&'static str, Option<Vec<&'static str>>, Limits, Option<
         Kind::Whole { min, max } => ("integer", None, (Some(min as f64), Some(max as f64)), None),
         Kind::Seed => ("integer", None, free, None),
         Kind::Number { min, max } => ("number", None, (Some(min), Some(max)), None),
+        // Limits of each.
+        Kind::Numbers { min, max, .. } => ("array", None, (Some(min), Some(max)), None),
         Kind::Flag => ("boolean", None, free, None),
         Kind::Choice(options) => ("string", Some(options.to_vec()), free, None),
         // One, or several under the same name.

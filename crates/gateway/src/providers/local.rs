@@ -13,7 +13,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::images::Handling::{Native, Renamed};
 use zoetrope_api::images::{Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::task::{Delivery, Generate, Model, Place, Reference, Size, Task};
-use zoetrope_api::{Acceleration, Controls, OnFlagged, Steps};
+use zoetrope_api::{Acceleration, Controls, OnFlagged, Steps, Variation};
 use zoetrope_files::Name;
 use zoetrope_jobs::{End, Error, New, Outcome as Ended, Preview, Priority, Queue, State};
 
@@ -75,17 +75,22 @@ const TURBO_DRAWS: &[(&str, Handling)] = &[
     ("num_inference_steps", Native),
     ("enable_safety_checker", Native),
     ("enable_prompt_expansion", Native),
+    ("sampler", Native),
+    ("sigmas", Native),
+    ("variation_seed", Native),
+    ("variation_strength", Native),
+    ("prompt_weighting", Native),
 ];
 
 /// The undistilled one in text to image.
-const BASE_DRAWS: [(&str, Handling); 22] = with(TURBO_DRAWS, [("negative_prompt", Native)]);
+const BASE_DRAWS: [(&str, Handling); 27] = with(TURBO_DRAWS, [("negative_prompt", Native)]);
 /// Edits of the distilled model.
-const TURBO_EDITS: [(&str, Handling); 24] =
+const TURBO_EDITS: [(&str, Handling); 29] =
     with(TURBO_DRAWS, [("image", Native), ("mask", Native), ("strength", Native)]);
 /// Edits of the undistilled one.
-const BASE_EDITS: [(&str, Handling); 25] = with(&TURBO_EDITS, [("negative_prompt", Native)]);
+const BASE_EDITS: [(&str, Handling); 30] = with(&TURBO_EDITS, [("negative_prompt", Native)]);
 /// Edits of the one that sees pictures: they are what the prompt speaks of, and none is painted over.
-const SEEING_EDITS: [(&str, Handling); 23] = with(&BASE_DRAWS, [("image", Native)]);
+const SEEING_EDITS: [(&str, Handling); 28] = with(&BASE_DRAWS, [("image", Native)]);
 
 impl Local {
     pub(crate) fn new(house: &House) -> Self {
@@ -166,7 +171,7 @@ impl Local {
             expand_prompt: request.prompt_expansion.unwrap_or(false),
             previews: partials_max(call) > 0,
             keep_seconds: u64::try_from(self.keep_ms / 1000).ok(),
-            controls: Controls::default(),
+            controls: controls(call),
         }
     }
 
@@ -262,6 +267,16 @@ fn partials_max(call: &Call) -> u32 {
         Some(_) => call.request.reply.partials.unwrap_or(0),
         None => 0,
     }
+}
+
+/// Each picture is as if it had been asked for alone: the variation's seed counts on as the other one does.
+fn controls(call: &Call) -> Controls {
+    let controls = call.request.controls.clone();
+    let counted = |variation: Variation| {
+        let seed = variation.seed.wrapping_add(u64::from(call.part.first));
+        Variation { seed, ..variation }
+    };
+    Controls { variation: controls.variation.map(counted), ..controls }
 }
 
 /// The input of the task: only what the task refers to.

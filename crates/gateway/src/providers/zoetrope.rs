@@ -39,11 +39,16 @@ const TEXT: &[(&str, Handling)] = &[
     ("enable_safety_checker", Native),
     ("go_fast", Native),
     ("num_inference_steps", Native),
+    ("sampler", Native),
+    ("sigmas", Native),
+    ("variation_seed", Native),
+    ("variation_strength", Native),
+    ("prompt_weighting", Native),
     ("sync_mode", Native),
 ];
 
 /// The same with pictures.
-const EDIT: [(&str, Handling); 23] =
+const EDIT: [(&str, Handling); 28] =
     with(TEXT, [("image", Native), ("mask", Native), ("strength", Native)]);
 
 /// Another machine.
@@ -94,6 +99,8 @@ impl Provider for Zoetrope {
 /// Our own names.
 fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
     let request = &call.request;
+    let controls = &request.controls;
+    let sent = |name: &str| request.given.iter().any(|given| given == name);
     let mut fields = extras(call, abilities);
     let known = [
         ("seed", call.part.seed.map(|seed| json!(seed))),
@@ -104,6 +111,11 @@ fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
         ("go_fast", request.go_fast.map(|flag| json!(flag))),
         ("enable_prompt_expansion", request.prompt_expansion.map(|flag| json!(flag))),
         ("enable_safety_checker", request.safety_checker.map(|flag| json!(flag))),
+        ("sampler", sent("sampler").then(|| json!(controls.sampler))),
+        ("sigmas", controls.sigmas.as_ref().map(|sigmas| json!(sigmas))),
+        ("variation_seed", controls.variation.map(|variation| json!(variation.seed))),
+        ("variation_strength", controls.variation.map(|variation| json!(variation.strength))),
+        ("prompt_weighting", sent("prompt_weighting").then(|| json!(controls.prompt_weighting))),
         ("strength", request.edit.as_ref().and_then(|edit| edit.strength).map(|s| json!(s))),
         ("output_compression", call.ask.quality.map(|quality| json!(quality))),
         ("model", Some(json!(call.deployment.upstream))),
@@ -114,8 +126,8 @@ fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
         // Not by address: that would be kept there, and fetched from there.
         ("response_format", Some(json!("b64_json"))),
     ];
-    let sent = known.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
-    fields.extend(sent);
+    let known = known.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
+    fields.extend(known);
     fields
 }
 

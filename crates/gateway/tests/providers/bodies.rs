@@ -28,6 +28,11 @@ fn everything(size: &str) -> Value {
         "go_fast": true,
         "enable_prompt_expansion": true,
         "enable_safety_checker": false,
+        "sampler": "heun",
+        "sigmas": [1.0, 0.5],
+        "variation_seed": 7,
+        "variation_strength": 0.25,
+        "prompt_weighting": true,
         "quality": "hd",
         "style": "vivid",
         "background": "opaque",
@@ -95,10 +100,20 @@ async fn fal_is_asked_in_its_own_words() {
     assert_eq!(requests[0].header("authorization"), Some("Key id:hush-hush"));
     let seconds: u64 = requests[0].header("x-fal-request-timeout").unwrap().parse().unwrap();
     assert!((1..=5).contains(&seconds), "{seconds}");
-    let mut want =
+    let want =
         ["cfg_scale", "negative_prompt", "go_fast", "quality", "style", "background", "moderation"];
-    check_names(dropped, &mut want);
+    check_names_and_ours(dropped, &want);
     assert!(changed.is_empty(), "{changed:?}");
+}
+
+/// What only engines of our own take.
+const OURS: [&str; 5] =
+    ["sampler", "sigmas", "variation_seed", "variation_strength", "prompt_weighting"];
+
+/// As [`check_names`] for providers that have none of ours.
+#[track_caller]
+fn check_names_and_ours(got: Vec<String>, want: &[&str]) {
+    check_names(got, &mut [want, &OURS].concat());
 }
 
 /// Whatever their order: that of the body, in which JSON has none.
@@ -122,7 +137,7 @@ async fn alibaba_is_asked_once_a_picture_and_always_for_a_size() {
     let path = "/api/v1/services/aigc/multimodal-generation/generation";
     check_bodies(&requests, path, &[body(705_032_704), body(705_032_705)]);
     assert_eq!(requests[0].header("authorization"), Some("Bearer id:hush-hush"));
-    let mut want = [
+    let want = [
         "cfg_scale",
         "num_inference_steps",
         "negative_prompt",
@@ -134,7 +149,7 @@ async fn alibaba_is_asked_once_a_picture_and_always_for_a_size() {
         "background",
         "moderation",
     ];
-    check_names(dropped, &mut want);
+    check_names_and_ours(dropped, &want);
     assert_eq!(changed, [("seed".to_string(), json!(705_032_704))]);
     let (requests, ..) = asked(ALIBABA, json!({})).await;
     let body = json!({
@@ -168,7 +183,7 @@ async fn replicate_is_asked_with_a_wait_and_within_its_bounds() {
     let wait = requests[0].header("prefer").unwrap();
     assert!(["wait=3", "wait=4"].contains(&wait), "{wait}");
     assert_eq!(requests[0].header("cancel-after"), Some("5s"));
-    let mut want = [
+    let want = [
         "negative_prompt",
         "acceleration",
         "enable_prompt_expansion",
@@ -178,7 +193,7 @@ async fn replicate_is_asked_with_a_wait_and_within_its_bounds() {
         "background",
         "moderation",
     ];
-    check_names(dropped, &mut want);
+    check_names_and_ours(dropped, &want);
     assert_eq!(changed, [("num_inference_steps".to_string(), json!(50))]);
 }
 
@@ -209,7 +224,7 @@ async fn openai_s_own_models_are_asked_for_what_they_have() {
         "watermark": true,
     });
     check_bodies(&requests, "/images/generations", &[body]);
-    let mut want = [
+    let want = [
         "seed",
         "cfg_scale",
         "num_inference_steps",
@@ -220,7 +235,7 @@ async fn openai_s_own_models_are_asked_for_what_they_have() {
         "enable_safety_checker",
         "style",
     ];
-    check_names(dropped, &mut want);
+    check_names_and_ours(dropped, &want);
 }
 
 #[tokio::test]
@@ -244,14 +259,14 @@ async fn servers_like_openai_s_are_asked_for_base64_one_picture_a_call() {
         })
     };
     check_bodies(&requests, "/images/generations", &[body(5_000_000_000), body(5_000_000_001)]);
-    let mut want = [
+    let want = [
         "acceleration",
         "go_fast",
         "enable_prompt_expansion",
         "enable_safety_checker",
         "moderation",
     ];
-    check_names(dropped, &mut want);
+    check_names_and_ours(dropped, &want);
 }
 
 #[tokio::test]
@@ -273,6 +288,11 @@ async fn another_zoetrope_is_asked_in_our_own_words() {
         "go_fast": true,
         "enable_prompt_expansion": true,
         "enable_safety_checker": false,
+        "sampler": "heun",
+        "sigmas": [1.0, 0.5],
+        "variation_seed": 7,
+        "variation_strength": 0.25,
+        "prompt_weighting": true,
         "watermark": true,
     });
     check_bodies(&requests, "/v1/images/generations", &[body]);

@@ -222,6 +222,10 @@ async fn nothing_is_dropped_in_silence() {
             ("go_fast", json!(false)),
             ("enable_prompt_expansion", json!(false)),
             ("enable_safety_checker", json!(true)),
+            ("sampler", json!("unipc")),
+            ("sigmas", json!([1, 0.25])),
+            ("variation_seed", json!(5)),
+            ("prompt_weighting", json!(false)),
             ("style", json!("natural")),
             ("moderation", json!("auto")),
         ] {

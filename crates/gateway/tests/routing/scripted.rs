@@ -218,6 +218,7 @@ pub(crate) fn request(model: &str, count: u32) -> ImageRequest {
         go_fast: None,
         prompt_expansion: None,
         safety_checker: None,
+        controls: Default::default(),
         format: None,
         quality: None,
         user: None,

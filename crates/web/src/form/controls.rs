@@ -64,7 +64,9 @@ impl Controls<'_> {
                 return self.choice(field, &counts, &label, "");
             }
             Kind::Text => self.text(field),
-            Kind::Seed => self.seed(field),
+            Kind::Seed if field.name == "seed" => self.seed(field),
+            Kind::Seed => self.plain(field, "numeric"),
+            Kind::Sigmas => self.plain(field, "text"),
             Kind::Integer { documented: (least, most), .. } if *most <= 1000 => {
                 self.slider(field, *least as f64, *most as f64, 1.0)
             }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use zoetrope_api::fal::Endpoint;
-use zoetrope_api::fal::field::{Field, Kind, fields};
+use zoetrope_api::fal::field::{Field, Kind, fields as published};
 use zoetrope_api::fal::parse::size_names;
+use zoetrope_api::fal::{Endpoint, own_fields};
 
 use crate::show::link;
 
@@ -17,6 +17,11 @@ pub(crate) struct Filled(BTreeMap<String, String>);
 pub(crate) const CUSTOM: &str = "custom";
 /// Controls of one form; the longest has three LoRAs.
 const CONTROLS_MAX: usize = 100;
+
+/// All fields of `endpoint`: fal's, then ours.
+fn fields(endpoint: &Endpoint) -> Vec<Field> {
+    [published(endpoint), own_fields(endpoint)].concat()
+}
 
 impl Filled {
     pub(crate) fn get(&self, name: &str) -> &str {
@@ -73,6 +78,10 @@ impl Filled {
                         out.set(&format!("{}.{at}.scale", field.name), text(&lora["scale"]));
                     }
                 }
+                (Kind::Sigmas, Value::Array(levels)) => {
+                    let levels: Vec<String> = levels.iter().map(text).collect();
+                    out.set(field.name, levels.join(", "));
+                }
                 _ => out.set(field.name, text(sent)),
             }
         }
@@ -125,6 +134,7 @@ impl Filled {
             Kind::Integer { .. } | Kind::Seed | Kind::Number { .. } | Kind::Positive { .. } => {
                 Some(number(text))
             }
+            Kind::Sigmas => Some(text.split(',').map(number).collect()),
             // An address, of whatever it is.
             _ => Some(absolute(text.trim(), files).into()),
         }
@@ -211,6 +221,12 @@ mod tests {
                 json!({"loras": [{"path": "a/b", "scale": 0.5}]}),
             ),
             (
+                "",
+                "prompt=a&sampler=heun&sigmas=1,+0.5&variation_seed=3&variation_strength=0.1&seed_per_image=false",
+                json!({"prompt": "a", "sampler": "heun", "sigmas": [1, 0.5], "variation_seed": 3}),
+            ),
+            ("", "sampler=euler&sigmas=1;x", json!({"sigmas": ["1;x"]})),
+            (
                 "/image-to-image",
                 "image_url=/files/x/y.png&strength=0.5",
                 json!({"image_url": "http://here/files/x/y.png", "strength": 0.5}),
@@ -225,7 +241,7 @@ mod tests {
     fn a_link_restores_the_form() {
         let endpoint = turbo("/lora");
         let input = json!({"prompt": "a & b?", "seed": 7, "num_images": 3, "image_size": {"width": 192, "height": 256},
-            "loras": [{"path": "a/b", "scale": 0.5}]});
+            "loras": [{"path": "a/b", "scale": 0.5}], "sampler": "unipc", "sigmas": [1, 0.75, 0.5]});
         let filled = Filled::of_input(endpoint, &input);
         let link = filled.link("/playground", endpoint);
         assert!(!link.contains("output_format"), "{link}");

@@ -69,6 +69,27 @@ const LABELS: &[(&str, &str, &str, &str)] = &[
     ("control_start", "Control from", "控制起点", "从哪一部分开始受控。"),
     ("control_end", "Control until", "控制终点", "到哪一部分为止受控。"),
     ("preprocess", "Preprocess", "预处理", "如何从图片得到控制图。"),
+    ("sampler", "Sampler", "采样器", "从噪声走到图片的方法。"),
+    ("sigmas", "Noise levels", "噪声水平", "移位之前的噪声水平，每步一个，用逗号隔开，代替步数。"),
+    ("variation_seed", "Variation seed", "变体种子", "噪声朝这个种子靠近，远近由变体强度决定。"),
+    (
+        "variation_strength",
+        "Variation strength",
+        "变体强度",
+        "0 为原种子的噪声，1 为变体种子的噪声。",
+    ),
+    (
+        "seed_per_image",
+        "A seed for each picture",
+        "每张图一个种子",
+        "第 i 张图片从“种子 + i”开始，如同单独生成。",
+    ),
+    (
+        "prompt_weighting",
+        "Weights in the prompt",
+        "提示词权重",
+        "提示词中的 (词:1.2) 表示权重，而不是文字。",
+    ),
     ("steps", "Steps", "训练步数", "训练的步数。"),
     ("learning_rate", "Learning rate", "学习率", "学习率。"),
     (

@@ -10,6 +10,7 @@ texts! {
         shortcut: "Ctrl or ⌘ + Enter", "Ctrl 或 ⌘ + Enter";
         prompt_hint: "What do you want to see?", "想看到什么？";
         more: "More settings", "更多设置";
+        own: "Sampler and variations", "采样器与变体";
         reset: "Reset", "重置";
         width: "Width", "宽";
         height: "Height", "高";

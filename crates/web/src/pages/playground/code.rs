@@ -129,6 +129,11 @@ fn openai_body(endpoint: &Endpoint, input: &Value) -> Option<Value> {
         ("output_format", "output_format"),
         ("enable_safety_checker", "enable_safety_checker"),
         ("enable_prompt_expansion", "enable_prompt_expansion"),
+        ("sampler", "sampler"),
+        ("sigmas", "sigmas"),
+        ("variation_seed", "variation_seed"),
+        ("variation_strength", "variation_strength"),
+        ("prompt_weighting", "prompt_weighting"),
         ("image_url", "image_url"),
         ("mask_image_url", "mask"),
     ];
@@ -239,11 +244,18 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
         ("negative_prompt", "--negative-prompt"),
         ("acceleration", "--acceleration"),
         ("strength", "--strength"),
+        ("sampler", "--sampler"),
+        ("variation_seed", "--variation-seed"),
+        ("variation_strength", "--variation-strength"),
     ];
     for (field, flag) in flags {
         if !input[field].is_null() {
             add(flag, &input[field]);
         }
+    }
+    if let Some(levels) = input["sigmas"].as_array() {
+        let levels: Vec<String> = levels.iter().map(Value::to_string).collect();
+        add("--sigmas", &json!(levels.join(",")));
     }
     if tiles(endpoint) {
         add(
@@ -266,6 +278,13 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
         let file = path.rsplit('/').next().unwrap_or(path);
         let scale = lora["scale"].as_f64().map(|scale| format!(":{scale}")).unwrap_or_default();
         add("--lora", &json!(format!("{file}{scale}")));
+    }
+    for (field, flag) in
+        [("seed_per_image", "--seed-per-image"), ("prompt_weighting", "--prompt-weighting")]
+    {
+        if input[field] == json!(true) {
+            out.push_str(&format!(" \\\n  {flag}"));
+        }
     }
     out.push('\n');
     out
@@ -309,7 +328,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn quoted_if_needed(text: &str) -> String {
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/x".contains(c));
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/,x".contains(c));
     if plain && !text.is_empty() { text.into() } else { quoted(text) }
 }
 
@@ -332,6 +351,21 @@ mod tests {
             command(endpoint, &input)
                 .starts_with("zoetrope generate 'it'\\''s \"a\" $(house)\n🦊'")
         );
+    }
+
+    #[test]
+    fn fields_of_ours_are_in_every_program() {
+        let endpoint = Endpoint::find("fal-ai/z-image/turbo").unwrap();
+        let input = json!({"prompt": "a", "sampler": "heun", "sigmas": [1, 0.5], "variation_seed": 3, "prompt_weighting": true});
+        let text = command(endpoint, &input);
+        for part in ["--sampler heun", "--sigmas 1,0.5", "--variation-seed 3", "--prompt-weighting"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        let body = openai_body(endpoint, &input).unwrap();
+        for name in ["sampler", "sigmas", "variation_seed", "prompt_weighting"] {
+            assert_eq!(body[name], input[name], "{body}");
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde_json::{Value, json};
-use zoetrope_api::fal::field::fields;
-use zoetrope_api::fal::{ENDPOINTS, Endpoint, Makes};
+use zoetrope_api::fal::field::{Field, fields};
+use zoetrope_api::fal::{ENDPOINTS, Endpoint, Makes, own_fields};
 use zoetrope_jobs::{Page as History, Status};
 use zoetrope_server::App;
 
@@ -205,7 +205,9 @@ impl<'a> View<'a> {
         };
         let words = Playground::of(self.controls.language);
         let (common, more): (Vec<_>, Vec<_>) = fields(endpoint).into_iter().partition(is_common);
-        let wrong = more.iter().any(|field| controls.problems.contains_key(field.name));
+        let own = own_fields(endpoint);
+        let folded = [(words.more, more), (words.own, own)];
+        let wrong = |field: &Field| controls.problems.contains_key(field.name);
         let action = format!("/playground/{}", endpoint.id);
         html! {
             form #form method="post" action=(action) enctype="multipart/form-data" novalidate
@@ -213,10 +215,10 @@ impl<'a> View<'a> {
                 @if endpoint.trains() { p.card { (words.trains) " " a href="/training" { (Common::of(self.controls.language).training) } } }
                 @if let Some(refused) = &self.refused { p.card.fault role="alert" { (refused) } }
                 @for field in &common { (controls.field(field)) }
-                @if !more.is_empty() {
-                    details.more open[wrong] {
-                        summary { (words.more) }
-                        @for field in &more { (controls.field(field)) }
+                @for (title, fields) in folded.iter().filter(|(_, fields)| !fields.is_empty()) {
+                    details.more open[fields.iter().any(wrong)] {
+                        summary { (title) }
+                        @for field in fields { (controls.field(field)) }
                     }
                 }
                 div.send {
