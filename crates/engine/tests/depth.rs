@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use common::{Fixture, Recorder};
 use zoetrope_checkpoint::VisionModel;
-use zoetrope_engine::depth::DepthEstimator;
 use zoetrope_engine::Result;
+use zoetrope_engine::depth::DepthEstimator;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/depth/model")
