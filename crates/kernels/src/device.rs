@@ -7,17 +7,15 @@ pub fn open_cuda(index: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     {
         use crate::cuda::gpu;
-        let missing = gpu::missing();
-        if !missing.is_empty() {
-            candle_core::bail!("{} cannot be opened on this machine", missing.join(", "));
-        }
-        match gpu::count() {
-            0 => candle_core::bail!("the driver shows no GPU"),
-            count if index >= count => candle_core::bail!(
-                "the driver shows {count} GPUs, the last of which is {}",
-                count - 1
+        let shown = gpu::shown()?;
+        match shown.get(index) {
+            None if shown.is_empty() => candle_core::bail!("the driver shows no GPU"),
+            None => candle_core::bail!(
+                "there is no GPU {index}: the driver shows {}, counted from 0",
+                shown.len()
             ),
-            _ => gpu::open(index),
+            Some(Some(why)) => candle_core::bail!("{why}"),
+            Some(None) => gpu::open(index),
         }
     }
     #[cfg(not(feature = "cuda"))]
@@ -26,13 +24,15 @@ pub fn open_cuda(index: usize) -> Result<Device> {
     )
 }
 
-/// How many GPUs of NVIDIA's this program can use here: 0 where it was built without the feature `cuda`, or where a library is missing.
-pub fn cuda_devices() -> usize {
+/// NVIDIA's GPUs that this program can use here, by the driver's numbers: none where it was built without the feature `cuda`, where a library is
+/// missing, and where all are too old.
+pub fn cuda_devices() -> Vec<usize> {
     #[cfg(feature = "cuda")]
-    let count = crate::cuda::gpu::count();
+    let shown = crate::cuda::gpu::shown().unwrap_or_default();
     #[cfg(not(feature = "cuda"))]
-    let count = 0;
-    count
+    let shown: Vec<Option<String>> = Vec::new();
+    let usable = shown.iter().enumerate().filter(|(_, why)| why.is_none());
+    usable.map(|(index, _)| index).collect()
 }
 
 /// Free and all bytes of `device`'s own memory, after giving back what kernels keep for their next results; `None` where it computes in
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_that_says_why() {
-        let count = cuda_devices();
-        let error = open_cuda(count).unwrap_err().to_string();
-        let why = ["cannot be opened", "no GPU", "the last of which", "without the feature"];
+        let beyond = cuda_devices().len() + 99;
+        let error = open_cuda(beyond).unwrap_err().to_string();
+        let why = ["cannot be opened", "no GPU", "counted from 0", "without the feature"];
         assert!(why.iter().any(|why| error.contains(why)), "{error}");
     }
 }

@@ -17,7 +17,8 @@ pub struct RmsNorm {
     pub eps: f64,
 }
 
-/// `x / √(mean(x²) + eps) · weight` over the last dimension of `x`, times `scale`, `[batch, 1, width]`, if there is one.
+/// `x / √(mean(x²) + eps) · weight` over the last dimension of `x`, times `scale` if there is one: `[batch, 1, width]`, or of the shape of `x`
+/// where every row has its own.
 pub fn rms_norm(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Tensor> {
     let kernel = |x: &Tensor, scale: Option<&Tensor>| {
         let inputs = NormInputs::new(x, norm, scale)?;
@@ -45,7 +46,7 @@ pub fn rms_norm(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Te
     }
 }
 
-/// `x + gate · norm(y)`: how a block's result joins the stream. `gate`: `[batch, 1, width]`; absent it is 1.
+/// `x + gate · norm(y)`: how a block's result joins the stream. `gate`: `[batch, 1, width]`, or of the shape of `y`; absent it is 1.
 pub fn add_gated(x: &Tensor, y: &Tensor, norm: &RmsNorm, gate: Option<&Tensor>) -> Result<Tensor> {
     if x.dims() != y.dims() {
         candle_core::bail!("{:?} cannot be added to {:?}", y.dims(), x.dims());
@@ -117,6 +118,33 @@ pub(crate) fn rms_norm_plain(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>)
     scale.map_or(Ok(y.clone()), |scale| y.broadcast_mul(scale))
 }
 
+/// How many rows of `x` in a row share one of `scale`: all of a picture's, or each has its own. An error where the norm does not fit `x`, or
+/// where scales are shared in another way.
+pub(crate) fn rows_of_a_scale(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<usize> {
+    let width = x.dim(D::Minus1)?;
+    let shared = match scale {
+        None => Some(x.elem_count() / width.max(1)),
+        Some(scale) => {
+            // The first dimensions are those of `x`, and then there are ones up to the width.
+            let own = x.dims().iter().zip(scale.dims()).take_while(|(x, s)| x == s).count();
+            let own = own.min(x.rank() - 1);
+            let between = scale.dims().get(own..x.rank() - 1);
+            let fits = scale.rank() == x.rank() && scale.dims().last() == Some(&width);
+            let ones = between.is_some_and(|dims| dims.iter().all(|n| *n == 1));
+            (fits && ones).then(|| x.dims()[own..x.rank() - 1].iter().product())
+        }
+    };
+    match shared {
+        Some(shared) if norm.weight.dims() == [width] => Ok(shared),
+        _ => candle_core::bail!(
+            "a norm over {:?} with scales {:?} does not fit {:?}",
+            norm.weight.dims(),
+            scale.map(Tensor::dims),
+            x.dims()
+        ),
+    }
+}
+
 /// The tensors of a norm, without gaps.
 pub(crate) struct NormInputs {
     x: Tensor,
@@ -129,24 +157,13 @@ pub(crate) struct NormInputs {
 
 impl NormInputs {
     pub(crate) fn new(x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Self> {
-        let width = x.dim(D::Minus1)?;
-        let rows = x.elem_count() / width.max(1);
-        let scales = scale.map_or(1, |s| s.elem_count() / width.max(1));
-        let wide = scale.is_none_or(|s| s.dims().last() == Some(&width));
-        if norm.weight.dims() != [width] || !wide || scales == 0 || rows % scales != 0 {
-            candle_core::bail!(
-                "a norm over {:?} with scales {:?} does not fit {:?}",
-                norm.weight.dims(),
-                scale.map(Tensor::dims),
-                x.dims()
-            );
-        }
+        let shared = rows_of_a_scale(x, norm, scale)?;
         Ok(Self {
             x: x.contiguous()?,
             weight: norm.weight.contiguous()?,
             scale: scale.map(Tensor::contiguous).transpose()?,
             eps: norm.eps,
-            shared: rows / scales,
+            shared,
         })
     }
 
@@ -254,11 +271,12 @@ mod tests {
             batch in 1usize..4,
             tokens in 1usize..9,
             width in 1usize..200,
-            scaled in any::<bool>(),
+            scales in 0usize..3,
         ) {
             let (x, y) = (random(&[batch, tokens, width]), random(&[batch, tokens, width]));
             let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
-            let scale = scaled.then(|| random(&[batch, 1, width]));
+            // None, one for a picture, one for every token.
+            let scale = (scales > 0).then(|| random(&[batch, [1, tokens][scales - 1], width]));
             let want = rms_norm_plain(&y, &norm, scale.as_ref()).unwrap();
             let inputs = NormInputs::new(&y, &norm, scale.as_ref()).unwrap();
             for level in Level::available() {
@@ -267,6 +285,20 @@ mod tests {
             }
             let got = add_gated(&x, &y, &norm, scale.as_ref()).unwrap();
             prop_assert!(worst(&got, &(&x + want).unwrap()) < 2e-5);
+        }
+    }
+
+    #[test]
+    fn scales_that_rows_do_not_share_in_a_row_are_refused() {
+        let (x, norm) = (random(&[2, 3, 5]), RmsNorm { weight: random(&[5]), eps: 1e-5 });
+        let fits = |dims: &[usize]| rows_of_a_scale(&x, &norm, Some(&random(dims)));
+        assert_eq!(fits(&[2, 1, 5]).unwrap(), 3);
+        assert_eq!(fits(&[2, 3, 5]).unwrap(), 1);
+        assert_eq!(fits(&[1, 1, 5]).unwrap(), 6);
+        // Of these the second would be taken for the scale of a picture, were only their number looked at.
+        for wrong in [&[3, 1, 5][..], &[1, 3, 5], &[2, 5], &[2, 1, 1], &[2, 3, 4]] {
+            let error = fits(wrong).unwrap_err().to_string();
+            assert!(error.contains("does not fit [2, 3, 5]"), "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use testing::{random, rounded, share, worst};
 use zoetrope_kernels::{
     Before, Conv, Filter, GroupNorm, Input, Mask, Matrix, Pairs, Precision, RmsNorm, Statistics,
-    add_gated, attention, conv2d, group_norm, linears, norm_and_rotate, open_cuda, rms_norm,
+    Wrap, add_gated, attention, conv2d, group_norm, linears, norm_and_rotate, open_cuda, rms_norm,
     swiglu,
 };
 
@@ -44,13 +44,15 @@ fn norm_there(norm: &RmsNorm) -> RmsNorm {
 fn norms_gates_and_turns_are_those_of_the_processor() {
     for (tokens, width) in [(1, 256), (70, 3840), (33, 130)] {
         let (x, y) = (random(&[2, tokens, width]), random(&[2, tokens, width]));
-        let (scale, norm) =
-            (random(&[2, 1, width]), RmsNorm { weight: random(&[width]), eps: 1e-5 });
+        let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
         let of_gpu = norm_there(&norm);
-        let got = rms_norm(&there(&x), &of_gpu, Some(&there(&scale))).unwrap();
-        assert!(worst(&back(&got), &rms_norm(&x, &norm, Some(&scale)).unwrap()) < 5e-5);
-        let got = add_gated(&there(&x), &there(&y), &of_gpu, Some(&there(&scale))).unwrap();
-        assert!(worst(&back(&got), &add_gated(&x, &y, &norm, Some(&scale)).unwrap()) < 5e-5);
+        // One for a picture, and one for every token.
+        for scale in [random(&[2, 1, width]), random(&[2, tokens, width])] {
+            let got = rms_norm(&there(&x), &of_gpu, Some(&there(&scale))).unwrap();
+            assert!(worst(&back(&got), &rms_norm(&x, &norm, Some(&scale)).unwrap()) < 5e-5);
+            let got = add_gated(&there(&x), &there(&y), &of_gpu, Some(&there(&scale))).unwrap();
+            assert!(worst(&back(&got), &add_gated(&x, &y, &norm, Some(&scale)).unwrap()) < 5e-5);
+        }
         let got = swiglu(&there(&x), &there(&y)).unwrap();
         assert!(worst(&back(&got), &swiglu(&x, &y).unwrap()) < 2e-5);
     }
@@ -162,8 +164,10 @@ fn convolutions_and_their_norms_are_those_of_the_processor() {
             let filter = Filter::new(&weight, Precision::F32, stride).unwrap();
             let filter_there = Filter::new(&there(&weight), precision, stride).unwrap();
             let bias_there = there(&bias);
-            let conv = Conv { filter: &filter, bias: &bias, padding };
-            let conv_there = Conv { filter: &filter_there, bias: &bias_there, padding };
+            // Edges that do not meet, and a left and right that do.
+            let wrap = Wrap { rows: false, columns: stride == 1 };
+            let conv = Conv { filter: &filter, bias: &bias, padding, wrap };
+            let conv_there = Conv { filter: &filter_there, bias: &bias_there, padding, wrap };
             let pairs = [
                 (Before::Nothing, Before::Nothing),
                 (Before::Double, Before::Double),

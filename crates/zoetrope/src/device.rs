@@ -30,7 +30,7 @@ pub(crate) fn all(text: &str) -> anyhow::Result<Vec<Device>> {
         }
         ("cpu", None) => Ok(vec![Device::Cpu]),
         ("cuda", _) if !cfg!(feature = "cuda") => not_in_this_build(text, "cuda"),
-        ("cuda", None) if cuda_devices() > 0 => every_gpu().with_context(said),
+        ("cuda", None) if !cuda_devices().is_empty() => every_gpu().with_context(said),
         ("cuda", index) => {
             let opened = open_cuda(index.unwrap_or(0));
             Ok(vec![opened.with_context(|| {
@@ -48,7 +48,7 @@ pub(crate) fn all(text: &str) -> anyhow::Result<Vec<Device>> {
 }
 
 fn every_gpu() -> anyhow::Result<Vec<Device>> {
-    Ok((0..cuda_devices()).map(open_cuda).collect::<candle_core::Result<_>>()?)
+    Ok(cuda_devices().into_iter().map(open_cuda).collect::<candle_core::Result<_>>()?)
 }
 
 fn not_in_this_build(text: &str, feature: &str) -> anyhow::Result<Vec<Device>> {
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_processor_is_always_there() {
         assert!(parse("cpu").unwrap().is_cpu());
-        assert_eq!(all("auto").unwrap().len(), cuda_devices().max(1));
+        assert_eq!(all("auto").unwrap().len(), cuda_devices().len().max(1));
     }
 
     #[test]

@@ -127,9 +127,9 @@ impl Linear {
         self.weight.memory_bytes()
     }
 
-    /// What is computed beside this layer.
-    pub fn precision(&self) -> Precision {
-        self.weight.precision()
+    /// What is computed beside this layer on `device`.
+    pub fn precision(&self, device: &Device) -> Precision {
+        self.weight.precision(device)
     }
 
     /// Puts `deltas` beside the weight, in place of those that stood there.

@@ -281,7 +281,8 @@ impl Attention {
         let q = norm_and_rotate(&q, self.q_norm.kernel(), angles, Pairs::Halves)?; // [batch, heads, tokens, d]
         let k = norm_and_rotate(&k, self.k_norm.kernel(), angles, Pairs::Halves)?; // [batch, kv heads, tokens, d]
         let (k, v) = joined(past, k, v)?;
-        let y = attention(&q, &k, &v, Mask::Causal, self.q_proj.precision())?; // [batch, heads, tokens, d]
+        let precision = self.q_proj.precision(q.device());
+        let y = attention(&q, &k, &v, Mask::Causal, precision)?; // [batch, heads, tokens, d]
         self.o_proj.forward(&y.transpose(1, 2)?.flatten_from(2)?)
     }
 }

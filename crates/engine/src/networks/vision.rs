@@ -158,7 +158,7 @@ impl Layer {
             Ok::<_, crate::Error>(y.transpose(1, 2)?) // [batch, heads, tokens, d]
         };
         let (q, k, v) = (heads(&self.q_proj)?, heads(&self.k_proj)?, heads(&self.v_proj)?);
-        let y = attention(&q, &k, &v, Mask::None, self.q_proj.precision())?;
+        let y = attention(&q, &k, &v, Mask::None, self.q_proj.precision(q.device()))?;
         self.out_proj.forward(&y.transpose(1, 2)?.flatten_from(2)?)
     }
 }

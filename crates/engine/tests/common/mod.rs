@@ -17,9 +17,9 @@ pub const FIXTURES: &[&str] = &["turbo", "base", "wide", "slim"];
 
 /// Where recorded cases are computed again: on NVIDIA's first GPU, where these tests were built for it and there is one.
 pub fn device() -> Device {
-    match zoetrope_engine::cuda_devices() {
-        0 => Device::Cpu,
-        _ => zoetrope_engine::open_cuda(0).unwrap(),
+    match zoetrope_engine::cuda_devices()[..] {
+        [] => Device::Cpu,
+        [first, ..] => zoetrope_engine::open_cuda(first).unwrap(),
     }
 }
 

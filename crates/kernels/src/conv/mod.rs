@@ -152,8 +152,9 @@ pub fn conv2d(x: &Tensor, before: Before, conv: Conv, residual: Option<&Tensor>)
     }
     let tracked = x.track_op() || residual.is_some_and(Tensor::track_op);
     #[cfg(feature = "cuda")]
-    if let (Form::Taps(taps), false) = (&conv.filter.form, conv.wrap.rows || conv.wrap.columns) {
-        let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding: conv.padding };
+    if let Form::Taps(taps) = &conv.filter.form {
+        let Conv { padding, wrap, .. } = conv;
+        let moved = crate::cuda::Moved { size, stride: conv.filter.stride, padding, wrap };
         if let Some(y) = crate::cuda::conv2d(x, before, (taps, conv.bias), &moved, residual)? {
             return Ok(y);
         }

@@ -2,6 +2,8 @@
 
 use candle_core::Result;
 
+use crate::Wrap;
+
 /// Threads of a block that makes a row.
 const ROW_THREADS: u32 = 256;
 
@@ -278,6 +280,8 @@ pub(crate) struct Convolution<B> {
     /// At the left and top.
     pub(crate) padding: usize,
     pub(crate) doubled: bool,
+    /// No edge is farther from a filter's middle than the image is long.
+    pub(crate) wrap: Wrap,
 }
 
 /// A block for 128 pixels and 128 outputs.
@@ -289,10 +293,10 @@ pub(crate) fn convolve<B>(convolution: Convolution<B>) -> Result<Call<B>> {
     let ([batch, height, width, channels], [rows, columns, outputs]) = (c.image, c.result);
     let mut args: Vec<_> = [c.out, c.x, c.filter, c.bias].into_iter().map(Arg::Buffer).collect();
     args.push(c.residual.into());
-    let doubled = usize::from(c.doubled);
-    for number in
-        [height, width, channels, rows, columns, outputs, c.size, c.stride, c.padding, doubled]
-    {
+    let shape = [height, width, channels, rows, columns, outputs];
+    let wraps = usize::from(c.wrap.rows) + 2 * usize::from(c.wrap.columns);
+    let moved = [c.size, c.stride, c.padding, usize::from(c.doubled), wraps];
+    for number in shape.into_iter().chain(moved) {
         args.push(Arg::I32(int(number)?));
     }
     let tiles = |n: usize| Ok::<_, candle_core::Error>(int(n.div_ceil(TILE))?.unsigned_abs());

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::call::{self, Arg, Attention, Call, Convolution, Kind, Rows, Strides, Then, Turn};
 use crate::group_norm::{self, GroupNorm};
-use crate::norm::{RmsNorm, rms_norm_plain};
+use crate::norm::{RmsNorm, rms_norm_plain, rows_of_a_scale};
 use crate::testing::{random, rounded, share, worst};
 use crate::{Before, Conv, FP8_E4M3FN, Filter, Mask, Pairs, Precision, Wrap, fp8_e4m3fn_from_f32};
 
@@ -159,26 +159,27 @@ fn norms_are_those_of_the_plain_twin() {
         for (from, to) in
             [Kind::F32, Kind::Bf16].map(|f| [(f, Kind::F32), (f, Kind::Bf16)]).concat()
         {
-            for scaled in [false, true] {
+            // Without a scale, with one for a picture, and with one for every token, as pictures without noise make them.
+            for scales in [None, Some(1), Some(tokens)] {
                 let (x, added) = (random(&[batch, tokens, width]), random(&[batch, tokens, width]));
                 let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
-                let scale = scaled.then(|| random(&[batch, 1, width]));
+                let scale = scales.map(|scales| random(&[batch, scales, width]));
                 let want = rms_norm_plain(&seen(&x, from), &norm, scale.as_ref()).unwrap();
-                let want = if scaled { (&want + &added).unwrap() } else { want };
+                let want = if scale.is_some() { (&want + &added).unwrap() } else { want };
                 let mut memory = Memory::default();
                 let out = memory.room(x.elem_count(), to);
                 let source = Rows::Normed {
                     x: (memory.of(&x, from), from),
                     weight: memory.f32(&norm.weight),
                     scale: scale.as_ref().map(|scale| memory.f32(scale)),
-                    shared: if scaled { tokens } else { batch * tokens },
+                    shared: rows_of_a_scale(&x, &norm, scale.as_ref()).unwrap(),
                     eps: norm.eps,
                 };
-                let added = scaled.then(|| memory.f32(&added));
+                let added = scale.is_some().then(|| memory.f32(&added));
                 let dims = [batch * tokens, width];
                 memory.run(call::write_rows((out, to), source, added, dims).unwrap());
                 let off = off(&memory.tensor(out, to, x.dims()), &want, to);
-                assert!(off < 1.0, "{from:?} to {to:?} {dims:?}: {off}");
+                assert!(off < 1.0, "{from:?} to {to:?} {dims:?} {scales:?}: {off}");
             }
         }
     }
@@ -241,31 +242,33 @@ fn eight_bits_are_the_nearest_and_widen_to_what_they_are() {
 
 #[test]
 fn norms_and_gates_in_eight_bits_are_the_rounded_plain_twins() {
-    let (rows, width) = (6, 192);
-    let (x, up) = (random(&[1, rows, width]), random(&[1, rows, width]));
+    let (batch, tokens, width) = (2, 3, 192);
+    let (rows, shape) = (batch * tokens, [batch, tokens, width]);
+    let (x, up) = (random(&shape), random(&shape));
     let norm = RmsNorm { weight: random(&[width]), eps: 1e-5 };
-    let scale = random(&[1, 1, width]);
+    let scales = [random(&[batch, 1, width]), random(&shape)];
     for kind in [Kind::F32, Kind::Bf16] {
         let gated = (seen(&x, kind).silu().unwrap() * seen(&up, kind)).unwrap();
-        let normed = rms_norm_plain(&seen(&x, kind), &norm, Some(&scale)).unwrap();
-        for (want, gate) in [(normed, false), (gated, true)] {
+        let normed = |scale| rms_norm_plain(&seen(&x, kind), &norm, Some(scale)).unwrap();
+        let normed = scales.iter().map(|scale| (normed(scale), Some(scale)));
+        for (want, scale) in normed.chain([(gated, None)]) {
             let mut memory = Memory::default();
-            let (out, scales) = (memory.poison(rows * width, 1), memory.room(rows, Kind::F32));
+            let (out, factors) = (memory.poison(rows * width, 1), memory.room(rows, Kind::F32));
             let place = memory.of(&x, kind);
-            let source = match gate {
-                true => Rows::Gated { gate: place, up: memory.of(&up, kind), kind },
-                false => Rows::Normed {
+            let source = match scale {
+                None => Rows::Gated { gate: place, up: memory.of(&up, kind), kind },
+                Some(scale) => Rows::Normed {
                     x: (place, kind),
                     weight: memory.f32(&norm.weight),
-                    scale: Some(memory.f32(&scale)),
-                    shared: rows,
+                    scale: Some(memory.f32(scale)),
+                    shared: rows_of_a_scale(&x, &norm, Some(scale)).unwrap(),
                     eps: norm.eps,
                 },
             };
-            memory.run(call::write_fp8((out, scales), source, [rows, width]).unwrap());
-            let factors = memory.tensor(scales, Kind::F32, &[1, rows, 1]);
+            memory.run(call::write_fp8((out, factors), source, [rows, width]).unwrap());
+            let factors = memory.tensor(factors, Kind::F32, &[batch, tokens, 1]);
             let values: Vec<f32> = memory.0[out].iter().map(|b| FP8_E4M3FN[*b as usize]).collect();
-            let got = Tensor::from_vec(values, (1, rows, width), &Device::Cpu).unwrap();
+            let got = Tensor::from_vec(values, &shape, &Device::Cpu).unwrap();
             let got = got.broadcast_mul(&factors).unwrap();
             // Half a step of three bits after the first.
             assert!(share(&got, &want) < 0.03, "{kind:?}: {}", share(&got, &want));
@@ -360,13 +363,18 @@ fn convolutions_are_those_of_the_plain_twin() {
         ([1, 64, 12, 14], 3, 3, 2, [0, 1], false),
         ([1, 24, 5, 6], 20, 1, 1, [0, 0], false),
     ];
-    for ([batch, channels, height, width], outputs, size, stride, padding, doubled) in cases {
+    // Edges that meet and do not, each with everything else.
+    let wraps = [(false, false), (true, false), (false, true), (true, true)];
+    let wraps = wraps.map(|(rows, columns)| Wrap { rows, columns });
+    let cases = cases.iter().flat_map(|case| wraps.map(|wrap| (*case, wrap)));
+    for (([batch, channels, height, width], outputs, size, stride, padding, doubled), wrap) in cases
+    {
         let x = rounded(&random(&[batch, channels, height, width]));
         let weight = rounded(&random(&[outputs, channels, size, size]));
         let bias = random(&[outputs]);
         let filter = Filter::new(&weight, Precision::F32, stride).unwrap();
         let before = if doubled { Before::Double } else { Before::Nothing };
-        let conv = Conv { filter: &filter, bias: &bias, padding, wrap: Wrap::default() };
+        let conv = Conv { filter: &filter, bias: &bias, padding, wrap };
         let want = crate::conv::plain(&x, before, conv, None).unwrap();
         let (_, _, rows, columns) = want.dims4().unwrap();
         let residual = random(want.dims());
@@ -387,6 +395,7 @@ fn convolutions_are_those_of_the_plain_twin() {
                 stride,
                 padding: padding[0],
                 doubled,
+                wrap,
             };
             memory.run(call::convolve(convolution).unwrap());
             let got = memory.tensor(out, Kind::F32, &[batch, rows, columns, outputs]);
@@ -394,7 +403,7 @@ fn convolutions_are_those_of_the_plain_twin() {
             let want = if added { (&want + &residual).unwrap() } else { want.clone() };
             assert!(
                 off(&got, &want, Kind::F32) < 2.0,
-                "{:?}: {}",
+                "{:?} {wrap:?}: {}",
                 x.dims(),
                 off(&got, &want, Kind::F32)
             );

@@ -7,26 +7,26 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use candle_core::cuda_backend::cudarc::cublaslt::sys as lt;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, DevicePtr, DeviceRepr, LaunchConfig,
-    PushKernelArg, result, sys,
+    CudaFunction, CudaModule, CudaSlice, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, CudaStorage, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, DType, Device, Result, Shape, Storage, Tensor};
+use candle_core::{CudaDevice, DType, Device, Error, Result, Shape, Storage, Tensor};
 
 use super::call::{Arg, Call, Kind};
 use super::product::Library;
+use super::wanted::{self, OLDEST};
 
 /// All kernels for all generations.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
-
-/// Compute capability of the oldest generation that there are kernels for.
-const OLDEST: (i32, i32) = (8, 0);
 
 /// The oldest that multiplies 8-bit floats.
 const OLDEST_FP8: (i32, i32) = (8, 9);
@@ -40,33 +40,57 @@ pub(crate) struct Gpu {
     functions: Mutex<HashMap<String, CudaFunction>>,
 }
 
-/// Libraries that are missing, by the names that users know; empty where everything is there.
-pub(crate) fn missing() -> Vec<&'static str> {
-    let wanted = [
-        ("cuda", "NVIDIA's driver (libcuda)"),
-        ("cublas", "cuBLAS (libcublas)"),
-        ("cublasLt", "cuBLASLt (libcublasLt)"),
-        ("curand", "cuRAND (libcurand)"),
-    ];
-    wanted.into_iter().filter(|(name, _)| !is_there(name)).map(|(_, said)| said).collect()
+/// The GPUs that the driver shows, in its order, and of each why it is of no use here, if it is not. The error says what keeps this program from
+/// all of them. Asked once: opening the libraries takes time.
+pub(crate) fn shown() -> Result<Vec<Option<String>>> {
+    static SHOWN: OnceLock<std::result::Result<Vec<Option<String>>, String>> = OnceLock::new();
+    SHOWN.get_or_init(look).clone().map_err(Error::Msg)
 }
 
-/// By the names that cudarc looks for: of CUDA 13, and of no version.
-fn is_there(name: &str) -> bool {
-    let candidates = match cfg!(windows) {
-        true => [format!("nv{name}.dll"), format!("{name}64_13.dll"), format!("{name}64.dll")],
-        false => [format!("lib{name}.so.1"), format!("lib{name}.so.13"), format!("lib{name}.so")],
-    };
+fn look() -> std::result::Result<Vec<Option<String>>, String> {
     // SAFETY: this opens libraries of the system, whose start-up code is trusted as much as that of every program that uses them.
-    candidates.iter().any(|candidate| unsafe { libloading::Library::new(candidate) }.is_ok())
+    let open = |file: &str| match unsafe { libloading::Library::new(file) } {
+        Ok(_) => Ok(()),
+        // The system's own words, as of a library that this one needs.
+        Err(why) => Err(why.source().map_or(why.to_string(), ToString::to_string)),
+    };
+    let mut version = 0;
+    let wanting = wanted::missing(open).or_else(|| {
+        // SAFETY: both are there, and any version of them has these calls, which need no GPU.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        wanted::of_driver(version)
+            .or_else(|| wanted::of_library(unsafe { lt::cublasLtGetVersion() }))
+    });
+    if let Some(wanting) = wanting {
+        return Err(wanting);
+    }
+    let failed = |why: result::DriverError| {
+        format!(
+            "NVIDIA's driver fails with {:?}; `nvidia-smi` tells whether it works at all",
+            why.0
+        )
+    };
+    match result::init() {
+        Err(result::DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Ok(Vec::new()),
+        started => started.map_err(failed)?,
+    }
+    let count = result::device::get_count().map_err(failed)?;
+    (0..count).map(|index| of_no_use(index).map_err(failed)).collect()
 }
 
-/// How many GPUs the driver shows; 0 without a driver.
-pub(crate) fn count() -> usize {
-    match missing().is_empty() {
-        true => CudaContext::device_count().map_or(0, |count| count.max(0) as usize),
-        false => 0,
-    }
+/// Why the driver's GPU `index` is of no use here, if it is not.
+fn of_no_use(index: i32) -> std::result::Result<Option<String>, result::DriverError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    let device = result::device::get(index)?;
+    // SAFETY: the driver gave the device just now.
+    let capability = unsafe {
+        let attribute = |which| result::device::get_attribute(device, which);
+        (attribute(MAJOR)?, attribute(MINOR)?)
+    };
+    Ok(wanted::of_gpu(&result::device::get_name(device)?, capability))
 }
 
 /// GPU `index`, with one stream, and memory that stays with the program once it has it. Opened again it is the same.

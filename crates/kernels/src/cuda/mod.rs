@@ -5,7 +5,7 @@
 //! operations call. A launch is a [`call::Call`], which knows no device: tests run the same calls on an emulator (`source/emulator.hpp`), so
 //! that every kernel is compared with its plain twin where there is no GPU.
 
-// Without GPUs only tests launch anything, and not all of it.
+// Without GPUs only tests use these, and not all of them.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 pub(crate) mod call;
 #[cfg(all(test, target_os = "linux"))]
@@ -16,6 +16,8 @@ pub(crate) mod gpu;
 mod operations;
 #[cfg(feature = "cuda")]
 mod product;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+mod wanted;
 
 #[cfg(feature = "cuda")]
 pub(crate) use operations::{

@@ -13,7 +13,8 @@ use super::gpu::{self, Gpu, Room};
 use super::product::{Product, Values};
 use crate::group_norm::{Affine, GroupNorm};
 use crate::linear::{Input, Layer};
-use crate::{Before, Mask, Matrix, Pairs, Precision, RmsNorm};
+use crate::norm::rows_of_a_scale;
+use crate::{Before, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap};
 
 /// The GPU that all of `inputs` are on, without a graph of gradients.
 fn gpu_of(inputs: &[Option<&Tensor>]) -> Result<Option<Arc<Gpu>>> {
@@ -37,23 +38,14 @@ impl Held {
     fn normed(gpu: &Gpu, x: &Tensor, norm: &RmsNorm, scale: Option<&Tensor>) -> Result<Self> {
         let width = x.dim(D::Minus1)?;
         let rows = x.elem_count() / width.max(1);
-        let scales = scale.map_or(1, |s| s.elem_count() / width.max(1));
-        let wide = scale.is_none_or(|s| s.dims().last() == Some(&width));
-        if norm.weight.dims() != [width] || !wide || scales == 0 || rows % scales != 0 {
-            candle_core::bail!(
-                "a norm over {:?} with scales {:?} does not fit {:?}",
-                norm.weight.dims(),
-                scale.map(Tensor::dims),
-                x.dims()
-            );
-        }
+        let shared = rows_of_a_scale(x, norm, scale)?;
         let (x, weight) = (x.contiguous()?, norm.weight.contiguous()?);
         let scale = scale.map(|scale| scale.to_dtype(DType::F32)?.contiguous()).transpose()?;
         let source = Rows::Normed {
             x: gpu.address(&x)?,
             weight: gpu.address_f32(&weight)?,
             scale: scale.as_ref().map(|scale| gpu.address_f32(scale)).transpose()?,
-            shared: rows / scales,
+            shared,
             eps: norm.eps,
         };
         let tensors = [Some(x), Some(weight), scale].into_iter().flatten().collect();
@@ -412,15 +404,22 @@ impl Prepared<'_> {
 fn narrow_weight(gpu: &Gpu, weight: &Matrix) -> Result<Tensor> {
     match weight {
         Matrix::Dense(values) => values.to_dtype(DType::BF16)?.contiguous(),
-        Matrix::Fp8Rows { values, scales } => {
-            let (outputs, width) = values.dims2()?;
-            let room = gpu.room::<half::bf16>((outputs, width))?;
-            let (x, of_rows) = (gpu.address_of::<u8>(values)?, gpu.address_f32(scales)?);
-            gpu.launch(&call::widen_fp8(room.address(), x, of_rows, [outputs, width])?)?;
-            Ok(room.tensor())
+        Matrix::Fp8Rows { values, scales } => widened(gpu, values, scales),
+        Matrix::Fp8 { values, scale } => {
+            let scales = Tensor::full(*scale, values.dim(0)?, values.device())?;
+            widened(gpu, &values.contiguous()?, &scales)
         }
         _ => weight.to_f32()?.to_dtype(DType::BF16),
     }
+}
+
+/// e4m3 `values`, `[out, in]`, with a scale for each output, as bfloat16.
+fn widened(gpu: &Gpu, values: &Tensor, scales: &Tensor) -> Result<Tensor> {
+    let (outputs, width) = values.dims2()?;
+    let room = gpu.room::<half::bf16>((outputs, width))?;
+    let (x, of_rows) = (gpu.address_of::<u8>(values)?, gpu.address_f32(scales)?);
+    gpu.launch(&call::widen_fp8(room.address(), x, of_rows, [outputs, width])?)?;
+    Ok(room.tensor())
 }
 
 /// `weight`, `[out, in]` float32 or bfloat16 on a GPU, as e4m3 values, `[out, in]`, and a scale for each output.
@@ -516,6 +515,7 @@ pub(crate) struct Moved {
     pub(crate) size: usize,
     pub(crate) stride: usize,
     pub(crate) padding: [usize; 2],
+    pub(crate) wrap: Wrap,
 }
 
 /// A convolution of `x`, `[batch, channels, height, width]`, as [`crate::conv2d`].
@@ -569,6 +569,7 @@ pub(crate) fn conv2d(
         stride: moved.stride,
         padding: moved.padding[0],
         doubled,
+        wrap: moved.wrap,
     })?)?;
     Ok(Some(room.tensor().permute((0, 3, 1, 2))?))
 }

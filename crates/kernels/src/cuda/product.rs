@@ -49,6 +49,13 @@ struct Form {
     depth: usize,
     values: Values,
     result: Kind,
+    /// Bytes that the addresses of weight, inputs and result are multiples of.
+    alignments: [u32; 3],
+}
+
+/// Bytes that `address` is a multiple of, as far as any algorithm cares.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(8)
 }
 
 /// `y = x · wᵀ` for `x`: `[rows, depth]`, `w`: `[outputs, depth]`, `y`: `[rows, outputs]`.
@@ -75,7 +82,8 @@ impl Library {
     /// Asks for a product; `false` where the library has no way for it on this GPU, and nothing was done.
     pub(super) fn multiply(&self, product: &Product) -> Result<bool> {
         let Product { rows, outputs, depth, values, x, w, scales, y: (y, kind) } = *product;
-        let form = Form { rows, outputs, depth, values, result: kind };
+        let alignments = [w, x, y].map(alignment);
+        let form = Form { rows, outputs, depth, values, result: kind, alignments };
         // The library counts columns first: there the weight is [depth, outputs], to be turned, and the inputs are [depth, rows].
         let (narrow, wide) = (
             match values {
@@ -129,7 +137,7 @@ impl Library {
     ) -> Option<sys::cublasLtMatmulAlgo_t> {
         let mut known = self.algorithms.lock().unwrap_or_else(PoisonError::into_inner);
         *known.entry(form).or_insert_with(|| {
-            let preference = Preference::new().ok()?;
+            let preference = Preference::new(form.alignments).ok()?;
             // SAFETY: all of them are alive.
             let found = unsafe {
                 result::get_matmul_algo_heuristic(
@@ -209,21 +217,28 @@ impl Drop for Matrix {
     }
 }
 
-/// How much workspace an algorithm may take.
+/// How much workspace an algorithm may take, and what it may rely on.
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new() -> Result<Self> {
+    /// `alignments` of weight, inputs and result; untold, the library takes 256 bytes for granted.
+    fn new([w, x, y]: [u32; 3]) -> Result<Self> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let preference = Self(told(result::create_matmul_pref())?);
-        let attribute =
-            sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-        let bytes: *const usize = &WORKSPACE_BYTES;
-        // SAFETY: the attribute is a number of 64 bits.
-        told(unsafe {
-            let size = size_of::<usize>();
-            result::set_matmul_pref_attribute(preference.0, attribute, bytes.cast(), size)
-        })?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &w)?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &x)?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &y)?;
+        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &y)?;
         Ok(preference)
+    }
+
+    fn set<T>(&self, name: sys::cublasLtMatmulPreferenceAttributes_t, value: &T) -> Result<()> {
+        let value: *const T = value;
+        // SAFETY: each attribute is given a value of the size that the library's manual says.
+        told(unsafe {
+            result::set_matmul_pref_attribute(self.0, name, value.cast(), size_of::<T>())
+        })
     }
 }
 

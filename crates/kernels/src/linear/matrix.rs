@@ -71,9 +71,9 @@ impl Matrix {
         }
     }
 
-    /// What is computed beside this weight: float32 beside float32 and float16, int8 beside int8 in runs, bfloat16 beside other
-    /// narrow forms where the processor multiplies it.
-    pub fn precision(&self) -> Precision {
+    /// What is computed beside this weight on `device`: float32 beside float32 and float16, int8 beside int8 in runs, bfloat16 beside other
+    /// narrow forms where the device multiplies it.
+    pub fn precision(&self, device: &Device) -> Precision {
         if matches!(self, Self::Packed(packed) if packed.is_int8_runs()) {
             return Precision::Int8;
         }
@@ -84,8 +84,8 @@ impl Matrix {
             Self::Fp8Rows { .. } => false,
             Self::Fp8 { .. } | Self::Quantized(_) => false,
         };
-        // GPUs multiply bfloat16 whatever the processor does.
-        if wide || (self.is_on_cpu() && !Level::best().has_bf16()) {
+        // GPUs multiply bfloat16 whatever the processor does, also where the weight comes from main memory.
+        if wide || (device.is_cpu() && !Level::best().has_bf16()) {
             Precision::F32
         } else {
             Precision::Bf16

@@ -261,12 +261,12 @@ impl Attention {
         let angles = (&sequence.angles.cos, &sequence.angles.sin);
         let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [1, heads, tokens, d]
         let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
+        let precision = self.to_q.precision(q.device());
         let mut start = 0;
         let mut parts = Vec::with_capacity(sequence.lengths.len());
         for length in &sequence.lengths {
             let part = |y: &Tensor| y.narrow(2, start, *length);
-            let y =
-                attention(&part(&q)?, &part(&k)?, &part(&v)?, Mask::None, self.to_q.precision())?;
+            let y = attention(&part(&q)?, &part(&k)?, &part(&v)?, Mask::None, precision)?;
             parts.push(y.transpose(1, 2)?.flatten_from(2)?.squeeze(0)?); // [length, dim]
             start += length;
         }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use zoetrope_kernels::{Affine, Statistics, Wrap};
 
 use super::{Decoder, DownBlock, Encoder, Resnet, UpBlock};
@@ -125,21 +125,26 @@ impl<'a> Cut<'a> {
         Ok(statistics)
     }
 
-    /// A picture of `channels` and `width` from its strips.
+    /// A picture of `channels` and `width` from its strips, on their device.
     fn gather(
         &self,
         (channels, width): (usize, usize),
         mut strip: impl FnMut(Span) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let mut values: Vec<f32> = Vec::with_capacity(self.height * width * channels);
+        let mut whole: Option<Tensor> = None;
         self.each(|rows| {
-            let strip = strip(rows)?;
-            let last = strip.permute((0, 2, 3, 1))?; // [1, rows, width, channels]
-            values.extend(last.flatten_all()?.to_vec1::<f32>()?);
+            let strip = strip(rows.clone())?;
+            let last = strip.permute((0, 2, 3, 1))?.contiguous()?; // [1, rows, width, channels]
+            if whole.is_none() {
+                let shape = (1, self.height, width, channels);
+                whole = Some(Tensor::zeros(shape, last.dtype(), last.device())?);
+            }
+            let whole = whole.as_ref().expect("it was made just now");
+            whole.slice_set(&last, 1, rows.start as usize)?;
             Ok(strip)
         })?;
-        let shape = (1, self.height, width, channels);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?)
+        let whole = whole.expect("a picture has rows");
+        Ok(whole.permute((0, 3, 1, 2))?)
     }
 
     /// The convolution, which keeps the size, of rows `rows` of what `get` gives, normed.

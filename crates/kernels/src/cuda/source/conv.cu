@@ -16,16 +16,20 @@ struct Shape {
     int rows, columns, outputs;  // of the result
     int size, stride, padding;   // of the filter; padding at the left and top
     int doubled;                 // whether every pixel stands for 2 × 2
+    int wraps;                   // 1: beyond the top is the bottom, 2: beyond the left is the right
 };
+
+// Row or column `i` of `length`, or the one at the other edge.
+DEVICE int around(int i, int length) { return i < 0 ? i + length : i >= length ? i - length : i; }
 } // namespace conv
 
 // `x`: `[batch, height, width, channels]`, channels a multiple of 8; `filter`: `[size · size, outputs, channels]`; `out`, `residual`:
 // `[batch, rows, columns, outputs]`.
 KERNEL AT_MOST(256, 2) convolve(float* out, const bf16* x, const bf16* filter, const float* bias, const float* residual, int height, int width,
-                                int channels, int rows, int columns, int outputs, int size, int stride, int padding, int doubled) {
+                                int channels, int rows, int columns, int outputs, int size, int stride, int padding, int doubled, int wraps) {
     using namespace conv;
     bf16* tiles = reinterpret_cast<bf16*>(dynamic_shared()); // STAGES times pixels, then filters
-    Shape shape{height, width, channels, rows, columns, outputs, size, stride, padding, doubled};
+    Shape shape{height, width, channels, rows, columns, outputs, size, stride, padding, doubled, wraps};
     int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     int pixels = shape.rows * shape.columns, first_pixel = blockIdx.x * PIXELS, first_output = blockIdx.y * OUTPUTS;
     x += static_cast<long>(blockIdx.z) * shape.height * shape.width * shape.channels;
@@ -51,6 +55,8 @@ KERNEL AT_MOST(256, 2) convolve(float* out, const bf16* x, const bf16* filter, c
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int row = fetch_row + 64 * i, top = tops[i] + down, left = lefts[i] + right;
+            if (shape.wraps & 1) top = around(top, seen_height);
+            if (shape.wraps & 2) left = around(left, seen_width);
             bool real = within && top >= 0 && top < seen_height && left >= 0 && left < seen_width;
             int from_row = shape.doubled ? top >> 1 : top, from_column = shape.doubled ? left >> 1 : left;
             long from = real ? (static_cast<long>(from_row) * shape.width + from_column) * shape.channels + channel : 0;
