@@ -3,6 +3,8 @@
 //! A token exists only where its instructions were found, so that holding one is the proof that they may be used.
 //! Kernels are written once over [`Simd`] and compiled for every level; [`Level::run`] enters the right one.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -110,6 +112,12 @@ enum Token {
     Avx512(x86::Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(neon::NeonBf16),
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(neon::NeonDot),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Portable(portable::Portable),
 }
 
@@ -128,7 +136,13 @@ impl Level {
             x86::Avx512::detect().map(Token::Avx512),
             x86::Avx2::detect().map(Token::Avx2),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let found = [
+            neon::NeonBf16::detect().map(Token::NeonBf16),
+            neon::NeonDot::detect().map(Token::NeonDot),
+            neon::Neon::detect().map(Token::Neon),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let found: [Option<Token>; 0] = [];
         let portable = Some(Token::Portable(portable::Portable));
         found.into_iter().chain([portable]).flatten().map(Self).collect()
@@ -139,6 +153,8 @@ impl Level {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Bf16(_) => true,
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(_) => true,
             _ => false,
         }
     }
@@ -152,6 +168,12 @@ impl Level {
             Token::Avx512(token) => token.call(work),
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonDot(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(token) => token.call(work),
             Token::Portable(token) => token.call(work),
         }
     }
@@ -166,6 +188,12 @@ impl fmt::Display for Level {
             Token::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(_) => "neon-bf16",
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonDot(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => "neon",
             Token::Portable(_) => "portable",
         })
     }
