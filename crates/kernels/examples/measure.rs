@@ -74,26 +74,31 @@ fn linears(rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// One row through weights that no cache holds.
-fn words() -> Result<()> {
+/// One row, or as many as are asked for, through weights that no cache holds.
+fn words(rows: usize) -> Result<()> {
     const BYTES: f64 = (256 << 20) as f64;
     let values = vec![1f32; BYTES as usize / 4];
     let memory = BYTES / seconds(|| read_memory(Level::best(), &values));
     println!("{:<44} {:7.1} GB/s", "reading memory", memory / 1e9);
     let (width, out) = (2560, 38912); // four times the text encoder's widest layer
-    let (x, w) = (random(&[1, width]), random(&[out, width]));
+    let (x, w) = (random(&[rows, width]), random(&[out, width]));
+    let blocks = |kind| QTensor::quantize(&w, kind).map(|q| Matrix::Quantized(Arc::new(q)));
     let forms = [
         ("bf16", Matrix::Dense(w.to_dtype(DType::BF16)?)),
         ("int8", Matrix::Dense(w.clone()).to_int8()?),
-        ("q8_0", Matrix::Quantized(Arc::new(QTensor::quantize(&w, GgmlDType::Q8_0)?))),
-        ("q4_k", Matrix::Quantized(Arc::new(QTensor::quantize(&w, GgmlDType::Q4K)?))),
+        ("q8_0", blocks(GgmlDType::Q8_0)?),
+        ("q6_k", blocks(GgmlDType::Q6K)?),
+        ("q5_k", blocks(GgmlDType::Q5K)?),
+        ("q4_k", blocks(GgmlDType::Q4K)?),
+        ("q4_0", blocks(GgmlDType::Q4_0)?),
     ];
     for (name, form) in forms {
         let form = form.packed()?;
         let bytes = form.memory_bytes() as f64;
         linear(&x, &form, None)?; // warms up
         let speed = bytes / seconds(|| linear(&x, &form, None).unwrap());
-        let (name, share) = (format!("linear {name} 1 x {width} x {out}"), 100.0 * speed / memory);
+        let (name, share) =
+            (format!("linear {name} {rows} x {width} x {out}"), 100.0 * speed / memory);
         println!("{name:<44} {:7.1} GB/s {share:5.1} % of memory", speed / 1e9);
     }
     Ok(())
@@ -166,7 +171,8 @@ fn main() -> Result<()> {
     // Work that a pool does is not in its caller's time; inside a pool of one thread, the caller is that thread.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let what = std::env::args().nth(1).unwrap_or_else(|| "all".into());
-    let tokens = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(288);
+    let asked = std::env::args().nth(2).and_then(|n| n.parse().ok());
+    let tokens = asked.unwrap_or(288);
     pool.install(|| {
         println!("{}", Level::best());
         let all = what == "all";
@@ -174,7 +180,7 @@ fn main() -> Result<()> {
             linears(tokens)?;
         }
         if all || what == "words" {
-            words()?;
+            words(if all { 1 } else { asked.unwrap_or(1) })?;
         }
         if all || what == "attention" {
             attentions(tokens.max(1056));

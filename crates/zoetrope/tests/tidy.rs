@@ -100,6 +100,7 @@ fn unsafe_code_and_the_environment_have_one_place_each() {
             // A memory map.
             "crates/checkpoint/src/blob.rs",
             // Instructions that not every processor has.
+            "crates/kernels/src/simd/neon.rs",
             "crates/kernels/src/simd/x86.rs",
             // Advice to the system about pages.
             "crates/kernels/src/memory.rs",

@@ -436,7 +436,7 @@ impl Weigh {
                 }
                 if bf16 {
                     let units = simd.bf16_units(e[0], e[1]);
-                    simd.store_units(units, &mut block[self.row * DEEP..]);
+                    simd.store_units(units, &mut block[self.row * DEEP + first / 2..]);
                     continue;
                 }
                 for (i, e) in e.into_iter().enumerate() {

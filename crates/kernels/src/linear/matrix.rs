@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::FP8_E4M3FN;
 use super::packed::Packed;
+use super::{FP8_E4M3FN, blocks};
 use crate::simd::Level;
 
 /// A linear layer's weight, `[out, in]`, in the form in which it is kept.
@@ -31,7 +31,7 @@ pub enum Matrix {
     },
     /// Blocks in one of GGML's formats.
     Quantized(Arc<QTensor>),
-    /// float32, bfloat16, Q8_0 or int8 values in the order in which the processor's kernels read them.
+    /// float32, bfloat16 or int8 values, or blocks of Q8_0 or four to six bits, in the order in which the processor's kernels read them.
     Packed(Arc<Packed>),
 }
 
@@ -127,6 +127,12 @@ impl Matrix {
                 if blocks.dtype() == GgmlDType::Q8_0 && blocks.device().is_cpu() =>
             {
                 Packed::q8_0(blocks)?
+            }
+            Self::Quantized(blocks) if blocks.device().is_cpu() => {
+                match blocks::known(blocks.dtype()) {
+                    Some(format) => Packed::blocks(format, blocks)?,
+                    None => return Ok(self),
+                }
             }
             _ => return Ok(self),
         };

@@ -181,7 +181,7 @@ fn linears_at(level: Level, input: Input, layers: &[Layer]) -> Result<Vec<Tensor
     for (weight, bias) in layers {
         let kind = Weight(weight).kind(level);
         let rows = match packed.take() {
-            Some(rows) if rows.kind == kind => rows,
+            Some(rows) if rows.kind == kind.left() => rows,
             _ => input.pack(level, kind)?,
         };
         results.push(product(level, &rows, (weight, *bias), shape.to_vec())?);
@@ -305,7 +305,7 @@ mod tests {
         let peak = x.iter().fold(0f32, |m, v| m.max(v.abs()));
         // Half a step of the inputs' quantisation, and half a step of weights that are put into int8 groups anew.
         let quantised = match kind {
-            Kind::Int8Runs => f64::from(peak) / 254.0 * weights * 1.01,
+            Kind::Int8Runs | Kind::Blocks(_) => f64::from(peak) / 254.0 * weights * 1.01,
             Kind::Int8 => {
                 let step = f64::from(peak) / 254.0;
                 let again = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| {
@@ -336,6 +336,32 @@ mod tests {
     #[test]
     fn sums_over_many_blocks_of_depth_are_joined() {
         check(17, 33, 2816);
+    }
+
+    #[test]
+    fn blocks_give_a_row_the_same_numbers_whatever_stands_beside_it() {
+        let (rows, out, width) = (15, 70, 2304);
+        let (x, w) = (tensor((rows, width), 1), tensor((out, width), 2));
+        for kind in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
+            let blocks = Matrix::Quantized(Arc::new(QTensor::quantize(&w, kind).unwrap()));
+            let packed = blocks.clone().packed().unwrap();
+            assert!(matches!(packed, Matrix::Packed(_)));
+            for level in Level::available() {
+                let all: Vec<Vec<f32>> =
+                    linear_at(level, &x, &packed, None).unwrap().to_vec2().unwrap();
+                for count in [1, 2, 3, 5] {
+                    let x = x.narrow(0, 4, count).unwrap();
+                    for form in [&blocks, &packed] {
+                        let few = linear_at(level, &x, form, None).unwrap();
+                        assert_eq!(
+                            few.to_vec2::<f32>().unwrap(),
+                            all[4..4 + count],
+                            "{kind:?} on {level}"
+                        );
+                    }
+                }
+            }
+        }
     }
 
     #[test]

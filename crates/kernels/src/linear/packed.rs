@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::{FP8_E4M3FN, Matrix, Region, blocks};
 use crate::memory::Units;
+use crate::product::blocks::{Blocks, unpack, values as block_values};
 use crate::product::multiply::Right;
 use crate::product::tile::RIGHT_GROUP;
 use crate::product::{GROUP, Kind, RUN, WIDE, pack};
@@ -81,6 +82,17 @@ impl Packed {
                 let values: [i8; GROUP] = std::array::from_fn(|i| block[2 + i] as i8);
                 pack::set_group(scale, &values, column, group);
             }
+        }))
+    }
+
+    /// Blocks of a format that has panels, as they are.
+    pub(super) fn blocks(format: Blocks, blocks: &QTensor) -> Result<Self> {
+        let (out, width) = blocks.shape().dims2()?;
+        let data = blocks.data()?;
+        let layout = format.layout();
+        let row_bytes = width / layout.values * layout.bytes;
+        Ok(Self::by_panels(Kind::Blocks(format), (out, width), |row, panel, column| {
+            blocks::pack_row(format, &data[row * row_bytes..][..row_bytes], column, panel);
         }))
     }
 
@@ -162,6 +174,9 @@ impl Packed {
     pub(super) fn to_f32(&self) -> Result<Tensor> {
         let mut values = vec![0f32; self.out * self.width];
         values.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(row, values)| {
+            if let Kind::Blocks(_) = self.kind {
+                return self.part_of_row(row, 0..self.width, values);
+            }
             let panel = &self.units()[row / WIDE * self.kind.right_units(self.width)..];
             values.iter_mut().enumerate().for_each(|(k, v)| *v = self.value(panel, row % WIDE, k));
         });
@@ -187,6 +202,17 @@ impl Packed {
                     *v = f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale;
                 }
             }
+            Kind::Blocks(format) => {
+                let layout = format.layout();
+                let first = columns.start / layout.values * layout.values;
+                let end = columns.end.next_multiple_of(layout.values);
+                let panel = &panel[self.kind.right_units(first)..self.kind.right_units(end)];
+                let mut unpacked = Units::zeros(layout.unpacked_units(end - first));
+                Level::best().run(Unpack { format, panel, to: &mut unpacked });
+                let mut values = vec![0f32; end - first];
+                block_values(format, column, &unpacked, &mut values);
+                to.copy_from_slice(&values[columns.start - first..columns.end - first]);
+            }
             _ => to.iter_mut().zip(columns).for_each(|(v, k)| *v = self.value(panel, column, k)),
         }
     }
@@ -204,6 +230,7 @@ impl Packed {
                 let unit = group[WIDE / 2 + k % GROUP / 4 * WIDE + column];
                 f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale.to_f32()
             }
+            Kind::Blocks(_) => unreachable!("blocks are read by parts of a row"),
             Kind::Int8Runs => {
                 let run = &panel[k / (4 * RUN) * (RUN + 1) * WIDE..];
                 let unit = run[WIDE + k % (4 * RUN) / 4 * WIDE + column];
@@ -237,7 +264,7 @@ impl Right for Weight<'_> {
             Matrix::Quantized(blocks) => match blocks.dtype() {
                 GgmlDType::F32 | GgmlDType::F16 => Kind::F32,
                 GgmlDType::BF16 => narrow,
-                _ => Kind::Int8,
+                kind => blocks::known(kind).map_or(Kind::Int8, Kind::Blocks),
             },
         }
     }
@@ -260,15 +287,18 @@ impl Right for Weight<'_> {
         }
         let (out, width) = self.0.shape()?;
         if let Matrix::Quantized(blocks) = self.0
-            && blocks::knows(blocks.dtype())
+            && let Some(format) = blocks::known(blocks.dtype())
         {
-            let (data, kind) = (blocks.data()?, blocks.dtype());
-            let row_bytes = width / kind.block_size() * kind.type_size();
-            let rows = range.start * WIDE..(range.end * WIDE).min(out);
-            let rows = &data[rows.start * row_bytes..rows.end * row_bytes];
+            let data = blocks.data()?;
+            let layout = format.layout();
+            let row_bytes = width / layout.values * layout.bytes;
+            let size = kind.right_units(width);
             scratch.resize(0);
-            scratch.resize(range.len() * Kind::Int8.right_units(width));
-            level.run(UnpackPanels { kind, row_bytes, rows, width, to: scratch });
+            scratch.resize(range.len() * size);
+            for row in range.start * WIDE..(range.end * WIDE).min(out) {
+                let panel = &mut scratch[(row / WIDE - range.start) * size..][..size];
+                blocks::pack_row(format, &data[row * row_bytes..][..row_bytes], row % WIDE, panel);
+            }
             return Ok(scratch);
         }
         let rows = range.start * WIDE..(range.end * WIDE).min(out);
@@ -280,24 +310,19 @@ impl Right for Weight<'_> {
     }
 }
 
-/// Panels from rows of blocks.
-struct UnpackPanels<'a> {
-    kind: GgmlDType,
-    row_bytes: usize,
-    rows: &'a [u8],
-    width: usize,
+/// Groups from blocks of a panel.
+struct Unpack<'a> {
+    format: Blocks,
+    panel: &'a [u32],
     to: &'a mut [u32],
 }
 
-impl Work for UnpackPanels<'_> {
+impl Work for Unpack<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let panels = self.to.chunks_mut(Kind::Int8.right_units(self.width));
-        for (rows, panel) in self.rows.chunks(WIDE * self.row_bytes).zip(panels) {
-            blocks::unpack(simd, self.kind, rows, self.row_bytes, panel);
-        }
+        unpack(simd, self.format, self.panel, self.to);
     }
 }
 

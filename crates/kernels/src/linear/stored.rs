@@ -10,11 +10,12 @@ use candle_core::{CpuStorage, DType, Device, Result, Tensor};
 use super::Matrix;
 use super::packed::{Packed, Place};
 use crate::product::Kind;
+use crate::product::blocks::Blocks;
 use crate::values::Values;
 
 /// Counts the orders in which weights were packed: whoever changes one, counts on, and files of the older order are no
 /// longer read.
-pub const PACKING: u32 = 1;
+pub const PACKING: u32 = 2;
 
 /// Bytes that stay where they are, as those of a mapped file.
 pub trait Region: Send + Sync {
@@ -49,6 +50,10 @@ const FORMS: &[(&str, Form)] = &[
     ("packed bf16", Form::Packed(Kind::Bf16)),
     ("packed int8", Form::Packed(Kind::Int8)),
     ("packed int8 runs", Form::Packed(Kind::Int8Runs)),
+    ("packed q4_0", Form::Packed(Kind::Blocks(Blocks::Q4_0))),
+    ("packed q4_k", Form::Packed(Kind::Blocks(Blocks::Q4K))),
+    ("packed q5_k", Form::Packed(Kind::Blocks(Blocks::Q5K))),
+    ("packed q6_k", Form::Packed(Kind::Blocks(Blocks::Q6K))),
     ("f16", Form::F16),
     ("fp8", Form::Fp8),
     ("q4_0", Form::Blocks(GgmlDType::Q4_0)),
@@ -175,7 +180,10 @@ mod tests {
         let values = Tensor::from_vec(bytes, (35, 256), &Device::Cpu).unwrap();
         let mut all = vec![narrow(DType::F32), narrow(DType::BF16), narrow(DType::F16)];
         all.push(Matrix::Fp8 { values, scale: 0.01 });
-        all.extend([GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::Q4K, GgmlDType::Q4_0].map(blocks));
+        all.extend(
+            [GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::Q5K, GgmlDType::Q4K, GgmlDType::Q4_0]
+                .map(blocks),
+        );
         let int8 = Matrix::Dense(dense.clone()).to_int8().unwrap();
         all.into_iter().map(|form| form.packed().unwrap()).chain([int8]).collect()
     }
@@ -215,9 +223,13 @@ mod tests {
             ("packed f32", 8974383804843820640),
             ("packed bf16", 8070763580949044946),
             ("packed int8", 4919945762164064161),
+            ("packed q6_k", 8431904325021424105),
+            ("packed q5_k", 11203592051239380732),
+            ("packed q4_k", 6928526343874479090),
+            ("packed q4_0", 3532560567644105629),
             ("packed int8 runs", 5607399965117259975),
         ];
         let known: Vec<_> = known.map(|(form, sum)| (form.to_string(), sum)).into();
-        assert_eq!((PACKING, found), (1, known));
+        assert_eq!((PACKING, found), (2, known));
     }
 }

@@ -1,13 +1,16 @@
 //! Matrix products over packed operands: what linear layers, attention and convolutions have in common.
 //!
 //! The right side (weights, keys, values) lies in *panels* of [`WIDE`] columns, unit after unit of depth; the left side
-//! in *tiles* of a few rows. [`tile`] holds the loops that do all the work, [`pack`] brings values into either form,
-//! [`multiply`] walks over both.
+//! in *tiles* of a few rows. [`tile`] and [`blocks`] hold the loops that do all the work, [`pack`] brings values into either
+//! form, [`multiply`] walks over both.
 
+pub(crate) mod blocks;
 pub(crate) mod multiply;
 pub(crate) mod output;
 pub(crate) mod pack;
 pub(crate) mod tile;
+
+use blocks::Blocks;
 
 /// Columns of a panel: two vectors of AVX-512, four of AVX2.
 pub(crate) const WIDE: usize = 32;
@@ -39,12 +42,23 @@ pub(crate) enum Kind {
     Int8,
     /// int8 in runs of [`RUN`] units: as [`Kind::Int8`], with a scale a run and column.
     Int8Runs,
+    /// Blocks of GGML's; the left side as for [`Kind::Int8`], with heads and groups that suit the format.
+    Blocks(Blocks),
 }
 
 impl Kind {
     /// Whether the left side is rounded to int8 with a scale a row.
     pub(crate) fn is_int8(self) -> bool {
-        matches!(self, Self::Int8 | Self::Int8Runs)
+        matches!(self, Self::Int8 | Self::Int8Runs | Self::Blocks(_))
+    }
+
+    /// The kind whose left side this one takes.
+    pub(crate) fn left(self) -> Self {
+        match self {
+            // Both have groups of 32 with offsets.
+            Self::Blocks(Blocks::Q5K) => Self::Blocks(Blocks::Q4K),
+            other => other,
+        }
     }
 
     /// Left units a row that `width` values take, whole blocks of them.
@@ -56,6 +70,10 @@ impl Kind {
             Self::Int8Runs => {
                 let units = width.div_ceil(4);
                 units.next_multiple_of(tile::DEEP) + units.div_ceil(RUN)
+            }
+            Self::Blocks(format) => {
+                let group = format.layout().group;
+                width / group * (1 + group / 4)
             }
         }
     }
@@ -69,6 +87,10 @@ impl Kind {
             Self::Int8Runs => {
                 let units = width.div_ceil(4);
                 (units + units.div_ceil(RUN)) * WIDE
+            }
+            Self::Blocks(format) => {
+                let layout = format.layout();
+                width / layout.values * layout.units()
             }
         }
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::Result;
 use rayon::prelude::*;
 
+use super::blocks::{Blocks, tile_blocks, unpack, unpacks};
 use super::output::{Rectangle, rectangles};
 use super::pack::Rows;
 use super::tile::{DotBf16, DotF32, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8, tile_int8_run};
@@ -59,6 +60,7 @@ pub(crate) fn multiply(
     if out.is_empty() {
         return Ok(());
     }
+    let kind = right.kind(level);
     let tallest = left.tallest();
     let tiles = left.rows.div_ceil(tallest);
     let tile_bytes = size_of::<u32>() * left.kind.left_units(left.width) * tallest;
@@ -71,11 +73,11 @@ pub(crate) fn multiply(
     for first in (0..left.rows).step_by(tiles * tallest) {
         let rows = first..(first + tiles * tallest).min(left.rows);
         rectangles(out, columns, rows, (span, PANELS * WIDE)).with_max_len(1).try_for_each_init(
-            Units::default,
-            |scratch, out| {
+            || (Units::default(), Units::default()),
+            |(scratch, unpacked), out| {
                 let panels = out.columns.start / WIDE..out.columns.end.div_ceil(WIDE);
                 let right = right.panels(level, panels, scratch)?;
-                level.run(Block { left, right, finish, out });
+                level.run(Block { left, right: (kind, right), unpacked, finish, out });
                 Ok::<_, candle_core::Error>(())
             },
         )?;
@@ -86,7 +88,10 @@ pub(crate) fn multiply(
 /// One task: some rows times some panels.
 struct Block<'a> {
     left: &'a Rows,
-    right: &'a [u32],
+    /// Panels, and what they are.
+    right: (Kind, &'a [u32]),
+    /// Room for blocks that are unpacked before they are multiplied.
+    unpacked: &'a mut Units,
     finish: Finish<'a>,
     out: Rectangle<'a>,
 }
@@ -96,25 +101,46 @@ impl Work for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let (kind, width) = (self.left.kind, self.left.width);
+        let ((kind, panels), width) = (self.right, self.left.width);
+        let unpacks = unpacks(self.out.rows.len());
         // Left units of a row and right units of a panel in the pieces of depth that both are cut into.
         let (left_piece, right_piece) = match kind {
             Kind::Int8 => (RUN / 8 * LEFT_GROUP, RUN / 8 * RIGHT_GROUP),
             Kind::Int8Runs => (RUN + 1, (RUN + 1) * WIDE),
+            Kind::Blocks(_) => (kind.left_units(4 * RUN), kind.right_units(4 * RUN)),
             _ => (RUN, RUN * WIDE),
         };
         let (left_units, right_units) = (kind.left_units(width), kind.right_units(width));
         for piece in 0..right_units.div_ceil(right_piece).max(1) {
             let left_range = piece * left_piece..left_units.min((piece + 1) * left_piece);
             let right_range = piece * right_piece..right_units.min((piece + 1) * right_piece);
+            let unpacked_units = match kind {
+                Kind::Blocks(format) if unpacks => {
+                    self.unpack(simd, format, right_units, right_range.clone())
+                }
+                _ => 0,
+            };
             for (first, height, units) in self.left.tiles(self.out.rows.clone()) {
                 let left = &units[left_range.start * height..left_range.end * height];
                 for (i, column) in self.out.columns.clone().step_by(WIDE).enumerate() {
-                    let right = &self.right[i * right_units..][right_range.clone()];
+                    let right = &panels[i * right_units..][right_range.clone()];
+                    let right = match unpacks && matches!(kind, Kind::Blocks(_)) {
+                        true => &self.unpacked[i * unpacked_units..][..unpacked_units],
+                        false => right,
+                    };
                     macro_rules! blocks {
                         ($rows:literal) => {{
                             let mut sums = [Sums::ZERO; $rows];
-                            tile_int8::<_, $rows>(simd, left, right, &mut sums);
+                            match kind {
+                                Kind::Blocks(format) => tile_blocks::<_, $rows>(
+                                    simd,
+                                    (format, unpacks),
+                                    left,
+                                    right,
+                                    &mut sums,
+                                ),
+                                _ => tile_int8::<_, $rows>(simd, left, right, &mut sums),
+                            }
                             self.put(&sums, first, column, piece == 0);
                         }};
                     }
@@ -134,7 +160,7 @@ impl Work for Block<'_> {
                         }};
                     }
                     match kind {
-                        Kind::Int8 => for_height!(height, S::ROWS_BLOCKS, blocks),
+                        Kind::Int8 | Kind::Blocks(_) => for_height!(height, S::ROWS_BLOCKS, blocks),
                         _ => for_height!(height, S::ROWS, values),
                     }
                 }
@@ -144,6 +170,24 @@ impl Work for Block<'_> {
 }
 
 impl Block<'_> {
+    /// Unpacks a piece of every panel; the result is how many units each has then.
+    #[inline(always)]
+    fn unpack<S: Simd>(
+        &mut self,
+        simd: S,
+        format: Blocks,
+        panel_units: usize,
+        piece: Range<usize>,
+    ) -> usize {
+        let layout = format.layout();
+        let units = layout.unpacked_units(piece.len() / layout.units() * layout.values);
+        self.unpacked.resize(self.out.columns.len().div_ceil(WIDE) * units);
+        for (i, to) in self.unpacked.chunks_exact_mut(units.max(1)).enumerate() {
+            unpack(simd, format, &self.right.1[i * panel_units..][piece.clone()], to);
+        }
+        units
+    }
+
     /// Adds a tile's sums to the output, or sets it, `afresh`.
     #[inline(always)]
     fn put(&mut self, sums: &[Sums], first: usize, column: usize, afresh: bool) {

@@ -3,7 +3,8 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::tile::{DEEP, LEFT_GROUP, RIGHT_GROUP};
+use super::blocks::Layout;
+use super::tile::{DEEP, RIGHT_GROUP};
 use super::{GROUP, Kind, RUN, WIDE, heights};
 use crate::memory::Units;
 use crate::rows::Source;
@@ -44,6 +45,7 @@ impl Rows {
         (rows, width): (usize, usize),
         source: &impl Source,
     ) -> Self {
+        let kind = kind.left();
         let tallest = level.run(Tallest(kind));
         let depth = kind.left_units(width);
         let mut units = Units::unwritten(rows * depth);
@@ -87,7 +89,7 @@ impl Work for Tallest {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
-        if self.0 == Kind::Int8 { S::ROWS_BLOCKS } else { S::ROWS }
+        if matches!(self.0, Kind::Int8 | Kind::Blocks(_)) { S::ROWS_BLOCKS } else { S::ROWS }
     }
 }
 
@@ -149,7 +151,14 @@ pub(crate) fn pack_row<S: Simd>(
     tile: &mut [u32],
 ) -> f32 {
     match kind {
-        Kind::Int8 => return pack_int8(row, (i, height), tile),
+        Kind::Int8 => return pack_int8::<GROUP>(row, (i, height), Some(128), tile),
+        Kind::Blocks(format) => {
+            let Layout { group, zero, .. } = format.layout();
+            return match group {
+                GROUP => pack_int8::<GROUP>(row, (i, height), zero, tile),
+                _ => pack_int8::<16>(row, (i, height), zero, tile),
+            };
+        }
         Kind::Int8Runs => return pack_int8_runs(row, (i, height), tile),
         Kind::F32 | Kind::Bf16 => {}
     }
@@ -171,9 +180,13 @@ pub(crate) fn pack_row<S: Simd>(
 /// Up to 32 values as pairs of bfloat16; units beyond them are 0.
 #[inline(always)]
 pub(crate) fn bf16_block<S: Simd>(simd: S, values: &[f32], units: &mut [u32]) {
-    if S::BF16 && values.len() == 2 * S::LANES {
-        let (low, high) = values.split_at(S::LANES);
-        simd.store_units(simd.bf16_units(simd.load(low), simd.load(high)), units);
+    if S::BF16 && values.len() == 2 * units.len() {
+        for (values, units) in
+            values.chunks_exact(2 * S::LANES).zip(units.chunks_exact_mut(S::LANES))
+        {
+            let (low, high) = values.split_at(S::LANES);
+            simd.store_units(simd.bf16_units(simd.load(low), simd.load(high)), units);
+        }
         return;
     }
     let (units, absent) = units.split_at_mut(values.len().div_ceil(2));
@@ -183,14 +196,20 @@ pub(crate) fn bf16_block<S: Simd>(simd: S, values: &[f32], units: &mut [u32]) {
     }
 }
 
-/// Quantises row `i` of a tile of `height` rows with one scale, which is returned.
+/// Quantises row `i` of a tile of `height` rows with one scale, which is returned, in groups of `G` values whose heads undo
+/// that right values are 0 at `zero`, or have offsets of their own.
 #[inline(always)]
-fn pack_int8(row: &[f32], (i, height): (usize, usize), tile: &mut [u32]) -> f32 {
+fn pack_int8<const G: usize>(
+    row: &[f32],
+    (i, height): (usize, usize),
+    zero: Option<i32>,
+    tile: &mut [u32],
+) -> f32 {
     let peak = largest(row);
     // A row of zeros stays one. NaN and infinity are kept by the scale: the product shows them.
     let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
-    let mut quantised = [0i8; GROUP];
-    for (group, units) in row.chunks(GROUP).zip(tile.chunks_exact_mut(LEFT_GROUP * height)) {
+    let mut quantised = [0i8; G];
+    for (group, units) in row.chunks(G).zip(tile.chunks_exact_mut((1 + G / 4) * height)) {
         quantised[group.len()..].fill(0);
         let mut sum = 0;
         for (value, q) in group.iter().zip(&mut quantised) {
@@ -198,8 +217,11 @@ fn pack_int8(row: &[f32], (i, height): (usize, usize), tile: &mut [u32]) -> f32 
             sum += i32::from(*q);
         }
         let (heads, units) = units.split_at_mut(height);
-        heads[i] = (-128 * sum) as u32;
-        for (four, unit) in quantised.chunks_exact(4).zip(&mut units[i * GROUP / 4..]) {
+        heads[i] = match zero {
+            Some(zero) => (-zero * sum) as u32,
+            None => (-sum as f32).to_bits(),
+        };
+        for (four, unit) in quantised.chunks_exact(4).zip(&mut units[i * G / 4..]) {
             *unit = u32::from_le_bytes([four[0], four[1], four[2], four[3]].map(|v| v as u8));
         }
     }

@@ -3,6 +3,8 @@
 //! A token exists only where its instructions were found, so that holding one is the proof that they may be used.
 //! Kernels are written once over [`Simd`] and compiled for every level; [`Level::run`] enters the right one.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -48,6 +50,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_units(self, from: &[u32]) -> Self::U;
     /// To the first lanes of `to`.
     fn store_units(self, units: Self::U, to: &mut [u32]);
+    /// The bits that both have.
+    fn and(self, a: Self::U, b: Self::U) -> Self::U;
+    /// The bits that either has.
+    fn or(self, a: Self::U, b: Self::U) -> Self::U;
+    /// Every unit's bits `by` places up, zeros after them; `by` is below 32.
+    fn shift_left(self, units: Self::U, by: u32) -> Self::U;
+    /// Every unit's bits `by` places down, zeros before them; `by` is below 32.
+    fn shift_right(self, units: Self::U, by: u32) -> Self::U;
     /// Units that hold a float32 each.
     fn as_f32(self, units: Self::U) -> Self::F;
     /// The same bits as units.
@@ -60,8 +70,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn bf16_units(self, _low: Self::F, _high: Self::F) -> Self::U {
         unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
     }
-    /// Rounded to float16, two a unit, to the first half as many units as lanes.
-    fn store_f16(self, value: Self::F, to: &mut [u32]);
     /// `sum + a₀ · b₀ + a₁ · b₁` over the two bfloat16 of a unit; only where [`Simd::BF16`].
     fn dot_bf16(self, _sum: Self::F, _a: Self::U, _b: Self::U) -> Self::F {
         unreachable!("nothing is rounded to bfloat16 where it is not multiplied")
@@ -104,6 +112,12 @@ enum Token {
     Avx512(x86::Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(neon::NeonBf16),
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(neon::NeonDot),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Portable(portable::Portable),
 }
 
@@ -122,7 +136,13 @@ impl Level {
             x86::Avx512::detect().map(Token::Avx512),
             x86::Avx2::detect().map(Token::Avx2),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let found = [
+            neon::NeonBf16::detect().map(Token::NeonBf16),
+            neon::NeonDot::detect().map(Token::NeonDot),
+            neon::Neon::detect().map(Token::Neon),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let found: [Option<Token>; 0] = [];
         let portable = Some(Token::Portable(portable::Portable));
         found.into_iter().chain([portable]).flatten().map(Self).collect()
@@ -133,6 +153,8 @@ impl Level {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Bf16(_) => true,
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(_) => true,
             _ => false,
         }
     }
@@ -146,6 +168,12 @@ impl Level {
             Token::Avx512(token) => token.call(work),
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonDot(token) => token.call(work),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(token) => token.call(work),
             Token::Portable(token) => token.call(work),
         }
     }
@@ -160,6 +188,12 @@ impl fmt::Display for Level {
             Token::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonBf16(_) => "neon-bf16",
+            #[cfg(target_arch = "aarch64")]
+            Token::NeonDot(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => "neon",
             Token::Portable(_) => "portable",
         })
     }
@@ -197,12 +231,6 @@ mod tests {
                 .collect();
             assert_eq!(stored(simd.load_f16(&halves)), floats[..lanes]);
 
-            let mut stored_halves = [0u32; 8];
-            simd.store_f16(simd.load(&floats), &mut stored_halves);
-            assert_eq!(stored_halves[..lanes / 2], halves[..lanes / 2]);
-            simd.store_f16(simd.splat(0.1), &mut stored_halves);
-            assert_eq!(stored_halves[0], 0x2e66_2e66);
-
             let bits: Vec<u32> = floats.iter().map(|v| v.to_bits()).collect();
             let x = simd.as_f32(simd.load_units(&bits));
             assert_eq!(stored(x), floats[..lanes]);
@@ -210,6 +238,25 @@ mod tests {
             let mut units = [0u32; 16];
             simd.store_units(simd.load_units(&bits), &mut units);
             assert_eq!(units[..lanes], bits[..lanes]);
+            let whole = |u: S::U| {
+                let mut out = vec![0u32; lanes];
+                simd.store_units(u, &mut out);
+                out
+            };
+            let (a, b) = (simd.load_units(&bits), simd.splat_unit(0x4142_0f37));
+            for (bits, got) in bits.iter().zip(whole(simd.and(a, b))) {
+                assert_eq!(got, bits & 0x4142_0f37);
+            }
+            for (bits, got) in bits.iter().zip(whole(simd.or(a, b))) {
+                assert_eq!(got, bits | 0x4142_0f37);
+            }
+            for by in [0, 1, 4, 24, 31] {
+                let both =
+                    whole(simd.shift_left(a, by)).into_iter().zip(whole(simd.shift_right(a, by)));
+                for (bits, (up, down)) in bits.iter().zip(both) {
+                    assert_eq!((up, down), (bits << by, bits >> by));
+                }
+            }
             let y = stored(simd.fma(x, simd.splat(2.0), simd.splat(1.0)));
             assert!(y.iter().zip(&floats).all(|(y, x)| *y == x * 2.0 + 1.0));
 

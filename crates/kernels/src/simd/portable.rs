@@ -87,6 +87,26 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn and(self, a: Self::U, b: Self::U) -> Self::U {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::U, b: Self::U) -> Self::U {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn shift_left(self, units: Self::U, by: u32) -> Self::U {
+        units.map(|unit| unit << by)
+    }
+
+    #[inline(always)]
+    fn shift_right(self, units: Self::U, by: u32) -> Self::U {
+        units.map(|unit| unit >> by)
+    }
+
+    #[inline(always)]
     fn as_f32(self, units: Self::U) -> Self::F {
         units.map(f32::from_bits)
     }
@@ -104,14 +124,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn load_f16(self, from: &[u32]) -> Self::F {
         std::array::from_fn(|i| f16::from_bits((from[i / 2] >> (16 * (i % 2))) as u16).to_f32())
-    }
-
-    #[inline(always)]
-    fn store_f16(self, value: Self::F, to: &mut [u32]) {
-        for (to, pair) in to[..LANES / 2].iter_mut().zip(value.as_chunks::<2>().0) {
-            let [low, high] = pair.map(|v| u32::from(f16::from_f32(v).to_bits()));
-            *to = low | high << 16;
-        }
     }
 
     #[inline(always)]

@@ -117,6 +117,26 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn and(self, a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_and_si512(a, b) }
+        }
+
+        #[inline(always)]
+        fn or(self, a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_or_si512(a, b) }
+        }
+
+        #[inline(always)]
+        fn shift_left(self, units: __m512i, by: u32) -> __m512i {
+            unsafe { _mm512_sll_epi32(units, _mm_cvtsi32_si128(by as i32)) }
+        }
+
+        #[inline(always)]
+        fn shift_right(self, units: __m512i, by: u32) -> __m512i {
+            unsafe { _mm512_srl_epi32(units, _mm_cvtsi32_si128(by as i32)) }
+        }
+
+        #[inline(always)]
         fn as_f32(self, units: __m512i) -> __m512 {
             unsafe { _mm512_castsi512_ps(units) }
         }
@@ -135,15 +155,6 @@ macro_rules! avx512 {
         fn load_f16(self, from: &[u32]) -> __m512 {
             let from = &from[..8];
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
-        }
-
-        #[inline(always)]
-        fn store_f16(self, value: __m512, to: &mut [u32]) {
-            let to = &mut to[..8];
-            unsafe {
-                let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), halves)
-            }
         }
 
         #[inline(always)]
@@ -338,6 +349,26 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, units: __m256i, by: u32) -> __m256i {
+        unsafe { _mm256_sll_epi32(units, _mm_cvtsi32_si128(by as i32)) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, units: __m256i, by: u32) -> __m256i {
+        unsafe { _mm256_srl_epi32(units, _mm_cvtsi32_si128(by as i32)) }
+    }
+
+    #[inline(always)]
     fn as_f32(self, units: __m256i) -> __m256 {
         unsafe { _mm256_castsi256_ps(units) }
     }
@@ -356,15 +387,6 @@ impl Simd for Avx2 {
     fn load_f16(self, from: &[u32]) -> __m256 {
         let from = &from[..4];
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
-    }
-
-    #[inline(always)]
-    fn store_f16(self, value: __m256, to: &mut [u32]) {
-        let to = &mut to[..4];
-        unsafe {
-            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
-            _mm_storeu_si128(to.as_mut_ptr().cast(), halves)
-        }
     }
 
     #[inline(always)]
