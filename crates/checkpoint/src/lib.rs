@@ -5,7 +5,6 @@
 
 mod adapter;
 mod blob;
-mod classifier;
 mod convert;
 mod dialects;
 mod error;
@@ -13,15 +12,16 @@ mod file;
 mod layout;
 mod packed;
 mod storage;
+mod vision;
 mod weights;
 
 pub use adapter::{Adapter, Delta, Naming};
 pub use blob::Blob;
-pub use classifier::Classifier;
 pub use error::{Error, Result};
 pub use layout::{Family, Layout};
 pub use packed::{PackedEntry, PackedFolder};
 pub use storage::Storage;
+pub use vision::VisionModel;
 pub use weights::{Progress, Role, Table, Weights};
 
 /// Bytes as digits of base 16.

@@ -25,6 +25,7 @@ pub enum Role {
     Control,
     Vision,
     Safety,
+    Depth,
 }
 
 /// Called with how many bytes of a file were read just now.

@@ -4,6 +4,7 @@
 //! what the Z-Image family was published with.
 
 mod control;
+mod encoder;
 mod vision;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use zoetrope_checkpoint::Weights;
 
 pub use self::control::{ControlConfig, ControlRefiner};
+pub(crate) use self::encoder::{Defaults, EncoderConfig};
 pub use self::vision::{VisionConfig, VisionProcessor};
 use crate::{Error, Result};
 

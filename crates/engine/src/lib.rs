@@ -4,6 +4,7 @@
 //! [`pipeline::Pipeline::generate`].
 
 pub mod config;
+pub mod depth;
 mod emphasis;
 mod error;
 pub mod expand;
@@ -17,6 +18,7 @@ mod parts;
 pub mod pipeline;
 pub mod pixels;
 pub mod preview;
+pub mod processor;
 pub mod prompt;
 pub mod safety;
 pub mod sampler;

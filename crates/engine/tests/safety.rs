@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use candle_core::{D, Device, Tensor};
 use common::{Case, Fixture};
-use zoetrope_checkpoint::{Classifier, Role, Storage, Weights};
+use zoetrope_checkpoint::{Role, Storage, VisionModel, Weights};
 use zoetrope_engine::layers::Parameters;
 use zoetrope_engine::networks::SafetyChecker;
 use zoetrope_engine::networks::vision::Sizes;
@@ -35,7 +35,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn checker(name: &str) -> Checker {
-    Checker::open(&Classifier::locate(&folder(name)).unwrap(), &Device::Cpu).unwrap()
+    Checker::open(&VisionModel::safety_checker(&folder(name)).unwrap(), &Device::Cpu).unwrap()
 }
 
 /// The case's pictures, as the reference prepared them, in one batch.
@@ -88,7 +88,7 @@ fn the_image_classifier_is_transformers() {
 fn the_checker_with_concepts_is_diffusers() {
     check("concepts");
     let case = case("concepts");
-    let files = Classifier::locate(&folder("clip")).unwrap();
+    let files = VisionModel::safety_checker(&folder("clip")).unwrap();
     let weights = Weights::open(&files.weights, Role::Safety).unwrap().with_storage(Storage::F32);
     let sizes = Sizes {
         hidden: 40,
@@ -143,7 +143,7 @@ fn what_transformers_5_saves_again_is_read_too() {
     };
     let weights = weights.into_iter().map(renamed).collect();
     candle_core::safetensors::save(&weights, temporary.path().join("model.safetensors")).unwrap();
-    let files = Classifier::locate(temporary.path()).unwrap();
+    let files = VisionModel::safety_checker(temporary.path()).unwrap();
     let (again, pixels) = (Checker::open(&files, &Device::Cpu).unwrap(), pixels(&case("concepts")));
     let findings = |checker: &Checker| checker.look_at(&pixels, &Unwatched).unwrap();
     assert_eq!(findings(&again), findings(&checker("clip")));
@@ -153,7 +153,7 @@ fn what_transformers_5_saves_again_is_read_too() {
 fn a_folder_that_is_no_checker_says_what_one_is() {
     let models =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/turbo/model/vae");
-    let message = Classifier::locate(&models).unwrap_err().to_string();
+    let message = VisionModel::safety_checker(&models).unwrap_err().to_string();
     assert!(
         message.contains("preprocessor_config.json") && message.contains("models pull safety"),
         "{message}"
@@ -164,7 +164,7 @@ fn a_folder_that_is_no_checker_says_what_one_is() {
     }
     let of_clip = folder("clip").join("model.safetensors");
     std::fs::copy(of_clip, temporary.path().join("model.safetensors")).unwrap();
-    let files = Classifier::locate(temporary.path()).unwrap();
+    let files = VisionModel::safety_checker(temporary.path()).unwrap();
     let message = Checker::open(&files, &Device::Cpu).err().unwrap().to_string();
     assert!(message.contains("is missing"), "{message}");
     std::fs::copy(

@@ -12,6 +12,7 @@ use zoetrope_engine::Interrupt;
 use zoetrope_files::{Store, fetch::Fetcher};
 use zoetrope_jobs::{Attempt, End, Error, Heartbeat, Lease, NewPicture, Queue};
 
+use crate::depth::Depth;
 use crate::engine::Engine;
 use crate::error::{JobError, UNSAFE};
 use crate::presence::Presence;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub hub: String,
     /// What is known of the pictures' harmlessness.
     pub safety: Safety,
+    /// What finds how near things are, for control networks; none where no such network was pulled.
+    pub depth: Option<Depth>,
     /// How prompts are expanded for Turbo.
     pub expansion: Expansion,
     /// The same for the base model.

@@ -47,7 +47,7 @@ pub(crate) async fn fetch(
     };
     let control = match task.control.as_ref().and_then(|c| Some((c.image.as_ref()?, c.preprocess)))
     {
-        Some((place, preprocess)) => Some(prepared(image(place, request, room).await?, preprocess)),
+        Some((place, preprocess)) => Some(followed(place, preprocess, request, room).await?),
         None => None,
     };
     let mut references = Vec::with_capacity(task.references.len());
@@ -65,13 +65,38 @@ pub(crate) async fn fetch(
     Ok(Inputs { picture, mask, control, references, loras: files })
 }
 
-/// What a control network is shown of `picture`.
-fn prepared(picture: Picture, preprocess: Preprocess) -> Picture {
-    match preprocess {
-        Preprocess::Canny => picture.edges(zoetrope_files::CANNY_THRESHOLDS),
-        // What takes a model of its own is refused where it is asked for.
-        Preprocess::None | Preprocess::Depth | Preprocess::Pose => picture,
-    }
+/// What a control network is shown of the picture at `place`.
+async fn followed(
+    place: &Place,
+    preprocess: Preprocess,
+    request: &Request,
+    room: &Room,
+) -> Result<Picture, JobError> {
+    let path = [json!("preprocess")];
+    let depth = match (preprocess, &room.depth) {
+        (Preprocess::Depth, None) => {
+            let message = "depth needs a network that this server has not: let whoever runs it fetch one with `zoetrope models pull \
+                           depth` and start it again; or send the depth picture itself with preprocess none, or take canny";
+            return Err(JobError::field(&path, "feature_not_supported", message));
+        }
+        (_, depth) => depth.clone(),
+    };
+    let picture = image(place, request, room).await?;
+    let made = move || match (preprocess, depth) {
+        (Preprocess::Canny, _) => Ok(picture.edges(zoetrope_files::CANNY_THRESHOLDS)),
+        (Preprocess::Depth, Some(depth)) => depth.of(&picture),
+        // Poses are refused where they are asked for.
+        _ => Ok(picture),
+    };
+    let made = tokio::task::spawn_blocking(made).await;
+    let made = made.map_err(|_| JobError::Engine(format!("preprocess {preprocess:?} panicked")))?;
+    made.map_err(|error| match error {
+        zoetrope_engine::Error::Field(e) => {
+            JobError::field(&[json!("image_url")], "value_error", e.to_string())
+        }
+        zoetrope_engine::Error::Memory(message) => JobError::Memory(message),
+        other => JobError::from(other),
+    })
 }
 
 async fn image(place: &Place, request: &Request, room: &Room) -> Result<Picture, JobError> {

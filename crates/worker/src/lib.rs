@@ -6,12 +6,14 @@
 
 mod adapters;
 mod attempt;
+mod depth;
 mod engine;
 mod error;
 mod generate;
 mod inputs;
 mod loras;
 mod outputs;
+mod prepared;
 mod presence;
 mod references;
 mod residency;
@@ -23,7 +25,9 @@ mod training_news;
 mod words;
 
 pub use attempt::{Safety, Settings, Worker};
+pub use depth::Depth;
 pub use engine::Engine;
+pub use prepared::prepared;
 pub use references::reference;
 pub use residency::{Models, Residency, Served};
 pub use safety::Checker;

@@ -6,15 +6,16 @@ use candle_core::Device;
 use serde_json::json;
 use zoetrope_api::task::Generate;
 use zoetrope_api::{InvalidField, OnFlagged};
-use zoetrope_checkpoint::Classifier;
+use zoetrope_checkpoint::VisionModel;
 use zoetrope_engine::Unwatched;
 use zoetrope_engine::pixels::Rgb;
-use zoetrope_engine::safety::{self, Filter};
+use zoetrope_engine::safety;
 use zoetrope_files::Picture;
 use zoetrope_jobs::Lease;
 
 use crate::attempt::{Room, Safety};
 use crate::error::JobError;
+use crate::prepared;
 
 /// A safety checker in memory. Cheap to clone; all clones are one network.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ pub struct Checker {
 
 impl Checker {
     /// Reads the network of `files`.
-    pub fn open(files: &Classifier, device: &Device) -> zoetrope_engine::Result<Self> {
+    pub fn open(files: &VisionModel, device: &Device) -> zoetrope_engine::Result<Self> {
         let network = Arc::new(Mutex::new(safety::Checker::open(files, device)?));
         Ok(Self { name: files.name.as_str().into(), network })
     }
@@ -49,26 +50,6 @@ impl Checker {
     pub fn operations(&self) -> f64 {
         self.network.lock().unwrap_or_else(PoisonError::into_inner).operations()
     }
-}
-
-/// `picture` resized and cut, as `processor` wants it.
-pub fn prepared(picture: &Picture, processor: &safety::Processor) -> Rgb {
-    let step = processor.steps(picture.width as usize, picture.height as usize);
-    let resized = step.resize.map(|(width, height, filter)| {
-        let filter = match filter {
-            Filter::Lanczos => zoetrope_files::Filter::Lanczos,
-            Filter::Bilinear => zoetrope_files::Filter::Bilinear,
-            Filter::Bicubic => zoetrope_files::Filter::Bicubic,
-        };
-        picture.resized_by(width as u32, height as u32, filter)
-    });
-    let picture = resized.as_ref().unwrap_or(picture);
-    let cut = step.crop.map(|part| {
-        let [left, top, width, height] = part.map(|side| side as u32);
-        picture.cropped(left, top, width, height)
-    });
-    let Picture { width, height, rgb } = cut.unwrap_or_else(|| picture.clone());
-    Rgb { width: width as usize, height: height as usize, bytes: rgb }
 }
 
 /// Puts black pictures in the place of those that are `flagged`, if `policy` wants that; whether the others may be delivered.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use room::{Room, Running};
 use serde_json::{Value, json};
 use zoetrope_api::task::{Generate, Model, Place, Task};
-use zoetrope_checkpoint::Layout;
+use zoetrope_checkpoint::{Layout, VisionModel};
 use zoetrope_jobs::{New, Outcome, Priority, Request};
-use zoetrope_worker::{Models, Served};
+use zoetrope_worker::{Depth, Models, Served};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
@@ -77,6 +77,46 @@ async fn control_follows_a_picture_or_its_edges() {
     let found = drawn(&room, endpoint, &input(&photo, json!({"preprocess": "canny"}))).await;
     let plain = drawn(&room, endpoint, &input(&photo, json!({}))).await;
     assert_ne!(found.2, plain.2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn depth_is_found_where_there_is_a_network_for_it_and_refused_elsewhere() {
+    let mut room = Room::new().await;
+    let photo = uploaded(&room, "control/inputs/photo.png").await;
+    let endpoint = "fal-ai/z-image/turbo/controlnet";
+    let input = |image: &str, preprocess: &str| {
+        json!({"prompt": "a house", "image_url": image, "seed": 4, "num_inference_steps": 2, "output_format": "png",
+            "preprocess": preprocess})
+    };
+    let running = work(&room, Some("control/union-2.1"));
+    let id = room.submit(endpoint, &input(&photo, "depth")).await;
+    let end = room.ended(&id).await.end.unwrap();
+    assert_eq!(end.status_code, 422, "{}", end.response);
+    for said in ["models pull depth", "feature_not_supported", "\"preprocess\""] {
+        assert!(end.response.contains(said), "{}", end.response);
+    }
+    running.stop().await;
+
+    let files = VisionModel::depth(&fixture("depth/model")).unwrap();
+    room.depth = Some(files.clone());
+    let running = work(&room, Some("control/union-2.1"));
+    let found = drawn(&room, endpoint, &input(&photo, "depth")).await;
+    // The same as the depth picture itself.
+    let read = zoetrope_files::read(&fixture("control/inputs/photo.png"), &Default::default());
+    let depth = Depth::new(files, &candle_core::Device::Cpu).of(&read.unwrap().picture).unwrap();
+    let depth = zoetrope_files::encode(&depth, zoetrope_files::Format::Png, None).unwrap();
+    let depth = room.upload("depth.png", depth).await;
+    assert_eq!(found, drawn(&room, endpoint, &input(&depth, "none")).await);
+    assert_ne!(found.2, drawn(&room, endpoint, &input(&photo, "none")).await.2);
+
+    let strip = zoetrope_files::Picture { width: 165, height: 33, rgb: vec![9; 165 * 33 * 3] };
+    let strip = zoetrope_files::encode(&strip, zoetrope_files::Format::Png, None).unwrap();
+    let strip = room.upload("strip.png", strip).await;
+    let id = room.submit(endpoint, &input(&strip, "depth")).await;
+    let end = room.ended(&id).await.end.unwrap();
+    assert_eq!(end.status_code, 422, "{}", end.response);
+    assert!(end.response.contains("of 165x33 is longer than 4 times"), "{}", end.response);
     running.stop().await;
 }
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde_json::Value;
-use zoetrope_checkpoint::Classifier;
+use zoetrope_checkpoint::VisionModel;
 use zoetrope_engine::safety;
 use zoetrope_files::{Limits, Picture};
 use zoetrope_worker::Checker;
-use zoetrope_worker::safety::prepared;
+use zoetrope_worker::prepared;
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/safety").join(path)
@@ -36,7 +36,7 @@ fn pictures(case: &Value) -> Vec<Picture> {
 fn pictures_are_prepared_as_pillow_and_transformers_do() {
     for case in cases() {
         let name = case["id"].as_str().unwrap();
-        let files = Classifier::locate(&fixture(name)).unwrap();
+        let files = VisionModel::safety_checker(&fixture(name)).unwrap();
         let checker = safety::Checker::open(&files, &Device::Cpu).unwrap();
         let golden = fixture(case["file"].as_str().unwrap());
         let golden = candle_core::safetensors::load(golden, &Device::Cpu).unwrap();
@@ -56,7 +56,7 @@ fn pictures_are_prepared_as_pillow_and_transformers_do() {
 #[test]
 fn the_same_pictures_are_found_unsafe() {
     for case in cases() {
-        let files = Classifier::locate(&fixture(case["id"].as_str().unwrap())).unwrap();
+        let files = VisionModel::safety_checker(&fixture(case["id"].as_str().unwrap())).unwrap();
         let checker = Checker::open(&files, &Device::Cpu).unwrap();
         let want: Vec<bool> = serde_json::from_value(case["facts"]["unsafe"].clone()).unwrap();
         assert_eq!(checker.look(&pictures(&case)).unwrap(), want);

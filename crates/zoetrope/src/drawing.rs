@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::model::{self, Wanted};
 use crate::place::{Place, now_ms};
 use crate::safety::Choice;
-use crate::{demo, device, expansion, packed, safety};
+use crate::{demo, depth, device, expansion, packed, safety};
 
 /// What was typed about it.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,6 +65,8 @@ pub(crate) struct Args {
     allow_hosts: Vec<String>,
     #[command(flatten)]
     safety: safety::Args,
+    #[command(flatten)]
+    depth: depth::Args,
     #[command(flatten)]
     expansion: expansion::Args,
     /// Seconds that what runs may go on after the signal to stop; then it goes back into the queue.
@@ -118,6 +120,7 @@ impl Args {
         }
         let device = device::parse(&self.device)?;
         self.safety.folder(environment)?;
+        self.depth.network(environment, &device)?;
         self.expansion.expansion(&self.model)?;
         let packed = self.packed.folder(environment)?;
         Ok(Options { storage: Some(storage), device, keep: Keep::All, packed })
@@ -157,6 +160,7 @@ impl Args {
             lora_folder: self.lora_dir.clone(),
             hub: environment.hub.endpoint.clone(),
             safety: self.safety(environment)?,
+            depth: self.depth.network(environment, &device::parse(&self.device)?)?,
             expansion: self.expansion.expansion(&self.model)?,
             base_expansion: self
                 .expansion

@@ -23,8 +23,9 @@ use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
 use crate::{
-    controls, demo, device, expansion, guides, model, packed, progress, prompts, safety, signals,
-    terminal,
+    controls, demo, device, expansion,
+    guides::{self, Guides},
+    model, packed, progress, prompts, safety, signals, terminal,
 };
 
 /// What was typed.
@@ -124,6 +125,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let storage: Storage = args.dtype.parse().context("--dtype")?;
     let device = device::parse(&args.device)?;
     let checker = checker(args, &device, environment)?;
+    let guides = args.guides.read(&Limits::default(), environment, &device)?;
     let one = prompts.len() == 1 && !args.prompts.have_wildcards();
     let options = Options {
         storage: Some(storage),
@@ -134,7 +136,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
     let layout = args.guides.layout(model::locate(args.model.wanted(), environment)?)?;
     let mut pipeline = Pipeline::open(layout, options)?;
     let defaults = Defaults::of(&args.model.model, pipeline.scheduler())?;
-    let requests = requests(args, &prompts, &defaults, &pipeline)?;
+    let requests = requests(args, &prompts, &guides, &defaults, &pipeline)?;
     let outputs = outputs(args, &requests)?;
     if args.model.model == demo::NAME {
         for request in &requests {
@@ -168,10 +170,11 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
 fn requests(
     args: &Args,
     prompts: &[String],
+    guides: &Guides,
     defaults: &Defaults,
     pipeline: &Pipeline,
 ) -> anyhow::Result<Vec<Request>> {
-    let base = request(args, defaults, pipeline)?;
+    let base = request(args, guides, defaults, pipeline)?;
     let mut requests = Vec::new();
     for prompt in prompts {
         let seed = args.seed.unwrap_or_else(by_chance);
@@ -232,10 +235,14 @@ impl Made {
 }
 
 /// What all requests have in common; each has a prompt and a seed of its own.
-fn request(args: &Args, defaults: &Defaults, pipeline: &Pipeline) -> anyhow::Result<Request> {
+fn request(
+    args: &Args,
+    guides: &Guides,
+    defaults: &Defaults,
+    pipeline: &Pipeline,
+) -> anyhow::Result<Request> {
     let limits = Limits::default();
     let image = args.image.as_deref().map(|path| read_image(path, &limits)).transpose()?;
-    let guides = args.guides.read(&limits)?;
     let size = size(args, image.as_ref().or(guides.shape()), defaults)?;
     let fitted = |picture: Picture| to_rgb(picture.resized(size.width(), size.height()));
     let strength = Strength::new(strength(args))?;
@@ -249,7 +256,7 @@ fn request(args: &Args, defaults: &Defaults, pipeline: &Pipeline) -> anyhow::Res
         }
         _ => None,
     };
-    let control = args.guides.control(&guides, gap, size)?;
+    let control = args.guides.control(guides, gap, size)?;
     let source = match (image, mask) {
         (None, _) => Source::Text,
         (Some(_), Some(_)) if control.is_some() => Source::Text,

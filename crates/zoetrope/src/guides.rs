@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use candle_core::Device;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use zoetrope_api::{ControlSpan, ImageSize};
 use zoetrope_checkpoint::Layout;
@@ -11,6 +13,8 @@ use zoetrope_engine::pipeline::Pipeline;
 use zoetrope_files::{CANNY_THRESHOLDS, Limits, Picture};
 use zoetrope_worker::reference;
 
+use crate::depth;
+use crate::environment::Environment;
 use crate::generate::{read_image, to_rgb};
 
 /// What was typed about it.
@@ -24,9 +28,11 @@ pub(crate) struct Args {
     /// The control network, as Z-Image-Turbo-Fun-Controlnet-Union: its file, or a folder as diffusers saves it.
     #[arg(long, value_name = "PATH", requires = "control")]
     controlnet: Option<PathBuf>,
-    /// What is made of the control picture first: none, where it is edges, depth or a pose already, or canny, its edges.
+    /// What is made of the control picture first: none, where it is edges, depth or a pose already, canny, its edges, or depth.
     #[arg(long, value_enum, default_value = "none", requires = "control")]
     control_preprocess: Preprocess,
+    #[command(flatten)]
+    depth: depth::Args,
     /// The share of the steps after which the control network begins to work.
     #[arg(long, value_name = "X", default_value_t = 0.0, requires = "control")]
     control_start: f64,
@@ -38,10 +44,11 @@ pub(crate) struct Args {
     reference: Vec<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Preprocess {
     None,
     Canny,
+    Depth,
 }
 
 /// The files that were named.
@@ -63,14 +70,28 @@ impl Args {
         }
     }
 
-    pub(crate) fn read(&self, limits: &Limits) -> anyhow::Result<Guides> {
+    /// Reads what was named. A depth network is in memory no longer than it looks.
+    pub(crate) fn read(
+        &self,
+        limits: &Limits,
+        environment: &Environment,
+        device: &Device,
+    ) -> anyhow::Result<Guides> {
         let control = self.control.as_deref().map(|text| -> anyhow::Result<_> {
             let (path, scale) = scaled(text)?;
             let picture = read_image(&path, limits)?;
-            Ok(match self.control_preprocess {
-                Preprocess::None => (picture, scale),
-                Preprocess::Canny => (picture.edges(CANNY_THRESHOLDS), scale),
-            })
+            let followed = match self.control_preprocess {
+                Preprocess::None => picture,
+                Preprocess::Canny => picture.edges(CANNY_THRESHOLDS),
+                Preprocess::Depth => {
+                    let network = self.depth.network(environment, device)?;
+                    let network = network.context(
+                        "--control-preprocess depth needs a network; `zoetrope models pull depth` fetches one",
+                    )?;
+                    network.of(&picture).context("--control-preprocess depth")?
+                }
+            };
+            Ok((followed, scale))
         });
         let references = self.reference.iter().map(|path| read_image(path, limits));
         Ok(Guides {
@@ -99,8 +120,10 @@ impl Args {
             add("control", control.clone().into());
             add("controlnet", path(network).into());
             add("control_span", json!([self.control_start, self.control_end]));
-            if self.control_preprocess == Preprocess::Canny {
-                add("control_preprocess", "canny".into());
+            if let Some(value) = self.control_preprocess.to_possible_value()
+                && self.control_preprocess != Preprocess::None
+            {
+                add("control_preprocess", value.get_name().into());
             }
         }
         if !self.reference.is_empty() {

@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::environment::Environment;
-use crate::{packed, safety};
+use crate::{packed, pulled};
 use zoetrope_files::hub::{self, Event, Extent, Part, Plan, Repo, Settings, gigabytes};
 
 /// A safetensors header of Z-Image is some hundred kilobytes; this is where a file stops being one.
@@ -28,7 +28,7 @@ pub(crate) struct Models {
 enum Action {
     /// Download a model from the Hugging Face hub into its usual cache
     Pull {
-        /// OWNER/NAME, perhaps with @REVISION; `safety` and `safety-clip` are checkers for --safety
+        /// OWNER/NAME, perhaps with @REVISION; `safety` and `safety-clip` are checkers for --safety, `depth`, `depth-base` and `depth-large` networks for --depth-model
         id: String,
         /// Branch, tag or commit
         #[arg(long)]
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Models, environment: &Environment) -> Result<()> {
     let settings = &environment.hub;
     match &args.action {
         Action::Pull { id, revision, yes } => {
-            let mut repo: Repo = safety::repository(id).unwrap_or(id).parse()?;
+            let mut repo: Repo = pulled::repository(id).parse()?;
             if let Some(revision) = revision {
                 repo = repo.at(revision)?;
             }
@@ -292,7 +292,7 @@ fn remove(environment: &Environment, id: &str, yes: bool) -> Result<()> {
     let settings = &environment.hub;
     let packed = id == packed::NAME;
     let dir = if packed { &environment.packed_dir } else { &settings.cache_dir };
-    let name = safety::repository(id).unwrap_or(id);
+    let name = pulled::repository(id);
     let repo = if packed { None } else { Some(name.parse::<Repo>()?) };
     let extent = if id.contains('@') { Extent::Revision } else { Extent::Repository };
     if !yes {
@@ -317,7 +317,7 @@ fn remove(environment: &Environment, id: &str, yes: bool) -> Result<()> {
 fn info(settings: &Settings, id: &str, as_json: bool) -> Result<()> {
     let dir = match Path::new(id).is_dir() {
         true => PathBuf::from(id),
-        false => cached(settings, &safety::repository(id).unwrap_or(id).parse()?)?,
+        false => cached(settings, &pulled::repository(id).parse()?)?,
     };
     let mut files = Vec::new();
     walk(&dir, &dir, &mut files)?;

@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use candle_core::Device;
-use zoetrope_checkpoint::Classifier;
-use zoetrope_files::hub::{self, Part, SAFETY_CHECKERS};
+use zoetrope_checkpoint::VisionModel;
+use zoetrope_files::hub::SAFETY_CHECKERS;
 use zoetrope_worker::Checker;
 
 use crate::environment::Environment;
+use crate::pulled;
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,7 +66,7 @@ impl Args {
         device: &Device,
     ) -> anyhow::Result<Option<Checker>> {
         let open = |folder: &Path| {
-            let files = Classifier::locate(folder).context("--safety")?;
+            let files = VisionModel::safety_checker(folder).context("--safety")?;
             Checker::open(&files, device).with_context(|| format!("--safety {}", folder.display()))
         };
         self.folder(environment)?.as_deref().map(open).transpose()
@@ -75,32 +76,10 @@ impl Args {
     pub(crate) fn folder(&self, environment: &Environment) -> anyhow::Result<Option<PathBuf>> {
         match &self.safety {
             Choice::Off => Ok(None),
-            Choice::Auto => {
-                let cached = SAFETY_CHECKERS.iter().filter_map(|known| {
-                    hub::find(&environment.hub, &known.repository.parse().ok()?)
-                });
-                Ok(cached.into_iter().next())
-            }
-            Choice::Named(name) if Path::new(name).is_dir() => Ok(Some(name.into())),
+            Choice::Auto => Ok(pulled::first(SAFETY_CHECKERS, environment)),
             Choice::Named(name) => {
-                let id = repository(name).unwrap_or(name);
-                let Ok(repo) = id.parse() else {
-                    bail!(
-                        "--safety {name}: there is no such folder; use auto, off, a folder or a hub id"
-                    );
-                };
-                match hub::find_part(&environment.hub, &repo, Part::Classifier) {
-                    Some(folder) => Ok(Some(folder)),
-                    None => bail!(
-                        "--safety {name}: it is not there; `zoetrope models pull {name}` fetches it"
-                    ),
-                }
+                pulled::named(name, ("--safety", "auto, off"), environment).map(Some)
             }
         }
     }
-}
-
-/// The repository of a checker that has a name here.
-pub(crate) fn repository(name: &str) -> Option<&'static str> {
-    SAFETY_CHECKERS.iter().find(|known| known.name == name).map(|known| known.repository)
 }

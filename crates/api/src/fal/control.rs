@@ -26,7 +26,7 @@ pub(super) fn fields(draws: Draws) -> Vec<Field> {
             "preprocess",
             Kind::Choice(&Preprocess::NAMES),
             json!("none"),
-            "What is made of the image first: nothing, where it is edges, depth or a pose already, or its edges (canny). depth and pose need further models, which this server has not.",
+            "What is made of the image first: nothing, where it is edges, depth or a pose already, its edges (canny), or its depth, for which the server needs a network. pose is not supported: send the pose's skeleton.",
         ));
     }
     out
@@ -57,10 +57,8 @@ impl Reader<'_> {
     fn preprocess(&mut self) -> Preprocess {
         let name = self.choice("preprocess");
         let preprocess = Preprocess::named(&name).unwrap_or_default();
-        if matches!(preprocess, Preprocess::Depth | Preprocess::Pose) {
-            let msg = format!(
-                "{name} needs a further model, which this server has not; send the {name} image itself with preprocess none, or take canny"
-            );
+        if preprocess == Preprocess::Pose {
+            let msg = "pose needs a model that Zoetrope does not have; send the pose's skeleton itself with preprocess none, or take canny or depth";
             let problem = Problem::new(&[json!("preprocess")], "feature_not_supported", msg);
             self.problems.push(problem.input(&Value::from(name)));
         }
@@ -100,6 +98,10 @@ mod tests {
         let got = task.control.unwrap();
         assert_eq!((got.preprocess, got.scale, got.end), (Preprocess::Canny, 0.5, 1.0));
         assert_eq!((got.image, task.loras.len()), (Some(Place::Input("image_url".into())), 1));
+        let mut deep = body.clone();
+        deep["preprocess"] = "depth".into();
+        let got = pictures("controlnet/lora", &deep).control.unwrap();
+        assert_eq!(got.preprocess, Preprocess::Depth);
         let body = json!({"prompt": "x", "image_url": "data:image/png;base64,", "mask_image_url": "https://a.example/m.png"});
         let task = pictures("inpaint", &body);
         assert_eq!((task.image.unwrap().strength, task.size), (1.0, Size::Auto));
@@ -117,7 +119,7 @@ mod tests {
         };
         let image = "https://a.example/b.png";
         let body =
-            json!({"prompt": "x", "image_url": image, "preprocess": "depth", "control_scale": 2});
+            json!({"prompt": "x", "image_url": image, "preprocess": "pose", "control_scale": 2});
         assert_eq!(
             kinds("controlnet", &body),
             ["preprocess feature_not_supported", "control_scale less_than_equal"]

@@ -29,9 +29,9 @@ pub enum Preprocess {
     None,
     /// Its edges, by Canny's detector.
     Canny,
-    /// How far away things are; that takes a model of its own.
+    /// How near things are, if the worker has a network that tells.
     Depth,
-    /// How people stand; that takes a model of its own.
+    /// How people stand; refused, for there is no model that tells.
     Pose,
 }
 

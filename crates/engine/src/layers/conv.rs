@@ -24,6 +24,15 @@ impl Conv2d {
         Self::load_with(parameters, [out, channels, 3], [0, 1], 2)
     }
 
+    /// The same with a pixel added at every side.
+    pub fn load_halving_around(
+        parameters: &Parameters,
+        out: usize,
+        channels: usize,
+    ) -> Result<Self> {
+        Self::load_with(parameters, [out, channels, 3], [1, 1], 2)
+    }
+
     fn load_with(
         parameters: &Parameters,
         [out, channels, size]: [usize; 3],

@@ -44,6 +44,20 @@ impl Linear {
         Ok(Self { weight, bias, shape: [out, width], deltas: Vec::new() })
     }
 
+    /// A transposed convolution of `size` × `size` at every `size`-th pixel, whose `weight` is `[channels, out, size, size]`: a layer
+    /// from a pixel to a patch, `[size² · out, channels]`, rows and columns before channels. In float32, as [`Linear::load_precise`].
+    pub fn load_spreading(
+        parameters: &Parameters,
+        [out, channels, size]: [usize; 3],
+    ) -> Result<Self> {
+        let (weight, width) = ([channels, out, size, size], size * size * out);
+        let weight = parameters.tensor("weight", &weight)?.permute((2, 3, 1, 0))?;
+        let weight = weight.reshape((width, channels))?;
+        let bias = parameters.tensor("bias", &[out])?.repeat(size * size)?;
+        let weight = Matrix::Dense(weight).packed()?;
+        Ok(Self { weight, bias: Some(bias), shape: [width, channels], deltas: Vec::new() })
+    }
+
     /// A layer of `[out, in]` with `weight` alone.
     pub fn load_without_bias(parameters: &Parameters, out: usize, width: usize) -> Result<Self> {
         let Parameters { weights, device, home } = parameters;

@@ -3,6 +3,7 @@
 mod conv;
 mod linear;
 mod norm;
+mod resample;
 mod rope;
 
 use std::fmt::Display;
@@ -14,6 +15,7 @@ use zoetrope_kernels::Precision;
 pub use conv::Conv2d;
 pub use linear::{Delta, Linear};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use resample::{bicubic, bilinear};
 pub use rope::{Angles, RopeTable, half_angles};
 
 use crate::Result;

@@ -1,5 +1,7 @@
 //! The networks of Z-Image, and those that look at its pictures, as their papers draw them: no device, dtype, file or flag.
 
+mod depth;
+mod dino;
 pub mod image_classifier;
 pub mod reuse;
 pub mod safety_checker;
@@ -10,6 +12,8 @@ pub mod transformer;
 pub mod vae;
 pub mod vision;
 
+pub use depth::{DepthNetwork, Resized, Shape as DepthShape};
+pub use dino::Dino;
 pub use image_classifier::ImageClassifier;
 pub use safety_checker::SafetyChecker;
 pub use siglip::VisionTower;

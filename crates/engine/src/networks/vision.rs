@@ -54,6 +54,8 @@ pub struct Names {
     pub layer_norm2: &'static str,
     pub fc1: &'static str,
     pub fc2: &'static str,
+    /// What both halves of a layer are multiplied by before they are added, where it has that.
+    pub layer_scales: Option<[&'static str; 2]>,
 }
 
 /// CLIP's names, and SigLIP's.
@@ -66,6 +68,7 @@ pub const CLIP: Names = Names {
     layer_norm2: "layer_norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    layer_scales: None,
 };
 
 /// Those of ViT.
@@ -78,9 +81,20 @@ pub const VIT: Names = Names {
     layer_norm2: "layernorm_after",
     fc1: "intermediate.dense",
     fc2: "output.dense",
+    layer_scales: None,
 };
 
-/// `x + attention(norm1(x))`, then `x + mlp(norm2(x))`.
+/// Those of DINOv2.
+pub const DINO: Names = Names {
+    layer_norm1: "norm1",
+    layer_norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    layer_scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+    ..VIT
+};
+
+/// `x + attention(norm1(x))`, then `x + mlp(norm2(x))`; with layer scales (Touvron et al., 2021) each times its own.
 pub struct Layer {
     layer_norm1: LayerNorm,
     q_proj: Linear,
@@ -91,6 +105,7 @@ pub struct Layer {
     fc1: Linear,
     fc2: Linear,
     head_dim: usize,
+    layer_scales: Option<[Tensor; 2]>, // each [hidden]
     activation: Gelu,
 }
 
@@ -99,6 +114,11 @@ impl Layer {
     pub fn load(p: &Parameters, sizes: &Sizes, names: &Names) -> Result<Self> {
         let Sizes { hidden, intermediate, eps, .. } = *sizes;
         let linear = |name: &str, out, width| Linear::load(&p.at(name), out, width);
+        let scale = |name: &str| p.tensor(name, &[hidden]);
+        let layer_scales = match names.layer_scales {
+            Some([first, second]) => Some([scale(first)?, scale(second)?]),
+            None => None,
+        };
         Ok(Self {
             layer_norm1: LayerNorm::load(&p.at(names.layer_norm1), hidden, eps)?,
             q_proj: linear(names.q_proj, hidden, hidden)?,
@@ -109,16 +129,26 @@ impl Layer {
             fc1: linear(names.fc1, intermediate, hidden)?,
             fc2: linear(names.fc2, hidden, intermediate)?,
             head_dim: hidden / sizes.heads,
+            layer_scales,
             activation: sizes.activation,
         })
     }
 
     /// `x`: `[batch, tokens, hidden]`; every token sees all others.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attend(&self.layer_norm1.forward(x)?)?)?;
+        let h = self.attend(&self.layer_norm1.forward(x)?)?;
+        let x = (x + self.scaled(0, h)?)?;
         let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?; // [batch, tokens, intermediate]
         let h = self.fc2.forward(&gelu(&h, self.activation)?)?;
-        Ok((x + h)?)
+        Ok((x + self.scaled(1, h)?)?)
+    }
+
+    /// What the half numbered `half` adds.
+    fn scaled(&self, half: usize, h: Tensor) -> Result<Tensor> {
+        match &self.layer_scales {
+            Some(scales) => Ok(h.broadcast_mul(&scales[half])?),
+            None => Ok(h),
+        }
     }
 
     fn attend(&self, x: &Tensor) -> Result<Tensor> {

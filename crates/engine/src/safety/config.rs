@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use zoetrope_kernels::Gelu;
 
-use crate::config::{LAYERS_MAX, WIDTH_MAX, check_range, unsupported};
+use crate::config::{Defaults, EncoderConfig, WIDTH_MAX, check_range};
 use crate::networks::vision::Sizes;
 use crate::{Error, Result};
+
+/// What errors call it.
+const PART: &str = "safety checker";
 
 /// Names of labels, in any case, that pictures are found unsafe by.
 const UNSAFE_LABELS: [&str; 5] = ["nsfw", "unsafe", "porn", "hentai", "explicit"];
@@ -19,28 +21,13 @@ const LABELS_MAX: usize = 1000;
 pub(super) struct NetworkConfig {
     model_type: Option<String>,
     #[serde(flatten)]
-    vision: VisionConfig,
+    vision: EncoderConfig,
     /// Labels by their numbers; transformers' own are two without names.
     #[serde(default)]
     id2label: BTreeMap<String, String>,
     /// CLIP's vision model.
-    vision_config: Option<VisionConfig>,
+    vision_config: Option<EncoderConfig>,
     projection_dim: Option<usize>,
-}
-
-/// A vision transformer's fields. Those that a file leaves out are what transformers takes for them.
-#[derive(Debug, Default, Deserialize)]
-struct VisionConfig {
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    image_size: Option<usize>,
-    patch_size: Option<usize>,
-    num_channels: Option<usize>,
-    layer_norm_eps: Option<f64>,
-    hidden_act: Option<String>,
-    qkv_bias: Option<bool>,
 }
 
 /// What the file describes.
@@ -59,15 +46,10 @@ pub(super) enum Network {
     Concepts { projection: usize },
 }
 
-/// What transformers takes for absent fields.
-struct Defaults {
-    patch: usize,
-    eps: f64,
-    activation: &'static str,
-}
-
-const VIT: Defaults = Defaults { patch: 16, eps: 1e-12, activation: "gelu" };
-const CLIP: Defaults = Defaults { patch: 32, eps: 1e-5, activation: "quick_gelu" };
+const VIT: Defaults =
+    Defaults { patch: 16, intermediate: Some(3072), eps: 1e-12, activation: "gelu" };
+const CLIP: Defaults =
+    Defaults { patch: 32, intermediate: Some(3072), eps: 1e-5, activation: "quick_gelu" };
 
 impl NetworkConfig {
     /// Refuses what is not supported; `file` is named in errors.
@@ -75,16 +57,16 @@ impl NetworkConfig {
         let wrong = |problem: String| Error::Config { file: file.into(), problem };
         match self.model_type.as_deref() {
             Some("vit") => {
-                let sizes = self.vision.sizes(&VIT)?;
+                let sizes = self.vision.sizes(PART, &VIT)?;
                 Ok(Config {
                     sizes,
                     network: Network::Labels(labels(&self.id2label).map_err(wrong)?),
                 })
             }
             Some("clip") => {
-                let sizes = self.vision_config.unwrap_or_default().sizes(&CLIP)?;
+                let sizes = self.vision_config.unwrap_or_default().sizes(PART, &CLIP)?;
                 let projection = self.projection_dim.unwrap_or(512);
-                check_range("safety checker", &[("projection_dim", projection, WIDTH_MAX)])?;
+                check_range(PART, &[("projection_dim", projection, WIDTH_MAX)])?;
                 Ok(Config { sizes, network: Network::Concepts { projection } })
             }
             other => Err(wrong(format!(
@@ -92,58 +74,6 @@ impl NetworkConfig {
                  of Stable Diffusion, as CompVis/stable-diffusion-safety-checker",
                 other.unwrap_or("absent")
             ))),
-        }
-    }
-}
-
-impl VisionConfig {
-    fn sizes(&self, defaults: &Defaults) -> Result<Sizes> {
-        const PART: &str = "safety checker";
-        let name = self.hidden_act.as_deref().unwrap_or(defaults.activation);
-        let activation = match name {
-            "gelu" => Gelu::Exact,
-            "gelu_new" | "gelu_pytorch_tanh" => Gelu::Tanh,
-            "quick_gelu" => Gelu::Quick,
-            other => {
-                return Err(unsupported(PART, format!("`hidden_act` `{other}` is not supported")));
-            }
-        };
-        let sizes = Sizes {
-            hidden: self.hidden_size.unwrap_or(768),
-            intermediate: self.intermediate_size.unwrap_or(3072),
-            layers: self.num_hidden_layers.unwrap_or(12),
-            heads: self.num_attention_heads.unwrap_or(12),
-            image: self.image_size.unwrap_or(224),
-            patch: self.patch_size.unwrap_or(defaults.patch),
-            eps: self.layer_norm_eps.unwrap_or(defaults.eps),
-            activation,
-        };
-        check_range(
-            PART,
-            &[
-                ("hidden_size", sizes.hidden, WIDTH_MAX),
-                ("intermediate_size", sizes.intermediate, WIDTH_MAX),
-                ("num_hidden_layers", sizes.layers, LAYERS_MAX),
-                ("num_attention_heads", sizes.heads, sizes.hidden),
-                ("image_size", sizes.image, 4096),
-                ("patch_size", sizes.patch, sizes.image),
-            ],
-        )?;
-        let wrong = if sizes.hidden % sizes.heads != 0 {
-            Some("`hidden_size` is no multiple of `num_attention_heads`".into())
-        } else if sizes.image % sizes.patch != 0 {
-            Some(format!(
-                "`image_size` {} is no multiple of `patch_size` {}",
-                sizes.image, sizes.patch
-            ))
-        } else if self.num_channels.unwrap_or(3) != 3 || !self.qkv_bias.unwrap_or(true) {
-            Some("only 3 channels and attention with biases are supported".into())
-        } else {
-            None
-        };
-        match wrong {
-            Some(problem) => Err(unsupported(PART, problem)),
-            None => Ok(sizes),
         }
     }
 }
@@ -167,6 +97,8 @@ fn labels(named: &BTreeMap<String, String>) -> Result<Vec<bool>, String> {
 
 #[cfg(test)]
 mod tests {
+    use zoetrope_kernels::Gelu;
+
     use super::*;
 
     fn checked(json: &str) -> Result<Config> {

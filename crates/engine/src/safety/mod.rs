@@ -4,19 +4,18 @@
 //! Diffusion came with. Which of them a folder holds, its configuration says.
 
 mod config;
-mod processor;
 
 use candle_core::{Device, Tensor};
 use zoetrope_api::Acceleration;
-use zoetrope_checkpoint::{Classifier, Role, Weights};
+use zoetrope_checkpoint::{Role, VisionModel, Weights};
 
 use crate::layers::Parameters;
 use crate::networks::vision::Sizes;
 use crate::networks::{ImageClassifier, SafetyChecker};
 use crate::pixels::Rgb;
+use crate::processor::Processor;
 use crate::{Error, Result, Watch, config as configuration, memory};
 use config::{Config, NetworkConfig};
-pub use processor::{Filter, Processor, Step};
 
 /// A network that finds pictures unsafe, with what prepares pictures for it.
 pub struct Checker {
@@ -49,7 +48,7 @@ const AT_ONCE: usize = 8;
 
 impl Checker {
     /// Reads the network of `files`.
-    pub fn open(files: &Classifier, device: &Device) -> Result<Self> {
+    pub fn open(files: &VisionModel, device: &Device) -> Result<Self> {
         let Config { sizes, network } =
             configuration::parse::<NetworkConfig>(&files.config.name(), &files.config.read()?)?
                 .check(&files.config.name())?;

@@ -46,7 +46,7 @@ impl Fixture {
             Role::Vae => layout.vae,
             Role::Vision => layout.vision,
             Role::Control => layout.control,
-            Role::Safety => panic!("a pipeline has no safety checker"),
+            Role::Safety | Role::Depth => panic!("a pipeline has none of these"),
         };
         Parameters::new(Weights::open(&blobs, role).unwrap().with_storage(Storage::F32), &device())
     }

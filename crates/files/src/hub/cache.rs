@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::id::{is_hash, is_safe_path};
-use super::plan::CLASSIFIER;
+use super::plan::VISION;
 use super::{Error, File, Part, Repo, Result, Settings, known};
 
 /// Where one repository's things lie.
@@ -116,7 +116,7 @@ pub struct Entry {
     pub complete: bool,
 }
 
-/// The snapshots of Z-Image models and safety checkers in the cache, by name. Other people's models are left out.
+/// The snapshots of Z-Image models, safety checkers and depth networks in the cache, by name. Other people's models are left out.
 pub fn list(settings: &Settings) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for folder in subfolders(&settings.cache_dir)? {
@@ -249,7 +249,7 @@ fn is_ours(repo: &Repo, snapshot: &Path) -> bool {
     let class = json(&snapshot.join("model_index.json"))
         .and_then(|index| Some(index.get("_class_name")?.as_str()?.to_string()));
     known::repackaging_in(repo).is_some()
-        || known::is_safety_checker(repo)
+        || known::is_vision(repo)
         || class.is_some_and(|class| class.starts_with("ZImage"))
 }
 
@@ -258,8 +258,8 @@ fn is_complete(repo: &Repo, snapshot: &Path, part: Part) -> bool {
         return known.paths(snapshot).iter().all(|path| path.is_file());
     }
     let has = |name: &str| snapshot.join(name).is_file();
-    if part == Part::Classifier {
-        return CLASSIFIER.iter().all(|name| has(name));
+    if part == Part::Vision {
+        return VISION.iter().all(|name| has(name));
     }
     let configs = [
         "scheduler/scheduler_config.json",

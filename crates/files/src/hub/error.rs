@@ -52,7 +52,7 @@ pub enum Error {
 
     #[error(
         "`{repo}` is no model that can be used here: {why}. Wanted is the diffusers layout (model_index.json and its folders), or \
-         for a safety checker that of transformers (config.json, preprocessor_config.json, model.safetensors)."
+         for a safety checker or a depth network that of transformers (config.json, preprocessor_config.json, model.safetensors)."
     )]
     NotAModel { repo: String, why: String },
 

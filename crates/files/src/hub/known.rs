@@ -56,9 +56,9 @@ pub(super) fn repackaging_in(repo: &Repo) -> Option<&'static Repackaging> {
     KNOWN.iter().find(|known| known.repository == repo.name())
 }
 
-/// A safety checker: an image classifier in transformers' layout.
+/// A network that looks at pictures, in transformers' layout.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SafetyChecker {
+pub struct VisionRepository {
     /// What people call it here.
     pub name: &'static str,
     /// Its repository.
@@ -66,12 +66,31 @@ pub struct SafetyChecker {
 }
 
 /// The checkers that have a name here. The first one is taken where nobody chose.
-pub const SAFETY_CHECKERS: &[SafetyChecker] = &[
-    SafetyChecker { name: "safety", repository: "Falconsai/nsfw_image_detection" },
-    SafetyChecker { name: "safety-clip", repository: "CompVis/stable-diffusion-safety-checker" },
+pub const SAFETY_CHECKERS: &[VisionRepository] = &[
+    VisionRepository { name: "safety", repository: "Falconsai/nsfw_image_detection" },
+    VisionRepository { name: "safety-clip", repository: "CompVis/stable-diffusion-safety-checker" },
 ];
 
+/// The networks that have a name here and tell how near things are. The first one that is there is taken where nobody chose.
+pub const DEPTH_NETWORKS: &[VisionRepository] = &[
+    VisionRepository { name: "depth", repository: "depth-anything/Depth-Anything-V2-Small-hf" },
+    VisionRepository { name: "depth-base", repository: "depth-anything/Depth-Anything-V2-Base-hf" },
+    VisionRepository {
+        name: "depth-large",
+        repository: "depth-anything/Depth-Anything-V2-Large-hf",
+    },
+];
+
+/// The repository of a network that looks at pictures, by its name here.
+pub fn vision_repository(name: &str) -> Option<&'static str> {
+    vision().find(|known| known.name == name).map(|known| known.repository)
+}
+
 /// Whether a repository is one of those.
-pub(super) fn is_safety_checker(repo: &Repo) -> bool {
-    SAFETY_CHECKERS.iter().any(|known| known.repository == repo.name())
+pub(super) fn is_vision(repo: &Repo) -> bool {
+    vision().any(|known| known.repository == repo.name())
+}
+
+fn vision() -> impl Iterator<Item = &'static VisionRepository> {
+    SAFETY_CHECKERS.iter().chain(DEPTH_NETWORKS)
 }

@@ -19,7 +19,10 @@ use std::time::Duration;
 pub use cache::{Entry, Extent, find, find_part, list, remove};
 pub use error::{Error, Result};
 pub use id::{MAIN, Repo};
-pub use known::{KNOWN, Repackaging, SAFETY_CHECKERS, SafetyChecker, repackaging_of};
+pub use known::{
+    DEPTH_NETWORKS, KNOWN, Repackaging, SAFETY_CHECKERS, VisionRepository, repackaging_of,
+    vision_repository,
+};
 pub use plan::{File, Part, Plan, gigabytes, plan, plan_part};
 pub use pull::{Event, pull};
 

@@ -23,19 +23,19 @@ pub enum Part {
     Whole,
     /// Configurations and tokenizer: what a repackaging of the weights lacks.
     Configs,
-    /// Of a repository that is an image classifier in transformers' layout: its configurations and weights.
-    Classifier,
+    /// Of a repository that is a network which looks at pictures, in transformers' layout: its configurations and weights.
+    Vision,
 }
 
 impl Part {
     /// What of `repo` makes it usable here.
     pub(super) fn usable(repo: &Repo) -> Self {
-        if known::is_safety_checker(repo) { Self::Classifier } else { Self::Whole }
+        if known::is_vision(repo) { Self::Vision } else { Self::Whole }
     }
 }
 
-/// The files of an image classifier.
-pub(super) const CLASSIFIER: [&str; 3] =
+/// The files of a network that looks at pictures.
+pub(super) const VISION: [&str; 3] =
     ["config.json", "preprocessor_config.json", "model.safetensors"];
 
 /// A file of a repository at one commit.
@@ -178,8 +178,8 @@ impl File {
 
 /// The files that are needed; an error when one is missing without which there is no model.
 fn choose(repo: &Repo, files: Vec<File>, part: Part) -> Result<Vec<File>> {
-    if part == Part::Classifier {
-        return classifier(repo, files);
+    if part == Part::Vision {
+        return vision(repo, files);
     }
     if let Some(known) = known::repackaging_in(repo) {
         let has = |name: &&str| files.iter().any(|file| file.name == **name);
@@ -219,15 +219,14 @@ fn choose(repo: &Repo, files: Vec<File>, part: Part) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// The files of an image classifier, and the readme, which names the licence.
-fn classifier(repo: &Repo, files: Vec<File>) -> Result<Vec<File>> {
+/// The files of a network that looks at pictures, and the readme, which names the licence.
+fn vision(repo: &Repo, files: Vec<File>) -> Result<Vec<File>> {
     let missing = |name: &&&str| !files.iter().any(|file| file.name == **name);
-    if let Some(name) = CLASSIFIER.iter().find(missing) {
-        let why =
-            format!("it has no {name}, which an image classifier in transformers' layout has");
+    if let Some(name) = VISION.iter().find(missing) {
+        let why = format!("it has no {name}, which networks in transformers' layout have");
         return Err(not_a_model(repo, &why));
     }
-    let wanted = |file: &File| CLASSIFIER.contains(&file.name.as_str()) || file.name == "README.md";
+    let wanted = |file: &File| VISION.contains(&file.name.as_str()) || file.name == "README.md";
     Ok(files.into_iter().filter(wanted).collect())
 }
 
@@ -318,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn of_a_classifier_only_its_own_files_are_chosen() {
+    fn of_a_network_that_looks_only_its_own_files_are_chosen() {
         let names = ["README.md", "model.safetensors", "config.json", "preprocessor_config.json"];
         let surplus =
             ["pytorch_model.bin", "optimizer.pt", "onnx/model.onnx", "flax_model.msgpack"];
-        assert_eq!(chosen(&[&names[..], &surplus[..]].concat(), Part::Classifier), names);
+        assert_eq!(chosen(&[&names[..], &surplus[..]].concat(), Part::Vision), names);
     }
 
     #[test]

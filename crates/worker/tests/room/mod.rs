@@ -11,12 +11,14 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zoetrope_api::fal::{Endpoint, parse};
-use zoetrope_checkpoint::Layout;
+use zoetrope_checkpoint::{Layout, VisionModel};
 use zoetrope_engine::pipeline::{Keep, Options};
 use zoetrope_files::fetch::{Fetcher, Rules};
 use zoetrope_files::{Name, Store};
 use zoetrope_jobs::{FileRow, Limits, New, Priority, Queue, Request, State};
-use zoetrope_worker::{Engine, Expansion, Models, Residency, Safety, Served, Settings, Worker};
+use zoetrope_worker::{
+    Depth, Engine, Expansion, Models, Residency, Safety, Served, Settings, Worker,
+};
 
 /// Where a sender reached the server: nothing listens there, so that whatever were fetched from it would fail.
 pub const BASE: &str = "http://127.0.0.1:9";
@@ -26,6 +28,8 @@ pub struct Room {
     pub queue: Queue,
     pub store: Store,
     pub folder: TempDir,
+    pub depth: Option<VisionModel>,
+    pub safety: Safety,
 }
 
 pub struct Running {
@@ -58,7 +62,7 @@ impl Room {
         };
         let queue = Queue::open(settings).await.unwrap();
         let store = Store::open(folder.path().join("files").to_str().unwrap(), &[]).unwrap();
-        Self { queue, store, folder }
+        Self { queue, store, folder, depth: None, safety: Safety::Harmless }
     }
 
     /// A worker with the embedded model, trained at the smallest size that there is, to be quick.
@@ -72,6 +76,7 @@ impl Room {
     /// A worker with these models.
     pub fn work_with(&self, models: Models) -> Running {
         let device = candle_core::Device::Cpu;
+        let depth = self.depth.clone().map(|files| Depth::new(files, &device));
         let options = Options { storage: None, device, keep: Keep::All, packed: None };
         let worker = Worker::new(Settings {
             queue: self.queue.clone(),
@@ -82,7 +87,8 @@ impl Room {
             trainings: self.folder.path().join("trainings"),
             lora_folder: None,
             hub: BASE.into(),
-            safety: Safety::Harmless,
+            safety: self.safety.clone(),
+            depth,
             expansion: Expansion::default(),
             base_expansion: Expansion::default(),
             chance: Arc::new(|| 1),

@@ -44,6 +44,12 @@ enum Resize {
     },
     /// The shorter side to this; the ratio stays.
     ShortestEdge(usize),
+    /// By the factor of whichever side comes nearer to its size by that; then each side to the nearest multiple.
+    Near {
+        width: usize,
+        height: usize,
+        multiple: usize,
+    },
 }
 
 /// The file; today's and older forms of its sizes.
@@ -61,6 +67,10 @@ struct File {
     do_normalize: Option<bool>,
     image_mean: Option<[f64; 3]>,
     image_std: Option<[f64; 3]>,
+    keep_aspect_ratio: Option<bool>,
+    ensure_multiple_of: Option<usize>,
+    do_pad: Option<bool>,
+    size_divisor: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -76,7 +86,7 @@ const SIDE_MAX: usize = 4096;
 
 impl Processor {
     /// From the file's bytes; `file` is named in errors.
-    pub(super) fn parse(file: &str, json: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(file: &str, json: &[u8]) -> Result<Self> {
         let read: File = config::parse(file, json)?;
         let wrong = |problem: String| Error::Config { file: file.into(), problem };
         let crops = read.do_center_crop.unwrap_or(false);
@@ -91,7 +101,7 @@ impl Processor {
         };
         let resize = match (read.do_resize.unwrap_or(true), read.size) {
             (false, _) => None,
-            (true, Some(Size::Both { height, width })) => Some(Resize::To { width, height }),
+            (true, Some(Size::Both { height, width })) => Some(read.both(width, height)),
             (true, Some(Size::Shortest { shortest_edge })) => {
                 Some(Resize::ShortestEdge(shortest_edge))
             }
@@ -100,6 +110,9 @@ impl Processor {
             (true, Some(Size::One(side))) => Some(Resize::To { width: side, height: side }),
             (true, None) => return Err(wrong("has no `size`".into())),
         };
+        if read.do_pad == Some(true) && read.size_divisor.is_some() {
+            return Err(wrong("`do_pad` with a `size_divisor` is not supported".into()));
+        }
         let crop = match (crops, read.crop_size) {
             (false, _) => None,
             (true, Some(Size::Both { height, width })) => Some((width, height)),
@@ -122,9 +135,20 @@ impl Processor {
     }
 
     fn check(self) -> std::result::Result<Self, String> {
-        let (width, height) = self.output();
+        let (width, height) = match self.resize {
+            Some((Resize::Near { width, height, .. }, _)) => (width, height),
+            _ => self.output(),
+        };
         let edge = match self.resize {
             Some((Resize::ShortestEdge(edge), _)) => edge,
+            Some((Resize::Near { multiple, .. }, _))
+                if multiple == 0 || multiple > width.min(height) =>
+            {
+                return Err(format!(
+                    "`ensure_multiple_of` is {multiple}; it must lie between 1 and {}",
+                    width.min(height)
+                ));
+            }
             _ => width,
         };
         if [width, height, edge].iter().any(|side| !(1..=SIDE_MAX).contains(side)) {
@@ -141,13 +165,13 @@ impl Processor {
         Ok(self)
     }
 
-    /// Width and height of what comes out.
-    pub(super) fn output(&self) -> (usize, usize) {
+    /// Width and height of what comes out; 0 where they are not the same for all pictures.
+    pub(crate) fn output(&self) -> (usize, usize) {
         match (self.crop, self.resize) {
             (Some(crop), _) => crop,
             (None, Some((Resize::To { width, height }, _))) => (width, height),
-            // Of another ratio than a square there would be no one size.
-            (None, Some((Resize::ShortestEdge(_), _)) | None) => (0, 0),
+            // Pictures of other ratios have other sizes.
+            (None, Some((Resize::ShortestEdge(_) | Resize::Near { .. }, _)) | None) => (0, 0),
         }
     }
 
@@ -162,6 +186,13 @@ impl Processor {
                     true => (edge, long(height, width), filter),
                     false => (long(width, height), edge, filter),
                 }
+            }
+            Resize::Near { width: across, height: down, multiple } => {
+                let (width, height) = (width.max(1) as f64, height.max(1) as f64);
+                let (wide, tall) = (across as f64 / width, down as f64 / height);
+                let scale = if (1.0 - wide).abs() < (1.0 - tall).abs() { wide } else { tall };
+                let side = |length: f64| near(scale * length, multiple);
+                (side(width), side(height), filter)
             }
         });
         let (width, height) = resize.map_or((width, height), |(width, height, _)| (width, height));
@@ -181,6 +212,26 @@ impl Processor {
         let x = Tensor::from_vec(values, (1, *height, *width, 3), device)?;
         Ok(x.permute((0, 3, 1, 2))?.contiguous()?)
     }
+}
+
+impl File {
+    /// A resize to both sides, as transformers' DPTImageProcessor has it where the file has its fields.
+    fn both(&self, width: usize, height: usize) -> Resize {
+        let multiple = self.ensure_multiple_of.unwrap_or(1);
+        match (self.keep_aspect_ratio.unwrap_or(false), multiple) {
+            (true, _) => Resize::Near { width, height, multiple },
+            (false, 0 | 1) => Resize::To { width, height },
+            (false, _) => {
+                let side = |length: usize| near(length as f64, multiple);
+                Resize::To { width: side(width), height: side(height) }
+            }
+        }
+    }
+}
+
+/// The nearest multiple, as Python rounds: of two that are as near, the even one; but never none.
+fn near(length: f64, multiple: usize) -> usize {
+    ((length / multiple as f64).round_ties_even() as usize).max(1) * multiple
 }
 
 #[cfg(test)]
@@ -213,6 +264,27 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_depth_networks_are_near_and_multiples() {
+        let depth = r#"{"size": {"height": 518, "width": 518}, "keep_aspect_ratio": true, "ensure_multiple_of": 14, "resample": 3,
+            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "do_pad": false, "size_divisor": null}"#;
+        let depth = parsed(depth).unwrap();
+        for (size, resized) in [
+            ((1024, 768), (686, 518)),
+            ((768, 1024), (518, 686)),
+            ((518, 518), (518, 518)),
+            ((2048, 512), (2072, 518)),
+            ((600, 100), (518, 84)),
+            // 24.5 patches become 24, an even number; less than half a patch still one.
+            ((343, 518), (336, 518)),
+            ((600, 5), (518, 14)),
+        ] {
+            let step = depth.steps(size.0, size.1);
+            let resize = Some((resized.0, resized.1, Filter::Bicubic));
+            assert_eq!(step, Step { resize, crop: None }, "{size:?}");
+        }
+    }
+
+    #[test]
     fn files_that_would_divide_by_nothing_or_fill_the_memory_are_refused() {
         for (json, says) in [
             (r#"{"size": {"height": 100000, "width": 224}}"#, "4096"),
@@ -222,6 +294,12 @@ mod tests {
             (r#"{"size": 224, "image_std": [0.5, 0.0, 0.5]}"#, "image_std"),
             (r#"{"size": 224, "resample": 7}"#, "resample"),
             (r#"{}"#, "size"),
+            (
+                r#"{"size": {"height": 9, "width": 9}, "keep_aspect_ratio": true, "ensure_multiple_of": 14}"#,
+                "ensure_multiple_of",
+            ),
+            (r#"{"size": {"height": 9, "width": 99999}, "keep_aspect_ratio": true}"#, "4096"),
+            (r#"{"size": 224, "do_pad": true, "size_divisor": 8}"#, "do_pad"),
         ] {
             let message = parsed(json).unwrap_err().to_string();
             assert!(message.contains(says), "{json}: {message}");

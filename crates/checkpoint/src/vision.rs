@@ -6,9 +6,9 @@ use crate::blob::Blob;
 use crate::layout::{existing, weights_in};
 use crate::{Error, Result};
 
-/// The files of an image classifier.
+/// The files of a network that looks at pictures: a safety checker, or one that tells depth.
 #[derive(Clone, Debug)]
-pub struct Classifier {
+pub struct VisionModel {
     /// Its weights.
     pub weights: Vec<Blob>,
     /// `config.json`.
@@ -19,14 +19,24 @@ pub struct Classifier {
     pub name: String,
 }
 
-impl Classifier {
-    /// The parts in `folder`.
-    pub fn locate(folder: &Path) -> Result<Self> {
+impl VisionModel {
+    /// The safety checker in `folder`.
+    pub fn safety_checker(folder: &Path) -> Result<Self> {
+        Self::locate(folder, "A safety checker", "safety")
+    }
+
+    /// The depth network in `folder`.
+    pub fn depth(folder: &Path) -> Result<Self> {
+        Self::locate(folder, "A depth network", "depth")
+    }
+
+    /// The parts of `what`, which `zoetrope models pull` fetches when it is called `pulled`.
+    fn locate(folder: &Path, what: &str, pulled: &str) -> Result<Self> {
         let name = folder.display().to_string();
-        let missing = |what: &str| {
+        let missing = |file: &str| {
             Error::NoPart(format!(
-                "{name}: there is no {what}. A safety checker is a folder with config.json, preprocessor_config.json and \
-                 model.safetensors, as `zoetrope models pull safety` fetches it."
+                "{name}: there is no {file}. {what} is a folder with config.json, preprocessor_config.json and \
+                 model.safetensors, as `zoetrope models pull {pulled}` fetches it."
             ))
         };
         let file = |file: &str| existing(folder.join(file)).ok_or_else(|| missing(file));
