@@ -234,7 +234,7 @@ async fn report(lease: &Lease, looking: &Looking<'_>, mut heard: mpsc::Unbounded
             },
             News::Preview { done, of, picture } => {
                 let seen = looking.at_preview(picture_of(picture)).await;
-                match seen.and_then(|picture| data_uri(&picture)) {
+                match seen.and_then(|(picture, _)| data_uri(&picture)) {
                     Some(picture) => {
                         let (step, of) = (done as i64, of as i64);
                         lease.preview(&Preview { step, of, picture }).await

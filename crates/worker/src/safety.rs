@@ -81,14 +81,15 @@ impl<'a> Looking<'a> {
         if matches!(safety, Safety::Harmless | Safety::Off) {
             return Ok(Self { safety, policy: asked });
         }
-        let owner = &lease.request.owner;
-        let own = room.queue.key(owner).await?.and_then(|key| key.limits.on_flagged);
-        let own = own.map(|name| name.parse()).transpose();
-        let own =
-            own.map_err(|e: InvalidField| JobError::Engine(format!("the key of {owner}: {e}")))?;
-        let policy = own.or(asked);
+        let policy = own_policy(lease, room).await?.or(asked);
         check(policy.is_some(), safety)?;
         Ok(Self { safety, policy })
+    }
+
+    /// That of a training's samples. Trainings have no field that asks for it: where there is a checker, it looks.
+    pub(crate) async fn at_samples(lease: &Lease, room: &'a Room) -> Result<Self, JobError> {
+        let own = own_policy(lease, room).await?;
+        Ok(Self { safety: &room.safety, policy: Some(own.unwrap_or_default()) })
     }
 
     /// Which of the finished `pictures` are unsafe, those replaced that may not be seen; `None` where nobody has looked.
@@ -130,18 +131,27 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// A preview as it may be seen: an unsafe one is black, unless it is delivered anyway. `None` if nobody could tell.
-    pub(crate) async fn at_preview(&self, picture: Picture) -> Option<Picture> {
+    /// A preview or a sample as it may be seen, and whether it was found unsafe: then it is black, unless it is delivered anyway.
+    /// `None` if nobody could tell.
+    pub(crate) async fn at_preview(&self, picture: Picture) -> Option<(Picture, bool)> {
         let (Safety::Checked(checker), Some(OnFlagged::Blank | OnFlagged::Refuse)) =
             (self.safety, self.policy)
         else {
-            return Some(picture);
+            return Some((picture, false));
         };
         let mut pictures = vec![picture];
         let flagged = looked(checker, &mut pictures).await.ok()?;
         apply(OnFlagged::Blank, &mut pictures, &flagged);
-        pictures.pop()
+        Some((pictures.pop()?, flagged.contains(&true)))
     }
+}
+
+/// What the key of whoever sent the request wants done with unsafe pictures, if it says so.
+async fn own_policy(lease: &Lease, room: &Room) -> Result<Option<OnFlagged>, JobError> {
+    let owner = &lease.request.owner;
+    let own = room.queue.key(owner).await?.and_then(|key| key.limits.on_flagged);
+    let own = own.map(|name| name.parse()).transpose();
+    own.map_err(|e: InvalidField| JobError::Engine(format!("the key of {owner}: {e}")))
 }
 
 /// Refuses what is to be looked at where nobody can.

@@ -22,6 +22,7 @@ use zoetrope_trainer::{Job, Samples};
 
 use crate::attempt::{Done, Room, Tally};
 use crate::error::JobError;
+use crate::safety::Looking;
 use crate::stage::{record, timed};
 use crate::training_news::{self, News};
 use crate::{inputs, outputs};
@@ -73,11 +74,13 @@ pub(crate) async fn run(
     let (pictures, caption) = look(zip.clone(), about.clone()).await?;
     lease.log("INFO", &format!("{pictures} pictures, at about {resolution}x{resolution}")).await?;
     let job = job(task, about, (zip, folder), caption)?;
+    let looking = Looking::at_samples(lease, room).await?;
     let (news, heard) = mpsc::unbounded_channel();
     let training = Training { model: task.model, job, interrupt: interrupt.clone(), news };
     let span = info_span!("train", steps = task.steps, pictures);
     let working = async {
-        tokio::join!(room.engine.train(training), training_news::report(task, lease, room, heard))
+        let report = training_news::report(task, (lease, room), &looking, heard);
+        tokio::join!(room.engine.train(training), report)
     };
     let (trained, ()) = working.instrument(span).await;
     let trained = trained?;

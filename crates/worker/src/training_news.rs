@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use zoetrope_api::task::Train;
 use zoetrope_engine::pipeline::PREVIEW_SIDE;
 use zoetrope_engine::pixels::Rgb;
-use zoetrope_files::Format;
+use zoetrope_files::{Format, Picture};
 use zoetrope_jobs::{Lease, Preview};
 use zoetrope_trainer::{Event, Listener, Update};
 
@@ -14,6 +14,7 @@ use crate::attempt::Room;
 use crate::error::JobError;
 use crate::generate::{data_uri, picture_of};
 use crate::outputs;
+use crate::safety::Looking;
 
 /// What is told of a training.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,14 +106,17 @@ fn step(update: &Update) -> String {
 /// Passes on what is heard, until there is nothing more. What cannot be written is lost: the adapter counts.
 pub(crate) async fn report(
     task: &Train,
-    lease: &Lease,
-    room: &Room,
+    (lease, room): (&Lease, &Room),
+    looking: &Looking<'_>,
     mut heard: mpsc::UnboundedReceiver<News>,
 ) {
     while let Some(news) = heard.recv().await {
         let said = match news {
             News::Line(level, text) => lease.log(level, &text).await.map_err(JobError::from),
-            News::Sample(step, picture) => sample(task, (step, picture), lease, room).await,
+            News::Sample(step, rgb) => match looking.at_preview(picture_of(rgb)).await {
+                Some(seen) => sample(task, (step, seen), lease, room).await,
+                None => Err(JobError::Engine("the safety checker failed on a sample".into())),
+            },
         };
         if let Err(error) = said {
             tracing::warn!(request = %lease.request.id, %error, "progress could not be written");
@@ -123,11 +127,10 @@ pub(crate) async fn report(
 /// Stores a picture that was drawn on the way and tells its address; who watches sees it smaller.
 async fn sample(
     task: &Train,
-    (step, rgb): (usize, Rgb),
+    (step, (picture, flagged)): (usize, (Picture, bool)),
     lease: &Lease,
     room: &Room,
 ) -> Result<(), JobError> {
-    let picture = picture_of(rgb);
     let shrink = (PREVIEW_SIDE as f64 / f64::from(picture.width.max(picture.height))).min(1.0);
     let side = |side: u32| ((f64::from(side) * shrink).round() as u32).max(1);
     let small = picture.resized(side(picture.width), side(picture.height));
@@ -136,6 +139,10 @@ async fn sample(
     let name = format!("{}-step-{step}.jpeg", lease.request.id);
     let url = outputs::keep(&name, bytes, task.keep_seconds, lease, room).await?;
     lease.log("INFO", &format!("Sample after {step} of {} steps: {url}", task.steps)).await?;
+    if flagged {
+        let line = "The safety checker found this sample unsafe: replaced by black";
+        lease.log("WARN", line).await?;
+    }
     if step > 0
         && let Some(picture) = data_uri(&small)
     {

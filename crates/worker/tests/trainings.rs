@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use room::{BASE, Room};
 use serde_json::{Value, json};
+use zoetrope_checkpoint::VisionModel;
 use zoetrope_files::{Format, Name, Picture};
 use zoetrope_jobs::{Outcome, Request, State};
+use zoetrope_worker::{Checker, Safety};
 
 const TRAINER: &str = "fal-ai/z-image-trainer";
 
@@ -83,6 +85,43 @@ async fn a_training_ends_with_a_file_that_draws() {
     }
     assert_ne!(drawn[0], drawn[1], "the adapter changes nothing");
     worker.stop().await;
+}
+
+/// The first sample of a training whose pictures show `caption`, and whether it was said to be unsafe.
+async fn first_sample(room: &Room, caption: &str) -> (Picture, bool) {
+    let worker = room.work();
+    let url = room.upload("pictures.zip", zip(2, false)).await;
+    let input = json!({"image_data_url": url, "steps": 10_000, "default_caption": caption});
+    let id = room.submit(TRAINER, &input).await;
+    room.until(&id, async || room.said(&id, "Step 1/").await).await;
+    let lines = room.lines(&id).await;
+    let sample = lines.iter().find_map(|line| line.strip_prefix("Sample after 0 of 10000 steps: "));
+    let name = Name::parse(sample.unwrap().strip_prefix(&format!("{BASE}/files/")).unwrap());
+    let bytes = room.store.read(&name.unwrap(), 1 << 24).await.unwrap().unwrap();
+    let said = room.said(&id, "The safety checker found this sample unsafe").await;
+    room.queue.cancel(&id).await.unwrap();
+    room.ended(&id).await;
+    worker.stop().await;
+    (zoetrope_files::decode(&bytes, &Default::default()).unwrap().picture, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checker_looks_at_samples_too() {
+    let mut room = Room::new().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/safety/vit");
+    let files = VisionModel::safety_checker(folder.as_ref()).unwrap();
+    let checker = Checker::open(&files, &candle_core::Device::Cpu).unwrap();
+    let (night, day) = (
+        "a lighthouse in the middle, the sea, at midnight",
+        "a white house in the middle, snow, the sun on the left, at noon",
+    );
+    let black = |picture: &Picture| picture.rgb.iter().all(|value| *value < 3);
+    assert!(!black(&first_sample(&room, night).await.0), "nobody looks");
+    room.safety = Safety::Checked(checker);
+    let (picture, said) = first_sample(&room, night).await;
+    assert!(black(&picture) && said);
+    let (picture, said) = first_sample(&room, day).await;
+    assert!(!black(&picture) && !said);
 }
 
 #[tokio::test(flavor = "multi_thread")]
