@@ -218,10 +218,11 @@ impl File {
     /// A resize to both sides, as transformers' DPTImageProcessor has it where the file has its fields.
     fn both(&self, width: usize, height: usize) -> Resize {
         let multiple = self.ensure_multiple_of.unwrap_or(1);
-        match self.keep_aspect_ratio.unwrap_or(false) {
-            true => Resize::Near { width, height, multiple },
-            false => {
-                let side = |length: usize| near(length as f64, multiple.max(1));
+        match (self.keep_aspect_ratio.unwrap_or(false), multiple) {
+            (true, _) => Resize::Near { width, height, multiple },
+            (false, 0 | 1) => Resize::To { width, height },
+            (false, _) => {
+                let side = |length: usize| near(length as f64, multiple);
                 Resize::To { width: side(width), height: side(height) }
             }
         }

@@ -218,7 +218,7 @@ mod tests {
             ("/backbone_config", Value::Null, "backbone_config"),
             ("/backbone_config/model_type", json!("swin"), "dinov2"),
             ("/backbone_config/use_swiglu_ffn", json!(true), "use_swiglu_ffn"),
-            ("/backbone_config/hidden_size", json!(1 << 40), "hidden_size"),
+            ("/backbone_config/hidden_size", json!(1_u64 << 40), "hidden_size"),
             ("/backbone_config/out_indices", json!([3, 6, 9, 13]), "out_indices"),
             ("/backbone_config/out_indices", json!([6, 3, 9, 12]), "out_indices"),
             ("/backbone_config/out_indices", json!([3, 12]), "entries"),
