@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parent.parent
-SCENE = "rolling hills, clouds, day"
+SCENE = "a red house on the left, a big green tree on the right, rolling hills, clouds, at noon"
 SEED = 1
 KINDS = [("not tiled", []), ("x", ["--tile", "x"]), ("y", ["--tile", "y"]), ("both", ["--tile", "both"])]
 GAP, LABEL = 12, 18

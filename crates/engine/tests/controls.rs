@@ -87,21 +87,22 @@ fn gradients(picture: &Rgb, across: bool) -> (f64, f64) {
     (between(lines - 1, 0), inside)
 }
 
-/// Means of both over all prompts, for a picture's columns and rows.
+/// Means of both over eight pictures, for their columns and rows.
 fn seams(pipeline: &mut Pipeline, controls: &Controls) -> [(f64, f64); 2] {
     let mut sums = [(0.0, 0.0); 2];
-    for (seed, prompt) in PROMPTS.iter().enumerate() {
-        let made = make(pipeline, &with(prompt, seed as u64, controls.clone()));
+    let pictures = PROMPTS.iter().cycle().zip(0..8);
+    for (prompt, seed) in pictures {
+        let made = make(pipeline, &with(prompt, seed, controls.clone()));
         for (sum, across) in sums.iter_mut().zip([true, false]) {
             let (seam, inside) = gradients(&made.pictures[0], across);
-            *sum = (sum.0 + seam / PROMPTS.len() as f64, sum.1 + inside / PROMPTS.len() as f64);
+            *sum = (sum.0 + seam / 8.0, sum.1 + inside / 8.0);
         }
     }
     sums
 }
 
 #[test]
-fn a_tile_s_seam_is_about_as_steep_as_the_picture() {
+fn a_tile_s_seam_is_no_steeper_than_the_picture() {
     let mut pipeline = pipeline();
     for mode in [TilingMode::Both, TilingMode::Horizontal, TilingMode::Vertical] {
         let [columns, rows] = seams(&mut pipeline, &tiled(mode));
@@ -109,7 +110,7 @@ fn a_tile_s_seam_is_about_as_steep_as_the_picture() {
         for (wraps, (seam, inside)) in [(mode.wraps_columns(), columns), (mode.wraps_rows(), rows)]
         {
             assert!(
-                !wraps || seam <= 1.5 * inside,
+                !wraps || seam <= inside,
                 "{mode:?}: the seam has {seam}, the picture {inside}"
             );
         }

@@ -171,10 +171,8 @@ impl<'a> Run<'a> {
             }
         };
         let (_, _, height, width) = noise.dims4()?;
-        let windows = method
-            .tiling
-            .map(|tiling| Windows::new(tiling, (height, width), noise.device()))
-            .transpose()?;
+        let windows =
+            method.tiling.map(|tiling| Windows::new(tiling, (height, width), noise.device()));
         let Conditioning { positive, negative, guidance, control } = conditioning;
         let batch = |captions: Vec<&Caption>| {
             let mut batches = batches(network, &captions, windows.as_ref(), (height, width))?;
