@@ -4,7 +4,9 @@
 //! `words` takes linear layers of one row, as a language model has for each of its words: bytes of weights a second, and the share of
 //! what the same thread reads from memory.
 //!
-//!     cargo run --release -p zoetrope-kernels --example measure [-- linear|words|attention|conv|rows] [rows]
+//! `layer` takes what a layer of the transformer does, one operation after another: milliseconds of each.
+//!
+//!     cargo run --release -p zoetrope-kernels --example measure [-- linear|words|attention|conv|rows|layer] [rows]
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,9 +17,14 @@ use candle_core::{DType, Device, Result, Tensor};
 use cpu_time::ThreadTime;
 use zoetrope_kernels::peak::{Arithmetic, multiply_in_registers, read_memory};
 use zoetrope_kernels::{
-    Before, Conv, Filter, GroupNorm, Level, Mask, Matrix, Pairs, Precision, RmsNorm, Wrap,
-    add_gated, attention, conv2d, linear, norm_and_rotate, rms_norm, swiglu,
+    Before, Conv, Filter, GroupNorm, Input, Level, Mask, Matrix, Pairs, Precision, Recycling,
+    RmsNorm, Wrap, add_gated, attention, conv2d, linear, linears, norm_and_rotate, rms_norm,
+    swiglu,
 };
+
+/// As in the program that is measured: without it, a part of the time goes to the system's clearing of pages.
+#[global_allocator]
+static ALLOCATOR: Recycling = Recycling;
 
 /// The best of three runs, in seconds of this thread.
 fn seconds<T>(mut work: impl FnMut() -> T) -> f64 {
@@ -50,7 +57,7 @@ fn report<T>(name: &str, operations: f64, arithmetic: Arithmetic, mut work: impl
     println!("{name:<44} {:7.1} G/s {share:5.1} % of {arithmetic:?}", speed / 1e9);
 }
 
-fn linears(rows: usize) -> Result<()> {
+fn forms(rows: usize) -> Result<()> {
     for (width, out) in [(3840, 3840), (3840, 10240), (10240, 3840)] {
         let (x, w) = (random(&[rows, width]), random(&[out, width]));
         let operations = 2.0 * (rows * width * out) as f64;
@@ -167,6 +174,67 @@ fn rows(tokens: usize) {
     print("norm_and_rotate", seconds(rotate));
 }
 
+/// A layer of the transformer with `tokens`, in the order of its work.
+fn layer(tokens: usize) -> Result<()> {
+    const DIM: usize = 3840;
+    const INNER: usize = 10240;
+    let x = random(&[1, tokens, DIM]);
+    let (norm, gate) = (RmsNorm { weight: random(&[DIM]), eps: 1e-5 }, random(&[1, 1, DIM]));
+    let head_norm = RmsNorm { weight: random(&[128]), eps: 1e-5 };
+    let angles = random(&[tokens, 64]);
+    for form in ["bf16", "int8"] {
+        let weight = |out: usize, width: usize| {
+            let w = random(&[out, width]);
+            let w = (w / (width as f64).sqrt())?;
+            match form {
+                "bf16" => Matrix::Dense(w.to_dtype(DType::BF16)?).packed(),
+                _ => Matrix::Dense(w).to_int8(),
+            }
+        };
+        let [q, k, v, out] = [(); 4].map(|()| weight(DIM, DIM));
+        let (q, k, v, out) = (q?, k?, v?, out?);
+        let (w1, w3, w2) = (weight(INNER, DIM)?, weight(INNER, DIM)?, weight(DIM, INNER)?);
+        let normed = Input::Normed { x: &x, norm: &norm, scale: Some(&gate) };
+        let mut sum = 0.0;
+        let mut print = |name: &str, operations: f64, seconds: f64| {
+            sum += seconds;
+            let speed = operations / seconds / 1e9;
+            println!("{form} {name:<36} {:8.2} ms {speed:7.1} G/s", seconds * 1e3);
+        };
+        let product = |out: usize, width: usize| 2.0 * (tokens * out * width) as f64;
+        let qkv = || linears(normed, &[(&q, None), (&k, None), (&v, None)]).unwrap();
+        print("norm, q, k, v", 3.0 * product(DIM, DIM), seconds(qkv));
+        let heads = |y: &Tensor| y.reshape((1, tokens, 30, 128)).unwrap();
+        let projected = qkv();
+        let rotate = |y| {
+            norm_and_rotate(&heads(y), &head_norm, (&angles, &angles), Pairs::Neighbours).unwrap()
+        };
+        let both = || (rotate(&projected[0]), rotate(&projected[1]));
+        print("norm and rotate", 0.0, seconds(both));
+        let (queries, keys) = both();
+        let values = heads(&projected[2]).transpose(1, 2)?;
+        let attend =
+            |precision| attention(&queries, &keys, &values, Mask::None, precision).unwrap();
+        let operations = 4.0 * (tokens * tokens * DIM) as f64;
+        let precision = if form == "bf16" { Precision::Bf16 } else { Precision::Int8 };
+        print("attention", operations, seconds(|| attend(precision)));
+        let attended = attend(precision).transpose(1, 2)?.flatten_from(2)?;
+        print("out", product(DIM, DIM), seconds(|| linear(&attended, &out, None).unwrap()));
+        print("add gated", 0.0, seconds(|| add_gated(&x, &attended, &norm, Some(&gate)).unwrap()));
+        let up = || linears(normed, &[(&w1, None), (&w3, None)]).unwrap();
+        print("norm, gate, up", 2.0 * product(INNER, DIM), seconds(up));
+        let inner = up();
+        let down = || {
+            let gated = Input::Gated { gate: &inner[0], up: &inner[1] };
+            linears(gated, &[(&w2, None)]).unwrap()
+        };
+        print("swiglu, down", product(DIM, INNER), seconds(down));
+        print("add gated", 0.0, seconds(|| add_gated(&x, &attended, &norm, Some(&gate)).unwrap()));
+        println!("{form} {:<36} {:8.2} ms", "all", sum * 1e3);
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     // Work that a pool does is not in its caller's time; inside a pool of one thread, the caller is that thread.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -177,7 +245,7 @@ fn main() -> Result<()> {
         println!("{}", Level::best());
         let all = what == "all";
         if all || what == "linear" {
-            linears(tokens)?;
+            forms(tokens)?;
         }
         if all || what == "words" {
             words(if all { 1 } else { asked.unwrap_or(1) })?;
@@ -190,6 +258,9 @@ fn main() -> Result<()> {
         }
         if all || what == "rows" {
             rows(tokens);
+        }
+        if all || what == "layer" {
+            layer(tokens)?;
         }
         Ok(())
     })

@@ -231,7 +231,8 @@ struct Scratch {
     /// A tile's scores: for each panel of keys, its rows.
     scores: Vec<Sums>,
     weights: Units,
-    sums: Vec<f32>,
+    /// For each row, those of its panels of values.
+    sums: Vec<Sums>,
     running: Vec<Running>,
 }
 
@@ -286,11 +287,13 @@ impl Work for Block<'_> {
                 for_height!(height, S::ROWS, go);
             }
         }
+        let panels = self.d.div_ceil(WIDE);
         for (i, row) in rows.enumerate() {
             let factor = 1.0 / self.scratch.running[i].total;
-            let columns = self.out.columns.clone();
-            let sums = &self.scratch.sums[i * self.d..][..self.d];
-            self.out.row(row, columns).iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor);
+            let out = self.out.row(row, self.out.columns.clone());
+            for (out, sums) in out.chunks_mut(WIDE).zip(&self.scratch.sums[i * panels..]) {
+                out.iter_mut().zip(&sums.0).for_each(|(o, s)| *o = s * factor);
+            }
         }
     }
 }
@@ -315,7 +318,7 @@ impl Block<'_> {
         scratch.scores.resize(PANELS * 14, Sums::ZERO);
         scratch.weights.resize(14 * KEYS);
         scratch.sums.clear();
-        scratch.sums.resize(rows.len() * self.d, 0.0);
+        scratch.sums.resize(rows.len() * self.d.div_ceil(WIDE), Sums::ZERO);
         let fresh = Running { top: f32::NEG_INFINITY, total: 0.0, correction: 0.0 };
         scratch.running.clear();
         scratch.running.resize(rows.len(), fresh);
@@ -332,8 +335,8 @@ impl Block<'_> {
         for (panel, scores) in panels.clone().zip(scores) {
             let right = &self.packed.keys[panel * size..][..size];
             match kind {
-                Kind::Int8Runs => tile_int8_run::<_, M>(simd, left, right, scores),
-                _ => tile::<_, D, M>(simd, left, right, scores),
+                Kind::Int8Runs => tile_int8_run::<_, M>(simd, left, right, scores, ()),
+                _ => tile::<_, D, M>(simd, left, right, scores, ()),
             }
         }
         let Scratch { scores, scales, weights, running, .. } = &mut *self.scratch;
@@ -351,14 +354,18 @@ impl Block<'_> {
         let start = panels.start * units_a_panel(values) * WIDE;
         let weights = &self.scratch.weights[..M * depth];
         let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
+        let (mut sums, panels) = ([Sums::ZERO; M], self.d.div_ceil(WIDE));
         for (i, panel) in values.enumerate() {
-            let mut sums = [Sums::ZERO; M];
-            tile::<_, D, M>(simd, weights, &panel[start..][..depth * WIDE], &mut sums);
-            let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
+            let values = &panel[start..][..depth * WIDE];
+            tile::<_, D, M>(simd, weights, values, &mut sums, ());
             for (row, sums) in sums.iter().enumerate() {
-                let factor = self.scratch.running[first + row].correction;
-                let so_far = &mut self.scratch.sums[(first + row) * self.d..][columns.clone()];
-                so_far.iter_mut().zip(&sums.0).for_each(|(o, s)| *o = *o * factor + s);
+                let factor = simd.splat(self.scratch.running[first + row].correction);
+                let so_far = &mut self.scratch.sums[(first + row) * panels + i].0;
+                for at in (0..WIDE).step_by(S::LANES) {
+                    let corrected =
+                        simd.fma(simd.load(&so_far[at..]), factor, simd.load(&sums.0[at..]));
+                    simd.store(corrected, &mut so_far[at..]);
+                }
             }
         }
     }
@@ -384,23 +391,34 @@ impl Work for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let rows = self.running.len();
-        for (row, (running, scale)) in self.running.iter_mut().zip(self.scales).enumerate() {
+        let mut lanes = [[f32::NEG_INFINITY.to_bits(); DEEP]; DEEP];
+        for (row, lanes) in lanes[..rows].iter_mut().enumerate() {
             let seen = self.seen.map_or(self.keys.end, |seen| self.keys.end.min(seen + row));
             let seen = seen.saturating_sub(self.keys.start);
-            for (i, scores) in self.scores[row..].iter_mut().step_by(rows).enumerate() {
-                hide(scores, i * WIDE, seen);
+            if seen < self.scores.len() / rows * WIDE {
+                for (i, scores) in self.scores[row..].iter_mut().step_by(rows).enumerate() {
+                    hide(scores, i * WIDE, seen);
+                }
             }
-            let scores = &self.scores[row..];
             let mut top = [simd.splat(f32::NEG_INFINITY); 2];
-            for scores in scores.iter().step_by(rows) {
+            for scores in self.scores[row..].iter().step_by(rows) {
                 for pair in scores.0.chunks_exact(2 * S::LANES) {
                     top[0] = simd.max(simd.load(pair), top[0]);
                     top[1] = simd.max(simd.load(&pair[S::LANES..]), top[1]);
                 }
             }
-            let top = running.top.max(fold(simd, simd.max(top[0], top[1]), f32::max) * scale);
-            let weigh = Weigh { kind: self.kind, scale: *scale, top, row, rows };
-            let total = weigh.run(simd, scores, self.weights);
+            simd.store_units(simd.as_units(simd.max(top[0], top[1])), lanes);
+        }
+        let mut tops = across::<S, true>(simd, &lanes);
+        lanes = [[0; DEEP]; DEEP];
+        for (row, (running, scale)) in self.running.iter().zip(self.scales).enumerate() {
+            tops[row] = running.top.max(tops[row] * scale);
+            let weigh = Weigh { kind: self.kind, scale: *scale, top: tops[row], row, rows };
+            let total = weigh.run(simd, &self.scores[row..], self.weights);
+            simd.store_units(simd.as_units(total), &mut lanes[row]);
+        }
+        let totals = across::<S, false>(simd, &lanes);
+        for (running, (top, total)) in self.running.iter_mut().zip(tops.into_iter().zip(totals)) {
             running.correction = exp2(running.top - top);
             running.total = running.total * running.correction + total;
             running.top = top;
@@ -418,9 +436,9 @@ struct Weigh {
 }
 
 impl Weigh {
-    /// The result is the sum of the weights.
+    /// The result has the sum of the weights in its lanes.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S, scores: &[Sums], weights: &mut [u32]) -> f32 {
+    fn run<S: Simd>(self, simd: S, scores: &[Sums], weights: &mut [u32]) -> S::F {
         let (scale, top) = (simd.splat(self.scale), simd.splat(-self.top));
         let bf16 = S::BF16 && self.kind == Kind::Bf16;
         let exactness = if bf16 { Exactness::Bf16 } else { Exactness::Full };
@@ -446,23 +464,25 @@ impl Weigh {
                 }
             }
         }
-        fold(simd, simd.add(totals[0], totals[1]), |a, b| a + b)
+        simd.add(totals[0], totals[1])
     }
 }
 
-/// All lanes into one, halves onto halves.
+/// The largest lane of each row, or the sum of its lanes: turned, rows are lanes, and one vector operation serves all of them.
 #[inline(always)]
-fn fold<S: Simd>(simd: S, lanes: S::F, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut all = [0f32; 16];
-    simd.store(lanes, &mut all);
-    let mut half = S::LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            all[i] = f(all[i], all[i + half]);
+fn across<S: Simd, const LARGEST: bool>(simd: S, rows: &[[u32; DEEP]; DEEP]) -> [f32; DEEP] {
+    let mut turned = [0u32; DEEP * DEEP];
+    simd.transpose(rows, &mut turned, DEEP);
+    let mut out = [0f32; DEEP];
+    for (i, out) in out.chunks_exact_mut(S::LANES).enumerate() {
+        let mut all = simd.as_f32(simd.load_units(&turned[i * S::LANES..]));
+        for lane in 1..S::LANES {
+            let next = simd.as_f32(simd.load_units(&turned[lane * DEEP + i * S::LANES..]));
+            all = if LARGEST { simd.max(next, all) } else { simd.add(next, all) };
         }
-        half /= 2;
+        simd.store(all, out);
     }
-    all[0]
+    out
 }
 
 /// Scores of keys from `seen` on are −∞; the first of these is key `first`.

@@ -295,9 +295,9 @@ impl<const N: usize> Part<'_, N> {
                         let sums = sums[first..].first_chunk_mut::<$rows>().expect("a tile's rows");
                         match kind {
                             Kind::Bf16 if S::BF16 => {
-                                tile::<_, DotBf16, $rows>(simd, left, right, sums)
+                                tile::<_, DotBf16, $rows>(simd, left, right, sums, ())
                             }
-                            _ => tile::<_, DotF32, $rows>(simd, left, right, sums),
+                            _ => tile::<_, DotF32, $rows>(simd, left, right, sums, ()),
                         }
                     }};
                 }

@@ -97,8 +97,8 @@ impl Kind {
 }
 
 /// The heights that tiles come in; a level uses those that its registers hold. Few, because each is compiled for every
-/// level and operation.
-const HEIGHTS: [usize; 4] = [14, 6, 2, 1];
+/// level and operation; those below 6 wait for their own sums.
+const HEIGHTS: [usize; 5] = [14, 10, 6, 2, 1];
 
 /// Cuts `rows` into tiles of at most `most` rows: the first row and the height of each.
 pub(crate) fn heights(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -116,6 +116,7 @@ macro_rules! for_height {
     ($height:expr, $most:expr, $run:ident) => {
         match $height {
             14 if const { $most >= 14 } => $run!(14),
+            10 if const { $most >= 10 } => $run!(10),
             6 if const { $most >= 6 } => $run!(6),
             2 => $run!(2),
             _ => $run!(1),

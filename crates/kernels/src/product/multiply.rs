@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use super::blocks::{Blocks, tile_blocks, unpack, unpacks};
 use super::output::{Rectangle, rectangles};
 use super::pack::Rows;
-use super::tile::{DotBf16, DotF32, LEFT_GROUP, RIGHT_GROUP, tile, tile_int8, tile_int8_run};
+use super::tile::{
+    Ahead, DEEP, DotBf16, DotF32, LEFT_GROUP, LINE, RIGHT_GROUP, tile, tile_int8, tile_int8_run,
+};
 use super::{Kind, RUN, Sums, WIDE, for_height};
 use crate::memory::Units;
 use crate::simd::{Level, Simd, Work};
@@ -23,6 +25,9 @@ const BAND_BYTES: usize = 8 << 20;
 
 /// Tasks for each thread, at least, where there is that much to do: threads that are held up elsewhere then cost little.
 const TASKS_A_THREAD: usize = 8;
+
+/// So many tiles at least fetch the next piece of a right side on their way.
+const TILES_TO_FETCH: usize = 8;
 
 /// The right side of a product.
 pub(crate) trait Right: Sync {
@@ -111,6 +116,7 @@ impl Work for Block<'_> {
             _ => (RUN, RUN * WIDE),
         };
         let (left_units, right_units) = (kind.left_units(width), kind.right_units(width));
+        let tiles = self.left.tiles(self.out.rows.clone()).count();
         for piece in 0..right_units.div_ceil(right_piece).max(1) {
             let left_range = piece * left_piece..left_units.min((piece + 1) * left_piece);
             let right_range = piece * right_piece..right_units.min((piece + 1) * right_piece);
@@ -120,10 +126,16 @@ impl Work for Block<'_> {
                 }
                 _ => 0,
             };
-            for (first, height, units) in self.left.tiles(self.out.rows.clone()) {
+            let sizes = (right_units, right_piece);
+            let next = Next::of(panels, right_range.clone(), sizes, tiles);
+            for (t, (first, height, units)) in self.left.tiles(self.out.rows.clone()).enumerate() {
                 let left = &units[left_range.start * height..left_range.end * height];
                 for (i, column) in self.out.columns.clone().step_by(WIDE).enumerate() {
                     let right = &panels[i * right_units..][right_range.clone()];
+                    let last = column + WIDE >= self.out.columns.end && t + 1 < tiles;
+                    let next_left = if last { next_tile(units, left) } else { std::ptr::null() };
+                    let ahead = next.ahead(next_left, (i, t), right.len());
+                    self.fetch_out(simd, first..first + height, column);
                     let right = match unpacks && matches!(kind, Kind::Blocks(_)) {
                         true => &self.unpacked[i * unpacked_units..][..unpacked_units],
                         false => right,
@@ -139,9 +151,9 @@ impl Work for Block<'_> {
                                     right,
                                     &mut sums,
                                 ),
-                                _ => tile_int8::<_, $rows>(simd, left, right, &mut sums),
+                                _ => tile_int8::<_, $rows>(simd, left, right, &mut sums, ahead),
                             }
-                            self.put(&sums, first, column, piece == 0);
+                            self.put(simd, &sums, first, column, piece == 0);
                         }};
                     }
                     macro_rules! values {
@@ -149,14 +161,14 @@ impl Work for Block<'_> {
                             let mut sums = [Sums::ZERO; $rows];
                             match kind {
                                 Kind::Int8Runs => {
-                                    tile_int8_run::<_, $rows>(simd, left, right, &mut sums)
+                                    tile_int8_run::<_, $rows>(simd, left, right, &mut sums, ahead)
                                 }
                                 Kind::Bf16 if S::BF16 => {
-                                    tile::<_, DotBf16, $rows>(simd, left, right, &mut sums)
+                                    tile::<_, DotBf16, $rows>(simd, left, right, &mut sums, ahead)
                                 }
-                                _ => tile::<_, DotF32, $rows>(simd, left, right, &mut sums),
+                                _ => tile::<_, DotF32, $rows>(simd, left, right, &mut sums, ahead),
                             }
-                            self.put(&sums, first, column, piece == 0);
+                            self.put(simd, &sums, first, column, piece == 0);
                         }};
                     }
                     match kind {
@@ -166,6 +178,54 @@ impl Work for Block<'_> {
                 }
             }
         }
+    }
+}
+
+/// Where the piece of depth `of` of the tile after that of `units` begins, if it is as tall.
+#[inline(always)]
+fn next_tile(units: &[u32], of: &[u32]) -> *const u32 {
+    of.as_ptr().wrapping_add(units.len())
+}
+
+/// The piece of the right side that comes after the one that tiles pass: of the same panels the next in depth, or of the next panels the first.
+/// Each tile fetches a share of it, so that the first one does not wait for memory.
+struct Next {
+    /// Where it begins for the first panel.
+    start: *const u32,
+    /// From one panel to the next.
+    stride: usize,
+    /// Lines of a panel.
+    lines: usize,
+    /// Those that a tile fetches.
+    share: usize,
+}
+
+impl Next {
+    /// After the piece `range` of panels that are `stride` long, cut into pieces of `piece`, with so many tiles to pass it.
+    fn of(
+        right: &[u32],
+        range: Range<usize>,
+        (stride, piece): (usize, usize),
+        tiles: usize,
+    ) -> Self {
+        let (start, left) = match stride - range.end {
+            // What lies behind all of them are the next panels, where weights are kept in this order.
+            0 => (right.len(), stride),
+            left => (range.end, left),
+        };
+        // Fewer tiles read the right side about as fast as memory gives it, and in order.
+        let lines = if tiles < TILES_TO_FETCH { 0 } else { left.min(piece).div_ceil(LINE) };
+        let share = lines.div_ceil(tiles.max(1));
+        Self { start: right.as_ptr().wrapping_add(start), stride, lines, share }
+    }
+
+    /// What tile `t` fetches while it multiplies panel `i`, with `units` of it, beside the next tile.
+    #[inline(always)]
+    fn ahead(&self, left: *const u32, (i, t): (usize, usize), units: usize) -> Ahead {
+        let first = self.share * t;
+        let lines = self.share.min(self.lines.saturating_sub(first));
+        let right = self.start.wrapping_add(i * self.stride + first * LINE);
+        Ahead::new(left, right, lines, units.div_ceil(DEEP * WIDE))
     }
 }
 
@@ -188,24 +248,35 @@ impl Block<'_> {
         units
     }
 
+    /// Fetches a tile's place in the output, which is written when the tile is done.
+    #[inline(always)]
+    fn fetch_out<S: Simd>(&mut self, simd: S, rows: Range<usize>, column: usize) {
+        let columns = column..(column + WIDE).min(self.out.columns.end);
+        for row in rows {
+            let at = self.out.row(row, columns.clone()).as_ptr().cast();
+            simd.prefetch(at);
+            simd.prefetch(at.wrapping_add(LINE));
+        }
+    }
+
     /// Adds a tile's sums to the output, or sets it, `afresh`.
     #[inline(always)]
-    fn put(&mut self, sums: &[Sums], first: usize, column: usize, afresh: bool) {
+    fn put<S: Simd>(&mut self, simd: S, sums: &[Sums], first: usize, column: usize, afresh: bool) {
         let columns = column..(column + WIDE).min(self.out.columns.end);
-        for (i, Sums(sums)) in sums.iter().enumerate() {
+        for (i, sums) in sums.iter().enumerate() {
             let own = if self.left.kind.is_int8() { self.left.scales[first + i] } else { 1.0 };
             let factor = own * self.finish.scale;
             let out = self.out.row(first + i, columns.clone());
+            match <&mut [f32; WIDE]>::try_from(&mut *out) {
+                Ok(out) => put_row(simd, sums, factor, out, afresh),
+                Err(_) if afresh => out.iter_mut().zip(&sums.0).for_each(|(o, s)| *o = s * factor),
+                Err(_) => out.iter_mut().zip(&sums.0).for_each(|(o, s)| *o += s * factor),
+            }
             if !afresh {
-                out.iter_mut().zip(sums).for_each(|(o, s)| *o += s * factor);
                 continue;
             }
-            match self.finish.bias {
-                None => out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor),
-                Some(bias) => {
-                    let sums = sums.iter().zip(&bias[columns.clone()]);
-                    out.iter_mut().zip(sums).for_each(|(o, (s, b))| *o = s * factor + b);
-                }
+            if let Some(bias) = self.finish.bias {
+                out.iter_mut().zip(&bias[columns.clone()]).for_each(|(o, b)| *o += b);
             }
             if let Some(residual) = self.finish.residual {
                 let residual = &residual[(first + i) * self.out.stride..][columns.clone()];
@@ -213,5 +284,15 @@ impl Block<'_> {
                 out.iter_mut().zip(residual).for_each(|(o, r)| *o += r);
             }
         }
+    }
+}
+
+/// A row of whole vectors: in plain loops, bounds would be looked at for each.
+#[inline(always)]
+fn put_row<S: Simd>(simd: S, sums: &Sums, factor: f32, out: &mut [f32; WIDE], afresh: bool) {
+    let factor = simd.splat(factor);
+    for at in (0..WIDE).step_by(S::LANES) {
+        let so_far = if afresh { simd.splat(0.0) } else { simd.load(&out[at..]) };
+        simd.store(simd.fma(simd.load(&sums.0[at..]), factor, so_far), &mut out[at..]);
     }
 }

@@ -30,6 +30,59 @@ fn right_pair<S: Simd>(simd: S, step: &[u32], first: usize) -> [S::U; 2] {
     [simd.load_units(&step[first..]), simd.load_units(&step[first + S::LANES..])]
 }
 
+/// What is fetched into the caches while a tile multiplies.
+pub(crate) trait Fetch {
+    /// Fetches the share of a block that has `units` units of the left side.
+    fn fetch<S: Simd>(&mut self, simd: S, units: usize);
+}
+
+/// Nothing: what comes next is near already, or the tile is too short for it to matter.
+impl Fetch for () {
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, _: S, _: usize) {}
+}
+
+/// For tiles that come after. Nothing is read, wherever it points.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// The next tile of the left side, or null: each block of this one fetches a block of it.
+    left: *const u32,
+    /// Part of a right side that is needed later.
+    right: *const u32,
+    /// Lines of it that a block fetches.
+    rate: usize,
+    /// Lines of it that are left.
+    lines: usize,
+}
+
+impl Ahead {
+    /// The left units from `left` on, unless it is null, and `lines` lines of right units from `right` on, in a tile of `blocks` blocks.
+    pub(crate) fn new(left: *const u32, right: *const u32, lines: usize, blocks: usize) -> Self {
+        Self { left, right, rate: lines.div_ceil(blocks.max(1)), lines }
+    }
+}
+
+impl Fetch for Ahead {
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, simd: S, units: usize) {
+        if !self.left.is_null() {
+            for line in (0..units).step_by(LINE) {
+                simd.prefetch(self.left.wrapping_add(line));
+            }
+            self.left = self.left.wrapping_add(units);
+        }
+        let lines = self.rate.min(self.lines);
+        for line in 0..lines {
+            simd.prefetch(self.right.wrapping_add(line * LINE));
+        }
+        self.right = self.right.wrapping_add(lines * LINE);
+        self.lines -= lines;
+    }
+}
+
+/// Units of a line of the caches.
+pub(crate) const LINE: usize = 16;
+
 /// How two units are multiplied.
 pub(crate) trait Dot {
     /// `sum + a · b`
@@ -64,28 +117,31 @@ pub(crate) fn tile<S: Simd, D: Dot, const M: usize>(
     left: &[u32],
     right: &[u32],
     out: &mut [Sums; M],
+    ahead: impl Fetch,
 ) {
-    simd.call(Tile { left, right, out, dot: PhantomData::<D> });
+    simd.call(Tile { left, right, out, ahead, dot: PhantomData::<D> });
 }
 
 /// Compiled once for all operations.
-struct Tile<'a, D, const M: usize> {
+struct Tile<'a, D, A, const M: usize> {
     left: &'a [u32],
     right: &'a [u32],
     out: &'a mut [Sums; M],
+    ahead: A,
     dot: PhantomData<D>,
 }
 
-impl<D: Dot, const M: usize> Work for Tile<'_, D, M> {
+impl<D: Dot, A: Fetch, const M: usize> Work for Tile<'_, D, A, M> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         assert!(self.left.len() >= self.right.len().div_ceil(DEEP * WIDE) * DEEP * M);
         for first in (0..WIDE).step_by(2 * S::LANES) {
             let mut sums = [[simd.splat(0.0); 2]; M];
             let blocks = self.left.chunks_exact(DEEP * M);
             for (left, right) in blocks.zip(self.right.chunks(DEEP * WIDE)) {
+                self.ahead.fetch(simd, left.len());
                 for (k, step) in right.chunks_exact(WIDE).enumerate() {
                     let b = right_pair(simd, step, first);
                     for (row, sums) in sums.iter_mut().enumerate() {
@@ -112,8 +168,9 @@ pub(crate) fn tile_int8<S: Simd, const M: usize>(
     left: &[u32],
     right: &[u32],
     out: &mut [Sums; M],
+    ahead: Ahead,
 ) {
-    simd.call(TileInt8 { left, right, out });
+    simd.call(TileInt8 { left, right, out, ahead });
 }
 
 /// As [`Tile`].
@@ -121,6 +178,7 @@ struct TileInt8<'a, const M: usize> {
     left: &'a [u32],
     right: &'a [u32],
     out: &'a mut [Sums; M],
+    ahead: Ahead,
 }
 
 impl<const M: usize> Work for TileInt8<'_, M> {
@@ -128,12 +186,13 @@ impl<const M: usize> Work for TileInt8<'_, M> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { left, right, out } = self;
+        let Self { left, right, out, mut ahead } = self;
         assert!(left.len() / (LEFT_GROUP * M) >= right.len() / RIGHT_GROUP);
         for first in (0..WIDE).step_by(2 * S::LANES) {
             let mut sums = [[simd.splat(0.0); 2]; M];
             let sides = left.chunks_exact(LEFT_GROUP * M).zip(right.chunks_exact(RIGHT_GROUP));
             for (left, right) in sides {
+                ahead.fetch(simd, left.len());
                 let (heads, left) = left.split_at(M);
                 let (scales, right) = right.split_at(WIDE / 2);
                 let mut ints = [[simd.splat_unit(0); 2]; M];
@@ -174,22 +233,24 @@ pub(crate) fn tile_int8_run<S: Simd, const M: usize>(
     left: &[u32],
     right: &[u32],
     out: &mut [Sums; M],
+    ahead: impl Fetch,
 ) {
-    simd.call(TileInt8Run { left, right, out });
+    simd.call(TileInt8Run { left, right, out, ahead });
 }
 
 /// As [`Tile`].
-struct TileInt8Run<'a, const M: usize> {
+struct TileInt8Run<'a, A, const M: usize> {
     left: &'a [u32],
     right: &'a [u32],
     out: &'a mut [Sums; M],
+    ahead: A,
 }
 
-impl<const M: usize> Work for TileInt8Run<'_, M> {
+impl<A: Fetch, const M: usize> Work for TileInt8Run<'_, A, M> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         let Some((heads, left)) = self.left.split_first_chunk::<M>() else {
             return self.out.fill(Sums::ZERO); // nothing to sum
         };
@@ -202,6 +263,7 @@ impl<const M: usize> Work for TileInt8Run<'_, M> {
             }
             let blocks = left.chunks_exact(DEEP * M);
             for (left, right) in blocks.zip(right.chunks(DEEP * WIDE)) {
+                self.ahead.fetch(simd, left.len());
                 for (k, step) in right.chunks_exact(WIDE).enumerate() {
                     let b = right_pair(simd, step, first);
                     for (row, sums) in sums.iter_mut().enumerate() {
