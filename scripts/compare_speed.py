@@ -2,7 +2,7 @@
 """Zoetrope against diffusers in bfloat16, stage by stage, on this machine: a table of seconds and ratios in Markdown.
 
     cargo build --release
-    python scripts/compare_speed.py MODEL_DIR [--size 256 --size 512] [--level none --level high] [--threads 2]
+    python scripts/compare_speed.py MODEL_DIR [--size 256 --size 512] [--level regular --level high] [--threads 2]
 
 MODEL_DIR is a full-size Z-Image in diffusers' layout; what its weights are does not matter for speed. Needs torch,
 diffusers, transformers and accelerate. Both sides run one after the other, so nothing else should run meanwhile.
@@ -21,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64
 PADDED = 512  # what diffusers' pipeline fills every prompt up to
+# What a level's transformer is, where the file's weights are wider than 8 bits.
+LEVELS = {"none": "weights and attention in bfloat16", "regular": "weights in bfloat16, attention's scores in int8",
+          "high": "weights and attention's scores in int8, and 3 of a picture's 8 steps predicted"}
 STEPS, PREDICTED = 8, 3  # of a picture by Turbo; `high` predicts the third, fifth and seventh step
 # Ratios that must hold, for `none` and `regular`, and for `high`.
 FLOORS = {"text encoder 64 tokens": (0.15, 0.15), "transformer step 256x256": (0.46, 0.28), "transformer step 512x512": (0.70, 0.40),
@@ -129,7 +132,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--size", type=int, action="append", help="pixels a side [256, 512 and 1024]")
-    parser.add_argument("--level", action="append", help="of zoetrope's acceleration [none and high]")
+    parser.add_argument("--level", action="append", help="of zoetrope's acceleration [regular and high]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--zoetrope", default=str(ROOT / "target/release/zoetrope"))
@@ -142,12 +145,13 @@ def main():
         print(json.dumps({"seconds": seconds, "memory_bytes": memory}))
         return
 
-    levels = args.level or ["none", "high"]
+    levels = args.level or ["regular", "high"]
     theirs, their_memory = reference(args)
     reports = {level: own(args, level) for level in levels}
     first = reports[levels[0]]
     peaks = ", ".join(f"{kind} {speed / 1e9:.0f}" for kind, speed in first["peak_operations_a_second"].items())
     print(f"{processor()}, {args.threads} threads, {first['instructions']}; in registers, GFLOP/s: {peaks}\n")
+    print("; ".join(f"`{level}`: {LEVELS[level]}" for level in levels) + "\n")
     theirs = pictures(theirs, args.size)
     ours, work = {}, {}
     for level, report in reports.items():

@@ -133,7 +133,9 @@ def main():
     parser.add_argument("--keep", type=Path, help="keep the pictures in this folder")
     args = parser.parse_args()
     variants = [EXACT] + [(dtype, "none") for dtype in args.dtype or DTYPES if dtype != "f32"]
-    variants += [("auto", level) for level in args.acceleration or ["regular", "high"]]
+    levels = args.acceleration or ["regular", "high"]
+    # `regular` rounds beside narrow weights alone, which the embedded model does not have by itself.
+    variants += [("auto", level) for level in levels] + [("bf16", level) for level in levels if level == "regular"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         if args.count:

@@ -138,7 +138,9 @@ impl Parts {
             };
             self.transformer = Some(Held { network, level, storage });
         }
-        Ok(&mut self.transformer.as_mut().expect("it was loaded just now").network)
+        let network = &mut self.transformer.as_mut().expect("it was loaded just now").network;
+        network.round_scores(level != Acceleration::None);
+        Ok(network)
     }
 
     /// The form of the transformer's matrices, and of those beside it.

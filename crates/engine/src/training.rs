@@ -67,7 +67,10 @@ impl Pipeline {
 
     /// The transformer, for training adapters on it.
     pub fn transformer(&mut self, on: &Listener) -> Result<&mut Transformer> {
-        self.parts().transformer(LEVEL, on)
+        let transformer = self.parts().transformer(LEVEL, on)?;
+        // Whatever is recomputed for gradients must be what was computed before.
+        transformer.round_scores(false);
+        Ok(transformer)
     }
 
     /// What `features` depends on besides the caption, and `latent_moments` besides the picture: for caches.

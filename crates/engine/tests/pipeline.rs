@@ -28,6 +28,7 @@ use zoetrope_engine::prompt::PromptTokenizer;
 use zoetrope_engine::sampler::{Conditioning, Run, Start};
 use zoetrope_engine::schedule::Schedule;
 use zoetrope_engine::{Interrupt, Unwatched, Watch};
+use zoetrope_kernels::Level;
 
 /// The parts of a fixture's pipeline, so that recorded inputs can stand in for drawn ones.
 struct Parts {
@@ -411,6 +412,34 @@ fn levels_of_acceleration_are_what_they_say() {
     let off = norm(&mut high.iter().zip(&exact).map(|(h, e)| h - e));
     let distance = f64::from(off / norm(&mut exact.iter().copied()));
     assert!(distance > 0.0 && distance <= drift * 8.0, "{distance} against {drift}");
+}
+
+/// Beside bfloat16 weights `regular` rounds more than `none` does, and little more.
+#[test]
+fn regular_rounds_scores_beside_narrow_weights() {
+    let fixture = Fixture::open("base");
+    let case = fixture.cases(&["t2i"]).into_iter().find(|c| c.id == "cfg").unwrap();
+    let drift = case.json["bf16_reference_drift"]["latents"].as_f64().unwrap();
+    let want = case.input("latents").flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let options =
+        Options { storage: Some(Storage::Bf16), device: device(), keep: Keep::All, packed: None };
+    let mut pipeline = Pipeline::open(fixture.layout(), options).unwrap();
+    let mut latents = |acceleration| {
+        let request = Request { acceleration, ..request(&fixture, &case) };
+        let made = pipeline.generate(&request, &[], &Interrupt::default(), &quiet()).unwrap();
+        made.latents.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let exact = latents(Acceleration::None);
+    let regular = latents(Acceleration::Regular);
+    // One network in memory serves both, one after the other.
+    assert_eq!(latents(Acceleration::None), exact);
+    if device().is_cpu() && Level::best().has_bf16() {
+        assert_ne!(regular, exact);
+    }
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+    let off = norm(&mut regular.iter().zip(&want).map(|(r, w)| r - w));
+    let distance = f64::from(off / norm(&mut want.iter().copied()));
+    assert!(distance <= drift * 2.0, "{distance} against {drift}");
 }
 
 #[test]

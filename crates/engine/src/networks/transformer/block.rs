@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
-use zoetrope_kernels::{Input, Mask, Pairs, attention, norm_and_rotate};
+use zoetrope_kernels::{Input, Mask, Pairs, Precision, attention, norm_and_rotate};
 
 use crate::config::TransformerConfig;
 use crate::layers::{Angles, Linear, Parameters, RmsNorm};
@@ -18,6 +18,8 @@ const QK_NORM_EPS: f64 = 1e-5;
 pub(super) struct Sequence {
     pub(super) angles: Angles,
     pub(super) lengths: Vec<usize>,
+    /// Whether queries and keys may be rounded to int8 beside wider weights.
+    pub(super) round_scores: bool,
     /// Which of them belong to pictures without noise; empty where none do.
     spans: Vec<Span>,
 }
@@ -44,7 +46,16 @@ impl Sequence {
     pub(super) fn new(angles: Angles, lengths: Vec<usize>, spans: &[Span]) -> Self {
         let spans: Vec<_> = spans.iter().copied().filter(|span| span.tokens > 0).collect();
         let mixed = spans.iter().any(|span| span.clean);
-        Self { angles, lengths, spans: if mixed { spans } else { Vec::new() } }
+        let spans = if mixed { spans } else { Vec::new() };
+        Self { angles, lengths, round_scores: false, spans }
+    }
+
+    /// What attention of `q` is computed in beside weights that are used with `precision`.
+    fn precision(&self, precision: Precision, q: &Tensor) -> Precision {
+        match precision {
+            Precision::Bf16 if self.round_scores && q.device().is_cpu() => Precision::Int8,
+            precision => precision,
+        }
     }
 }
 
@@ -261,7 +272,7 @@ impl Attention {
         let angles = (&sequence.angles.cos, &sequence.angles.sin);
         let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [1, heads, tokens, d]
         let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
-        let precision = self.to_q.precision(q.device());
+        let precision = sequence.precision(self.to_q.precision(q.device()), &q);
         let mut start = 0;
         let mut parts = Vec::with_capacity(sequence.lengths.len());
         for length in &sequence.lengths {

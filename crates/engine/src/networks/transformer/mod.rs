@@ -43,6 +43,7 @@ pub struct Transformer {
     final_layer: FinalLayer,
     rope: RopeTable,
     t_scale: f64,
+    round_scores: bool,
 }
 
 /// What is added to the stream behind some layers, by their numbers.
@@ -81,9 +82,16 @@ impl Transformer {
             final_layer: FinalLayer::load(&p.at("all_final_layer").at("2-1"), config)?,
             rope: RopeTable::new(config.rope_theta, config.axes_dims, config.axes_lens),
             t_scale: config.t_scale,
+            round_scores: false,
         };
         p.weights().finish()?;
         Ok(network)
+    }
+
+    /// Whether batches made from now on round queries and keys to int8 on a processor where weights are narrow, as
+    /// [`zoetrope_kernels::Precision::Int8`] says; beside int8 weights in runs they always do.
+    pub fn round_scores(&mut self, round: bool) {
+        self.round_scores = round;
     }
 
     /// What the main layers need of a caption's features, `[tokens, cap_feat_dim]`.
@@ -109,7 +117,11 @@ impl Transformer {
         &self,
         pictures: impl IntoIterator<Item = (&'a Caption, (usize, usize))>,
     ) -> Result<Batch> {
-        Batch::new(pictures, &self.rope, self.x_pad_token.device())
+        let mut batch = Batch::new(pictures, &self.rope, self.x_pad_token.device())?;
+        for sequence in [&mut batch.images, &mut batch.whole] {
+            sequence.round_scores = self.round_scores;
+        }
+        Ok(batch)
     }
 
     /// Velocities of the pictures of `batch` at time `t`, 0 (noise) to 1 (image), from their `latents`, each
