@@ -33,6 +33,8 @@ pub(crate) struct Environment {
     pub(crate) aws: Vec<(String, String)>,
     /// The key that programs for fal would send.
     pub(crate) fal_key: Option<String>,
+    /// What the terminal calls itself; nothing where it does not.
+    pub(crate) terminal: String,
 }
 
 impl Environment {
@@ -51,6 +53,7 @@ impl Environment {
             config_named: path("ZOETROPE_CONFIG"),
             aws: aws(&variable),
             fal_key: variable("FAL_KEY").and_then(|value| value.into_string().ok()),
+            terminal: variable("TERM").and_then(|name| name.into_string().ok()).unwrap_or_default(),
         }
     }
 

@@ -11,19 +11,24 @@ use zoetrope_files::Picture;
 use zoetrope_trainer::{Event as Training, Update};
 use zoetrope_worker::Checker;
 
-use crate::terminal;
+use crate::terminal::Terminal;
 
-/// A bar on standard error, hidden where that is no terminal; with `previews`, pictures of the steps above it, but for those that
-/// `checker` finds unsafe.
-pub(crate) fn listener(previews: bool, checker: Option<Checker>) -> (ProgressBar, Listener) {
+/// A bar on standard error, hidden where that is no terminal; with `previews`, pictures of the steps above it on that terminal, but for those
+/// that `checker` finds unsafe.
+pub(crate) fn listener(
+    previews: Option<Terminal>,
+    checker: Option<Checker>,
+) -> (ProgressBar, Listener) {
     let bar =
         if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.enable_steady_tick(Duration::from_millis(200));
     let shown = bar.clone();
     let on = move |event: Event| match event {
-        Event::Preview { picture, .. } if previews => {
-            if may_be_seen(picture, checker.as_ref()) {
-                shown.suspend(|| terminal::preview(picture));
+        Event::Preview { picture, .. } => {
+            if let Some(terminal) = previews
+                && may_be_seen(picture, checker.as_ref())
+            {
+                shown.suspend(|| terminal.preview(picture));
             }
         }
         event => show(&shown, event),

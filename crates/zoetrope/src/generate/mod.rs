@@ -23,10 +23,11 @@ use zoetrope_worker::Checker;
 use crate::environment::Environment;
 use crate::model::Defaults;
 use crate::safety::Choice;
+use crate::terminal::Terminal;
 use crate::{
     controls, demo, device, expansion,
     guides::{self, Guides},
-    model, packed, progress, prompts, safety, signals, terminal,
+    model, packed, progress, prompts, safety, signals,
 };
 
 use output::{outputs, report, save};
@@ -149,9 +150,10 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
 
     let interrupt = Interrupt::default();
     signals::on_ctrl_c(&interrupt)?;
+    let terminal = Terminal::called(&environment.terminal);
     let mut applied = None;
     for (request, outputs) in requests.iter().zip(&outputs) {
-        let (bar, on) = progress::listener(args.preview, checker.clone());
+        let (bar, on) = progress::listener(args.preview.then_some(terminal), checker.clone());
         let begun = Instant::now();
         let applied = match &mut applied {
             Some(applied) => applied,
@@ -163,7 +165,7 @@ pub(crate) fn run(args: &Args, environment: &Environment) -> anyhow::Result<()> 
         save(args, request, &made, outputs)?;
         report(args, request, &made, outputs, begun.elapsed().as_secs_f64());
         if let (Some(picture), false) = (made.pictures.first(), args.json) {
-            terminal::show(picture);
+            terminal.show(picture);
         }
     }
     Ok(())
