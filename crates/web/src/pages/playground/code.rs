@@ -4,8 +4,8 @@ use axum::extract::{Path, Request};
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 use zoetrope_api::NAMED_SIZES;
-use zoetrope_api::fal::Endpoint;
 use zoetrope_api::fal::field::fields;
+use zoetrope_api::fal::{Draws, Endpoint, Makes};
 use zoetrope_api::task::Model;
 
 use super::form::endpoint;
@@ -97,7 +97,7 @@ fn fal(endpoint: &Endpoint, input: &Value, base: &str) -> [(&'static str, String
 
 /// What OpenAI's API calls the same; `None` where it has no such thing.
 fn openai_body(endpoint: &Endpoint, input: &Value) -> Option<Value> {
-    let alien = ["loras", "control_image_url"].iter().any(|name| !input[name].is_null());
+    let alien = !input["loras"].is_null() || follows(endpoint);
     if endpoint.trains() || alien || tiles(endpoint) {
         return None;
     }
@@ -212,6 +212,28 @@ fn tiles(endpoint: &Endpoint) -> bool {
     fields(endpoint).iter().any(|field| field.name == "tiling_mode")
 }
 
+/// Whether its image is what a control network looks at.
+fn follows(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.makes, Makes::Pictures { draws: Draws::Control, .. })
+}
+
+/// What a control network follows, as a command takes it; where the network is, is for the reader to fill in.
+fn control_flags(input: &Value) -> Vec<(&'static str, Value)> {
+    let scale = input["control_scale"].as_f64().map(|scale| format!(":{scale}"));
+    let picture = format!("input.png{}", scale.unwrap_or_default());
+    let fields = [
+        ("preprocess", "--control-preprocess"),
+        ("control_start", "--control-start"),
+        ("control_end", "--control-end"),
+    ];
+    let sent = fields.map(|(field, flag)| (flag, input[field].clone()));
+    let first = [
+        ("--control", json!(picture)),
+        ("--controlnet", json!("Z-Image-Turbo-Fun-Controlnet-Union-2.1.safetensors")),
+    ];
+    first.into_iter().chain(sent).filter(|(_, value)| !value.is_null()).collect()
+}
+
 /// The same without a server.
 fn command(endpoint: &Endpoint, input: &Value) -> String {
     let model = match endpoint.model {
@@ -267,7 +289,9 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
             },
         );
     }
-    if endpoint.takes_image() || !input["image_url"].is_null() {
+    if follows(endpoint) {
+        control_flags(input).iter().for_each(|(flag, value)| add(flag, value));
+    } else if endpoint.takes_image() || !input["image_url"].is_null() {
         add("--image", &json!("input.png"));
     }
     if !input["mask_image_url"].is_null() {
@@ -366,6 +390,19 @@ mod tests {
         for name in ["sampler", "sigmas", "variation_seed", "prompt_weighting"] {
             assert_eq!(body[name], input[name], "{body}");
         }
+    }
+
+    #[test]
+    fn what_a_control_network_follows_is_no_image_to_start_from() {
+        let endpoint = Endpoint::find("fal-ai/z-image/turbo/controlnet").unwrap();
+        let input = json!({"prompt": "a", "image_url": "http://here/files/x/y.png", "preprocess": "canny", "control_scale": 0.6});
+        let text = command(endpoint, &input);
+        assert!(text.contains("--control input.png:0.6 ") && !text.contains("--image"), "{text}");
+        assert!(
+            text.contains("--controlnet ") && text.contains("--control-preprocess canny"),
+            "{text}"
+        );
+        assert_eq!(openai_body(endpoint, &input), None);
     }
 
     #[test]
