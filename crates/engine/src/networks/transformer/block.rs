@@ -137,6 +137,7 @@ impl Block {
         let h = self.attention.forward(h, sequence)?; // [1, tokens, dim]
         at.part("attention", &h)?;
         let x = self.attention_norm2.add_gated(x, &h, gate_attn.as_ref())?;
+        drop(h); // As wide as the stream, and what follows is at its widest.
 
         let h = self.feed_forward.forward(&x, &self.ffn_norm1, scale_ffn.as_ref())?;
         at.part("feed_forward", &h)?;
@@ -265,13 +266,21 @@ impl Attention {
     }
 
     fn forward(&self, x: Input, sequence: &Sequence) -> Result<Tensor> {
+        self.to_out.forward(&self.mixed(x, sequence)?)
+    }
+
+    /// The values that tokens attend to, `[1, tokens, dim]`. Queries, keys and values, each as wide as the stream, are gone when it
+    /// returns, and what they were before they were rotated is gone sooner.
+    fn mixed(&self, x: Input, sequence: &Sequence) -> Result<Tensor> {
         let [q, k, v] = Linear::forward_all(x, [&self.to_q, &self.to_k, &self.to_v])?;
         let (_, tokens, _) = q.dims3()?;
         let heads = |y: Tensor| y.reshape((1, tokens, (), self.head_dim)); // [1, tokens, heads, d]
-        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?.transpose(1, 2)?);
         let angles = (&sequence.angles.cos, &sequence.angles.sin);
-        let q = norm_and_rotate(&q, self.norm_q.kernel(), angles, Pairs::Neighbours)?; // [1, heads, tokens, d]
-        let k = norm_and_rotate(&k, self.norm_k.kernel(), angles, Pairs::Neighbours)?;
+        let rotated = |y: Tensor, norm: &RmsNorm| {
+            norm_and_rotate(&heads(y)?, norm.kernel(), angles, Pairs::Neighbours) // [1, heads, tokens, d]
+        };
+        let (q, k) = (rotated(q, &self.norm_q)?, rotated(k, &self.norm_k)?);
+        let v = heads(v)?.transpose(1, 2)?;
         let precision = sequence.precision(self.to_q.precision(q.device()), &q);
         let mut start = 0;
         let mut parts = Vec::with_capacity(sequence.lengths.len());
@@ -281,7 +290,7 @@ impl Attention {
             parts.push(y.transpose(1, 2)?.flatten_from(2)?.squeeze(0)?); // [length, dim]
             start += length;
         }
-        self.to_out.forward(&join(&parts)?)
+        join(&parts)
     }
 }
 
