@@ -26,7 +26,7 @@ LETTER = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+)m\x1b\[48;2;(\d+);(\d+);(\d+)m
 
 def shown(folder, columns=80, **variables):
     """What comes out of drawing a house in three steps on a terminal so many letters wide."""
-    environment = {name: value for name, value in clean_environment().items() if not name.startswith(("TERM", "LC_TERMINAL", "COLORTERM", "KITTY"))}
+    environment = {name: value for name, value in clean_environment().items() if not name.startswith(("TERM", "LC_TERMINAL", "COLORTERM", "KITTY", "KONSOLE"))}
     command = [BINARY, "generate", "a red house in the middle, rolling hills, at noon", "--model", "demo", "--size", "192x192", "--seed", "3",
                "--steps", "3", "--preview", "-o", str(folder / "house.png")]
     process, terminal = pty.fork()
@@ -76,5 +76,7 @@ def test_a_preview_is_no_wider_than_the_terminal(tmp_path):
 
 def test_a_terminal_that_shows_pictures_gets_them_and_a_plain_one_nothing(tmp_path):
     assert shown(tmp_path, TERM="xterm-256color", TERM_PROGRAM="iTerm.app").count("\x1b]1337;File=") == 3
+    kitty = shown(tmp_path, TERM="xterm-kitty")
+    assert kitty.count("\x1b_Gf=100,a=T,q=2,") == 3 and "a=q" not in kitty and "\x1b[c" not in kitty
     plain = shown(tmp_path, TERM="dumb")
     assert HALF not in plain and "house.png" in plain

@@ -13,7 +13,8 @@ use crate::InvalidField;
 pub enum Acceleration {
     /// Weights as their dtype says, and every step computed in full.
     None,
-    /// The same; of weights whose form nobody chose, float16 ones are taken as bfloat16, which processors multiply.
+    /// The same; of weights whose form nobody chose, float16 ones are taken as bfloat16, which processors multiply, and beside weights that
+    /// are multiplied as bfloat16 attention's scores are computed in 8 bits there.
     #[default]
     Regular,
     /// The transformer in 8 bits, and steps that can be told from those before them are not computed in full.

@@ -90,6 +90,11 @@ fn what_is_wrong_is_named() {
             "sigmas",
             "`sigmas` must be a list of at most 200 numbers from 0 to 1",
         ),
+        (
+            json!({"sigmas": [1, 0.5], "num_inference_steps": 8}),
+            "num_inference_steps",
+            "`num_inference_steps` is not the 2 levels of `sigmas`; send one of them",
+        ),
         (json!({"sigmas": []}), "sigmas", "`sigmas` has 0 levels; give 1 to 200, one a step"),
         (
             json!({"variation_seed": 3, "variation_strength": 2}),
@@ -199,19 +204,30 @@ fn what_is_set_beside_seed_and_steps_is_read_from_json_and_forms() {
     let body = json!({"sampler": "unipc", "sigmas": [1, 0.5], "variation_seed": 9, "prompt_weighting": true});
     let request = generation(body).unwrap();
     assert_eq!((&request.controls, request.extras.len()), (&want, 0));
-    for sigmas in ["1, 0.5", "[1.0, 0.5]"] {
-        let texts = [
+    let lists: [&[(&str, &str)]; 4] = [
+        &[("sigmas", "1, 0.5")],
+        &[("sigmas", "[1.0, 0.5]")],
+        // As OpenAI's clients send lists beside files.
+        &[("sigmas[]", "1"), ("sigmas[]", "0.5")],
+        &[("sigmas[0]", "1"), ("sigmas[1]", "0.5")],
+    ];
+    for sigmas in lists {
+        let others = [
             ("model", "z-image"),
             ("prompt", "x"),
             ("sampler", "UniPC"),
-            ("sigmas", sigmas),
             ("variation_seed", "9"),
             ("prompt_weighting", "true"),
         ];
-        let texts = texts.map(|(name, text)| (name.to_string(), text.to_string())).to_vec();
+        let texts = [&others, sigmas].concat();
+        let texts =
+            texts.into_iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         let request = parse_form(texts, Vec::new(), Route::Generations).unwrap();
-        assert_eq!(request.controls, want);
+        assert_eq!((&request.controls, request.extras.len()), (&want, 0));
     }
+    // A schema's defaults, sent as they are.
+    let defaults = json!({"sampler": "euler", "variation_strength": Variation::STRENGTH_DEFAULT, "prompt_weighting": false});
+    assert!(generation(defaults).unwrap().controls.are_default());
     assert!(generation(json!({})).unwrap().controls.are_default());
 }
 

@@ -100,12 +100,36 @@ pub(crate) fn eight_bits(weights: &Weights, storage: Storage, device: &Device) -
     }
 }
 
+/// Forms that `--dtype` may bring a model's networks to where the form they are in does not fit.
+const NARROWER: &[Storage] =
+    &[Storage::Bf16, Storage::Q8_0, Storage::Q6K, Storage::Q5K, Storage::Q4K];
+
+/// As [`home`], of a network whose form nobody chooses.
+pub(crate) fn home_as_it_is(
+    component: &str,
+    weights: &Weights,
+    storage: Storage,
+    device: &Device,
+) -> Result<Home> {
+    find_home(component, weights, (storage, &[]), device, 0)
+}
+
 /// Where `component` in `storage` stays; an error when it does not fit into what is free now. `beside` is what else is to come to the memory of the
 /// device.
 pub(crate) fn home(
     component: &str,
     weights: &Weights,
     storage: Storage,
+    device: &Device,
+    beside: u64,
+) -> Result<Home> {
+    find_home(component, weights, (storage, NARROWER), device, beside)
+}
+
+fn find_home(
+    component: &str,
+    weights: &Weights,
+    (storage, narrower): (Storage, &[Storage]),
     device: &Device,
     beside: u64,
 ) -> Result<Home> {
@@ -116,28 +140,28 @@ pub(crate) fn home(
             return Ok(Home::Device);
         }
     }
-    check_against(component, needed, storage, available_bytes())?;
+    check_against(component, needed, (storage, narrower), available_bytes())?;
     Ok(if device.is_cpu() { Home::Device } else { Home::MainMemory })
 }
 
 fn check_against(
     component: &str,
     needed: impl Fn(Storage) -> u64,
-    storage: Storage,
+    (storage, narrower): (Storage, &[Storage]),
     free: u64,
 ) -> Result<()> {
     let needs = |storage| needed(storage) + RESERVE_BYTES;
     if needs(storage) <= free {
         return Ok(());
     }
-    let smaller = [Storage::Bf16, Storage::Q8_0, Storage::Q6K, Storage::Q5K, Storage::Q4K];
-    let fits = smaller.into_iter().find(|s| needs(*s) <= free);
-    let remedy = match fits {
-        Some(fits) => format!("--dtype {fits} takes {} and fits", gigabytes(needs(fits))),
-        None => format!(
-            "even --dtype q4_k takes {}: close other programs",
-            gigabytes(needs(Storage::Q4K))
-        ),
+    let fits = narrower.iter().find(|storage| needs(**storage) <= free);
+    let remedy = match (fits, narrower.last()) {
+        (Some(fits), _) => format!("--dtype {fits} takes {} and fits", gigabytes(needs(*fits))),
+        (None, Some(last)) => {
+            let least = gigabytes(needs(*last));
+            format!("even --dtype {last} takes {least}: close other programs")
+        }
+        (None, None) => "close other programs".into(),
     };
     let (need, have) = (gigabytes(needs(storage)), gigabytes(free));
     Err(Error::Memory(format!(
@@ -259,7 +283,7 @@ mod tests {
             Storage::Q8_0 => 6_600_000_000,
             _ => 4_000_000_000,
         };
-        let check = |free| check_against("transformer", needed, Storage::Bf16, free);
+        let check = |free| check_against("transformer", needed, (Storage::Bf16, NARROWER), free);
         assert!(check(14_000_000_000).is_ok());
         let message = check(9_000_000_000).unwrap_err().to_string();
         assert_eq!(
@@ -272,5 +296,8 @@ mod tests {
                 .to_string()
                 .contains("even --dtype q4_k takes 5.1 GB")
         );
+        let fixed = check_against("depth network", needed, (Storage::F32, &[]), 1_000_000_000);
+        let message = fixed.unwrap_err().to_string();
+        assert!(message.ends_with("1.0 GB are free; close other programs"), "{message}");
     }
 }

@@ -135,6 +135,9 @@ impl Processor {
     }
 
     fn check(self) -> std::result::Result<Self, String> {
+        if self.crop.is_some() && matches!(self.resize, Some((Resize::Near { .. }, _))) {
+            return Err("`do_center_crop` is not supported beside `keep_aspect_ratio`".into());
+        }
         let (width, height) = match self.resize {
             Some((Resize::Near { width, height, .. }, _)) => (width, height),
             _ => self.output(),
@@ -163,6 +166,11 @@ impl Processor {
             return Err(format!("`image_std` is {:?}; none of it may be 0", self.std));
         }
         Ok(self)
+    }
+
+    /// Whether it leaves out what is near the edges.
+    pub(crate) fn crops(&self) -> bool {
+        self.crop.is_some()
     }
 
     /// Width and height of what comes out; 0 where they are not the same for all pictures.
@@ -299,6 +307,10 @@ mod tests {
                 "ensure_multiple_of",
             ),
             (r#"{"size": {"height": 9, "width": 99999}, "keep_aspect_ratio": true}"#, "4096"),
+            (
+                r#"{"size": {"height": 98, "width": 98}, "keep_aspect_ratio": true, "do_center_crop": true, "crop_size": 0}"#,
+                "do_center_crop",
+            ),
             (r#"{"size": 224, "do_pad": true, "size_divisor": 8}"#, "do_pad"),
         ] {
             let message = parsed(json).unwrap_err().to_string();

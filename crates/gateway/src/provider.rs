@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
-use zoetrope_api::Format;
 use zoetrope_api::images::{Handling, ImageRequest, Mode, Pixels, SizeRule};
+use zoetrope_api::{Controls, Format, Variation};
 
 use crate::caller::Caller;
 use crate::catalogue::Deployment;
@@ -124,6 +124,18 @@ pub struct Call {
     pub deadline: Instant,
     /// Where unfinished pictures are shown, by providers that have any; one that nobody takes at once is lost.
     pub partials: Option<mpsc::Sender<Partial>>,
+}
+
+impl Call {
+    /// Each picture is as if it had been asked for alone: the variation's seed counts on as the other one does.
+    pub(crate) fn controls(&self) -> Controls {
+        let controls = self.request.controls.clone();
+        let counted = |variation: Variation| {
+            let seed = variation.seed.wrapping_add(u64::from(self.part.first));
+            Variation { seed, ..variation }
+        };
+        Controls { variation: controls.variation.map(counted), ..controls }
+    }
 }
 
 /// A picture that is not finished.

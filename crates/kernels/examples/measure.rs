@@ -1,7 +1,7 @@
 //! Every kernel at the shapes of Z-Image, on one thread: operations a second of that thread's own time, and the share of
 //! what the processor reaches in registers in the same run. Thread time does not count what other programs take.
 //!
-//! `words` takes linear layers of one row, as a language model has for each of its words: bytes of weights a second, and the share of
+//! `words` takes linear layers of one row, as a language model has for each of its words, or of as many as are asked for: bytes of weights a second, and the share of
 //! what the same thread reads from memory.
 //!
 //! `layer` takes what a layer of the transformer does, one operation after another: milliseconds of each.

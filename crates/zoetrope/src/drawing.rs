@@ -154,13 +154,13 @@ impl Args {
             queue,
             store,
             fetcher: self.fetcher(environment)?,
-            engine: self.engine(environment, device)?,
+            engine: self.engine(environment, device.clone())?,
             cache: folder("loras")?,
             trainings: folder("trainings")?,
             lora_folder: self.lora_dir.clone(),
             hub: environment.hub.endpoint.clone(),
-            safety: self.safety(environment)?,
-            depth: self.depth.network(environment, &device::parse(&self.device)?)?,
+            safety: self.safety(environment, &device)?,
+            depth: self.depth.network(environment, &device)?,
             expansion: self.expansion.expansion(&self.model)?,
             base_expansion: self
                 .expansion
@@ -188,11 +188,11 @@ impl Args {
     }
 
     /// The embedded model can draw nothing but landscapes, and is looked at only where a checker is named.
-    fn safety(&self, environment: &Environment) -> anyhow::Result<Safety> {
+    fn safety(&self, environment: &Environment, device: &Device) -> anyhow::Result<Safety> {
         if self.is_demo() && !matches!(self.safety.safety, Choice::Named(_)) {
             return Ok(Safety::Harmless);
         }
-        let checker = self.safety.checker(environment, &device::parse(&self.device)?)?;
+        let checker = self.safety.checker(environment, device)?;
         Ok(match checker {
             Some(checker) => {
                 tracing::info!(checker = checker.name(), "pictures are looked at");

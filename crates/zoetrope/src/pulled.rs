@@ -26,9 +26,12 @@ pub(crate) fn named(
     };
     match hub::find_part(&environment.hub, &repo, Part::Vision) {
         Some(folder) => Ok(folder),
-        None => {
+        None if hub::is_vision(&repo) => {
             bail!("{option} {name}: it is not there; `zoetrope models pull {name}` fetches it")
         }
+        None => bail!(
+            "{option} {name}: it is not there, and `zoetrope models pull` does not know what it is; download it and give its folder"
+        ),
     }
 }
 

@@ -80,7 +80,7 @@ def test_samplers_noise_levels_and_variations_are_the_engine_s_own(client, photo
     assert drawn(sampler="euler", variation_seed=9, variation_strength=0) == plain
     pictures = [plain, drawn(sampler="heun"), drawn(sigmas=[1, 0.3]), drawn(variation_seed=9, variation_strength=0.5)]
     assert len(set(pictures)) == len(pictures)
-    edited = client.images.edit(model=MODEL, prompt="a", image=photo, extra_body={"sigmas": "1,0.5", "sampler": "unipc"})
+    edited = client.images.edit(model=MODEL, prompt="a", image=photo, extra_body={"sigmas": [1, 0.5], "sampler": "unipc"})
     assert edited.metadata["dropped_parameters"] == []
     with pytest.raises(openai.BadRequestError) as wrong:
         client.images.generate(**SMALL, extra_body={"sampler": "ddim"})

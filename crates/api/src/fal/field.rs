@@ -237,7 +237,7 @@ fn of_pictures(model: Model, draws: Draws, loras: bool) -> Vec<Field> {
         "acceleration",
         Kind::Choice(&Acceleration::NAMES),
         json!("regular"),
-        "How far the picture may be approximated to be ready sooner: none and regular compute every step in full, regular with attention's scores in 8 bits beside weights narrower than float32; high computes the transformer in 8 bits and predicts steps from those before them.",
+        "How far the picture may be approximated to be ready sooner: none and regular compute every step in full, regular with float16 weights as bfloat16, beside which attention's scores are in 8 bits; high computes the transformer in 8 bits and predicts steps from those before them.",
     ));
     if base {
         let scale = Kind::Number { min: 1.0, max: 20.0 };

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::parameter::{Kind, Parameter};
 use super::problem::{Code, Problem};
 use super::read::{Reader, cut, shown};
 use super::request::{Edit, Form, INPUTS_MAX, ImageRequest, Input, Reply};
@@ -46,7 +47,7 @@ pub fn parse_form(
     let mut body = Map::new();
     for (name, text) in texts {
         let base = without_index(&name);
-        let Some(list) = is_picture(base).then(|| body.entry(base).or_insert(Value::Null)) else {
+        let Some(list) = is_list(base).then(|| body.entry(base).or_insert(Value::Null)) else {
             body.insert(name, text.into());
             continue;
         };
@@ -62,13 +63,16 @@ pub fn parse_form(
 /// `image[]` and `image[3]` as `image`.
 fn without_index(name: &str) -> &str {
     match name.split_once('[') {
-        Some((base, rest)) if is_picture(base) && rest.ends_with(']') => base,
+        Some((base, rest)) if is_list(base) && rest.ends_with(']') => base,
         _ => name,
     }
 }
 
-fn is_picture(name: &str) -> bool {
+/// Whether several parts of a form may be called `name`: pictures, and lists of numbers as OpenAI's clients send them.
+fn is_list(name: &str) -> bool {
+    let numbers = |parameter: &Parameter| matches!(parameter.kind, Kind::Numbers { .. });
     ["image", "images", "image_url", "mask"].contains(&name)
+        || Parameter::named(name).is_some_and(numbers)
 }
 
 fn parse(
@@ -99,19 +103,21 @@ fn parse(
         }
         (one, other) => one.or(other).and_then(|quality| u8::try_from(quality).ok()),
     };
+    let steps = read.whole("num_inference_steps").and_then(|steps| u32::try_from(steps).ok());
+    let controls = controls(&mut read, steps);
     let request = ImageRequest {
         reply: reply(&mut read, &model, route),
         size: size(&mut read),
         count: read.whole("n").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         seed: read.seed("seed"),
-        steps: read.whole("num_inference_steps").and_then(|steps| u32::try_from(steps).ok()),
+        steps,
         guidance_scale: read.number("cfg_scale"),
         negative_prompt: read.text("negative_prompt").map(String::from),
         acceleration: read.choice("acceleration").and_then(|level| level.parse().ok()),
         go_fast: read.flag("go_fast"),
         prompt_expansion: read.flag("enable_prompt_expansion"),
         safety_checker: read.flag("enable_safety_checker"),
-        controls: controls(&mut read),
+        controls,
         format: format(&mut read),
         user: read.text("user").map(String::from),
         extras: read.rest(),
@@ -234,16 +240,23 @@ fn one_input(read: &mut Reader<'_>, name: &str, value: &Value, found: &mut Vec<I
     }
 }
 
-/// What is set beside prompt, size, steps and seed. Each picture of a request has a seed of its own here, whoever asks.
-fn controls(read: &mut Reader<'_>) -> Controls {
+/// What is set beside prompt, size, `steps` and seed. Each picture of a request has a seed of its own here, whoever asks.
+fn controls(read: &mut Reader<'_>, steps: Option<u32>) -> Controls {
     let sampler = read.choice("sampler").and_then(|name| name.parse().ok());
     let sigmas = read.numbers("sigmas").map(|levels| {
         let levels: Vec<f32> = levels.into_iter().map(|level| level as f32).collect();
         let checked = Sigmas::new(levels);
         checked.map_err(|wrong| read.wrong("sigmas", wrong.problem)).ok()
     });
+    let levels = sigmas.iter().flatten().map(|sigmas| sigmas.get().len());
+    for levels in levels.filter(|levels| steps.is_some_and(|steps| steps as usize != *levels)) {
+        let problem = format!("is not the {levels} levels of `sigmas`; send one of them");
+        read.wrong("num_inference_steps", problem);
+    }
     let (seed, strength) = (read.seed("variation_seed"), read.number("variation_strength"));
-    if strength.is_some() && seed.is_none() && read.value("variation_seed").is_none() {
+    // Programs that send every default of the schema mean nothing by it.
+    let meant = strength.is_some_and(|strength| strength != Variation::STRENGTH_DEFAULT);
+    if meant && seed.is_none() && read.value("variation_seed").is_none() {
         read.wrong(
             "variation_strength",
             "says how far, but there is no `variation_seed`; send both",

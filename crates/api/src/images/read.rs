@@ -119,12 +119,21 @@ impl<'a> Reader<'a> {
         else {
             return None;
         };
+        let texts = |text: &str| -> Option<Vec<f64>> {
+            let list = text.trim().trim_start_matches('[').trim_end_matches(']');
+            list.split(',').take(count + 1).map(|number| number.trim().parse().ok()).collect()
+        };
+        // In forms each number of a list is a text, or all of them are one.
+        let one = |value: &Value| match value {
+            Value::String(text) => texts(text),
+            other => Some(vec![other.as_f64()?]),
+        };
         let numbers: Option<Vec<f64>> = match value {
-            Value::Array(list) => list.iter().take(count + 1).map(Value::as_f64).collect(),
-            Value::String(text) => {
-                let list = text.trim().trim_start_matches('[').trim_end_matches(']');
-                list.split(',').take(count + 1).map(|number| number.trim().parse().ok()).collect()
+            Value::Array(list) => {
+                let parts: Option<Vec<_>> = list.iter().take(count + 1).map(one).collect();
+                parts.map(|parts| parts.concat())
             }
+            Value::String(text) => texts(text),
             _ => None,
         };
         let within = |number: &f64| (min..=max).contains(&number);

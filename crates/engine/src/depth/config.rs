@@ -90,6 +90,11 @@ impl NetworkConfig {
         for channels in &self.neck_hidden_sizes {
             check_range(PART, &[("neck_hidden_sizes", *channels, WIDTH_MAX)])?;
         }
+        // The head halves them.
+        if !self.fusion_hidden_size.is_multiple_of(2) {
+            let found = self.fusion_hidden_size;
+            return Err(wrong(format!("`fusion_hidden_size` is {found}; it must be even")));
+        }
         let counts = [layers.len(), self.neck_hidden_sizes.len(), self.reassemble_factors.len()];
         if counts.iter().any(|count| *count != counts[0] || !(1..=TAKEN_MAX).contains(count)) {
             return Err(wrong(format!(

@@ -32,9 +32,13 @@ impl DepthEstimator {
             configuration::parse::<NetworkConfig>(&name, &files.config.read()?)?.check(&name)?;
         let name = files.preprocessor.name();
         let processor = Processor::parse(&name, &files.preprocessor.read()?)?;
+        if processor.crops() {
+            let problem = "`do_center_crop` would leave the depth of a picture's edges unknown; set it to false".into();
+            return Err(Error::Config { file: name, problem });
+        }
         let weights = Weights::open(&files.weights, Role::Depth)?;
         let storage = memory::storage_for(&weights, None, Acceleration::default());
-        let home = memory::home("depth network", &weights, storage, device, 0)?;
+        let home = memory::home_as_it_is("depth network", &weights, storage, device)?;
         let parameters = Parameters::new(weights.with_storage(storage), device).kept(home);
         let network = DepthNetwork::load(&parameters, &shape)?;
         zoetrope_kernels::give_back_memory(); // matrices in the forms that files have

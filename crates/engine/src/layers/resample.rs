@@ -7,7 +7,7 @@ use crate::Result;
 /// Keys' cubic through two neighbours at each side (1981), with torch's choice of its free number.
 const CUBIC: f32 = -0.75;
 
-/// One of the values that each new value is made of: where it is among the old ones, and how much it counts.
+/// Of every new value one of those that it is made of: where that is among the old ones, and how much it counts.
 struct Tap {
     from: Vec<u32>,
     weights: Vec<f32>,

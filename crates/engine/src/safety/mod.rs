@@ -64,7 +64,7 @@ impl Checker {
         }
         let weights = Weights::open(&files.weights, Role::Safety)?;
         let storage = memory::storage_for(&weights, None, Acceleration::default());
-        let home = memory::home("safety checker", &weights, storage, device, 0)?;
+        let home = memory::home_as_it_is("safety checker", &weights, storage, device)?;
         let parameters = Parameters::new(weights.with_storage(storage), device).kept(home);
         let network = match network {
             config::Network::Labels(labels) => Network::Classifier {

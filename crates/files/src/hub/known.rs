@@ -86,8 +86,8 @@ pub fn vision_repository(name: &str) -> Option<&'static str> {
     vision().find(|known| known.name == name).map(|known| known.repository)
 }
 
-/// Whether a repository is one of those.
-pub(super) fn is_vision(repo: &Repo) -> bool {
+/// Whether `repo` is that of a network that looks at pictures.
+pub fn is_vision(repo: &Repo) -> bool {
     vision().any(|known| known.repository == repo.name())
 }
 

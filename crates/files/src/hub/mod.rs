@@ -20,8 +20,8 @@ pub use cache::{Entry, Extent, find, find_part, list, remove};
 pub use error::{Error, Result};
 pub use id::{MAIN, Repo};
 pub use known::{
-    DEPTH_NETWORKS, KNOWN, Repackaging, SAFETY_CHECKERS, VisionRepository, repackaging_of,
-    vision_repository,
+    DEPTH_NETWORKS, KNOWN, Repackaging, SAFETY_CHECKERS, VisionRepository, is_vision,
+    repackaging_of, vision_repository,
 };
 pub use plan::{File, Part, Plan, gigabytes, plan, plan_part};
 pub use pull::{Event, pull};

@@ -99,7 +99,7 @@ impl Provider for Zoetrope {
 /// Our own names.
 fn fields(call: &Call, abilities: &Abilities) -> Map<String, Value> {
     let request = &call.request;
-    let controls = &request.controls;
+    let controls = call.controls();
     let sent = |name: &str| request.given.iter().any(|given| given == name);
     let mut fields = extras(call, abilities);
     let known = [

@@ -29,7 +29,6 @@ fn everything(size: &str) -> Value {
         "enable_prompt_expansion": true,
         "enable_safety_checker": false,
         "sampler": "heun",
-        "sigmas": [1.0, 0.5],
         "variation_seed": 7,
         "variation_strength": 0.25,
         "prompt_weighting": true,
@@ -107,8 +106,7 @@ async fn fal_is_asked_in_its_own_words() {
 }
 
 /// What only engines of our own take.
-const OURS: [&str; 5] =
-    ["sampler", "sigmas", "variation_seed", "variation_strength", "prompt_weighting"];
+const OURS: [&str; 4] = ["sampler", "variation_seed", "variation_strength", "prompt_weighting"];
 
 /// As [`check_names`] for providers that have none of ours.
 #[track_caller]
@@ -122,6 +120,16 @@ fn check_names(mut got: Vec<String>, want: &mut [&str]) {
     got.sort();
     want.sort_unstable();
     assert_eq!(got, want);
+}
+
+#[tokio::test]
+async fn noise_levels_reach_engines_of_ours_and_are_told_as_dropped_elsewhere() {
+    let body = json!({"sigmas": [1.0, 0.5]});
+    let (requests, dropped, _) = asked(ZOETROPE, body.clone()).await;
+    let sent: Value = serde_json::from_slice(&requests[0].body).unwrap();
+    assert_eq!((&sent["sigmas"], dropped.len()), (&body["sigmas"], 0));
+    let (_, dropped, _) = asked(ALIBABA, body).await;
+    assert_eq!(dropped, ["sigmas"]);
 }
 
 #[tokio::test]
@@ -289,7 +297,6 @@ async fn another_zoetrope_is_asked_in_our_own_words() {
         "enable_prompt_expansion": true,
         "enable_safety_checker": false,
         "sampler": "heun",
-        "sigmas": [1.0, 0.5],
         "variation_seed": 7,
         "variation_strength": 0.25,
         "prompt_weighting": true,

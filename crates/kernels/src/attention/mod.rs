@@ -261,6 +261,17 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_zeros_takes_the_mean_in_int8_too() {
+        let q = Tensor::zeros((1, 1, 3, 64), DType::F32, &candle_core::Device::Cpu).unwrap();
+        let (k, v) = (random((1, 1, 33, 64)), random((1, 1, 33, 64))); // a panel of which 31 keys are hidden
+        let want = plain(&q, &k, &v, Mask::None).unwrap();
+        for level in Level::available() {
+            let got = tiled::attention(level, (&q, &k, &v), Mask::None, Precision::Int8).unwrap();
+            assert!(share(&got, &want) < 0.02, "{level}");
+        }
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_named() {
         let (q, k) = (random((1, 3, 4, 8)), random((1, 2, 4, 8)));
         let error = attention(&q, &k, &k, Mask::None, Precision::F32).unwrap_err().to_string();

@@ -312,7 +312,9 @@ impl Block<'_> {
             let tile = &mut scratch.queries[first * units..][..height * units];
             for i in 0..height {
                 let query = self.q.token(rows.start + first + i);
-                scratch.scales[first + i] *= pack::pack_row(simd, kind, query, (i, height), tile);
+                let scale = pack::pack_row(simd, kind, query, (i, height), tile);
+                // A query of zeros has a scale of 0, by which a hidden key's score of -∞ is not to be multiplied.
+                scratch.scales[first + i] *= if scale == 0.0 { 1.0 } else { scale };
             }
         }
         scratch.scores.resize(PANELS * 14, Sums::ZERO);

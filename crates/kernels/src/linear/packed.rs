@@ -172,15 +172,27 @@ impl Packed {
 
     /// The values, `[out, in]`.
     pub(super) fn to_f32(&self) -> Result<Tensor> {
+        let (width, size) = (self.width.max(1), self.kind.right_units(self.width));
         let mut values = vec![0f32; self.out * self.width];
-        values.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(row, values)| {
-            if let Kind::Blocks(_) = self.kind {
-                return self.part_of_row(row, 0..self.width, values);
+        values.par_chunks_mut(WIDE * width).enumerate().for_each(|(i, rows)| {
+            let panel = &self.units()[i * size..][..size];
+            let rows = rows.chunks_exact_mut(width).enumerate();
+            if let Kind::Blocks(format) = self.kind {
+                let mut unpacked = Units::zeros(format.layout().unpacked_units(self.width));
+                Level::best().run(Unpack { format, panel, to: &mut unpacked });
+                return rows.for_each(|(row, to)| block_values(format, row, &unpacked, to));
             }
-            let panel = &self.units()[row / WIDE * self.kind.right_units(self.width)..];
-            values.iter_mut().enumerate().for_each(|(k, v)| *v = self.value(panel, row % WIDE, k));
+            let value = |row, k| self.value(panel, row, k);
+            rows.for_each(|(row, to)| {
+                to.iter_mut().enumerate().for_each(|(k, v)| *v = value(row, k));
+            });
         });
         Tensor::from_vec(values, (self.out, self.width), &Device::Cpu)
+    }
+
+    /// Whether the values are blocks of GGML's, of which [`Packed::part_of_row`] reads none.
+    pub(super) fn is_blocks(&self) -> bool {
+        matches!(self.kind, Kind::Blocks(_))
     }
 
     /// The values of `row` at the inputs of `columns`.
@@ -202,17 +214,6 @@ impl Packed {
                     *v = f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale;
                 }
             }
-            Kind::Blocks(format) => {
-                let layout = format.layout();
-                let first = columns.start / layout.values * layout.values;
-                let end = columns.end.next_multiple_of(layout.values);
-                let panel = &panel[self.kind.right_units(first)..self.kind.right_units(end)];
-                let mut unpacked = Units::zeros(layout.unpacked_units(end - first));
-                Level::best().run(Unpack { format, panel, to: &mut unpacked });
-                let mut values = vec![0f32; end - first];
-                block_values(format, column, &unpacked, &mut values);
-                to.copy_from_slice(&values[columns.start - first..columns.end - first]);
-            }
             _ => to.iter_mut().zip(columns).for_each(|(v, k)| *v = self.value(panel, column, k)),
         }
     }
@@ -230,7 +231,7 @@ impl Packed {
                 let unit = group[WIDE / 2 + k % GROUP / 4 * WIDE + column];
                 f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale.to_f32()
             }
-            Kind::Blocks(_) => unreachable!("blocks are read by parts of a row"),
+            Kind::Blocks(_) => unreachable!("blocks are unpacked a panel at a time"),
             Kind::Int8Runs => {
                 let run = &panel[k / (4 * RUN) * (RUN + 1) * WIDE..];
                 let unit = run[WIDE + k % (4 * RUN) / 4 * WIDE + column];

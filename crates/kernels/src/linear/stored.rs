@@ -140,7 +140,12 @@ impl Packed {
     /// A weight whose units lie in `region`; `None` when they are not so many.
     fn in_region(kind: Kind, shape: (usize, usize), region: Arc<dyn Region>) -> Option<Self> {
         let units = bytemuck::try_cast_slice::<u8, u32>(region.bytes()).ok()?.len();
-        (units == Self::units_of(kind, shape)).then(|| Self::new(kind, shape, Place::There(region)))
+        let whole = match kind {
+            Kind::Blocks(format) => shape.1.is_multiple_of(format.layout().values),
+            _ => true,
+        };
+        (whole && units == Self::units_of(kind, shape))
+            .then(|| Self::new(kind, shape, Place::There(region)))
     }
 }
 
@@ -202,6 +207,17 @@ mod tests {
             assert_eq!(values(&back), values(&form), "{name}");
             assert_eq!(back.stored().unwrap().unwrap(), stored, "{name}");
             assert!(again(&stored.bytes[4..]).is_none(), "{name} cut short");
+        }
+    }
+
+    #[test]
+    fn blocks_that_are_not_whole_are_refused() {
+        for (form, width) in [("packed q4_k", 100), ("packed q6_k", 300), ("packed q4_0", 40)] {
+            let known = FORMS.iter().find(|(name, _)| *name == form);
+            let Some((_, Form::Packed(kind))) = known else { panic!("{form}") };
+            let bytes = region(&vec![0; 4 * Packed::units_of(*kind, (32, width))]);
+            let stored = Stored { form: form.into(), shape: [32, width], scale: 1.0, bytes };
+            assert!(Matrix::from_stored(stored).unwrap().is_none(), "{form} {width}");
         }
     }
 

@@ -66,7 +66,8 @@ impl<'a> Transposed<'a> {
             _ => Kind::F32,
         };
         let values = match weight {
-            Matrix::Packed(packed) => Stored::Packed(packed),
+            Matrix::Packed(packed) if !packed.is_blocks() => Stored::Packed(packed),
+            // To unpack blocks for every 32 of their values would be most of the work.
             _ => Stored::Rows(Cow::Owned(weight.to_f32()?.flatten_all()?.to_vec1()?)),
         };
         Ok(Self { kind, out, width, values })

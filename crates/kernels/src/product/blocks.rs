@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 
+use super::tile::LINE;
 use super::{Sums, WIDE};
 use crate::simd::{Simd, Work};
 
@@ -138,9 +139,6 @@ pub(crate) fn tile_blocks<S: Simd, const M: usize>(
 
 /// Units that are fetched ahead of their use: without it, one row reaches half the speed.
 const AHEAD: usize = 1024;
-
-/// Units of a line of the caches.
-const LINE: usize = 16;
 
 /// Rows of the tallest tile that is multiplied with blocks as they are: taller ones are not compiled.
 const FEW: usize = 2;

@@ -89,8 +89,8 @@ pub(crate) struct Args {
     /// auto, f32, bf16, f16, fp8, int8, q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// none (as the dtype says), regular (the same; float16 weights as bfloat16 where --dtype is auto) or high (the transformer in
-    /// 8 bits, and steps predicted from those before them).
+    /// none (as the dtype says), regular (the same; float16 weights as bfloat16 where --dtype is auto, and attention's scores
+    /// in 8 bits beside weights of 16 bits and fewer) or high (the transformer in 8 bits, and steps predicted from those before them).
     #[arg(long, default_value_t, value_name = "LEVEL")]
     acceleration: Acceleration,
     /// Let the text encoder make the prompt more detailed first; the picture's file keeps both.

@@ -15,7 +15,7 @@ use zoetrope_api::fal::PIXELS_MAX;
 use zoetrope_api::images::Handling::{Native, Renamed};
 use zoetrope_api::images::{Handling, INPUTS_MAX, Mode, Pixels, SizeRule};
 use zoetrope_api::task::{Delivery, Generate, Model, Place, Reference, Size, Task};
-use zoetrope_api::{Acceleration, Controls, OnFlagged, Steps, Variation};
+use zoetrope_api::{Acceleration, OnFlagged, Steps};
 use zoetrope_jobs::{End, Error, New, Preview, Priority, Queue, State};
 
 use super::with;
@@ -172,7 +172,7 @@ impl Local {
             expand_prompt: request.prompt_expansion.unwrap_or(false),
             previews: partials_max(call) > 0,
             keep_seconds: u64::try_from(self.keep_ms / 1000).ok(),
-            controls: controls(call),
+            controls: call.controls(),
         }
     }
 
@@ -268,16 +268,6 @@ fn partials_max(call: &Call) -> u32 {
         Some(_) => call.request.reply.partials.unwrap_or(0),
         None => 0,
     }
-}
-
-/// Each picture is as if it had been asked for alone: the variation's seed counts on as the other one does.
-fn controls(call: &Call) -> Controls {
-    let controls = call.request.controls.clone();
-    let counted = |variation: Variation| {
-        let seed = variation.seed.wrapping_add(u64::from(call.part.first));
-        Variation { seed, ..variation }
-    };
-    Controls { variation: controls.variation.map(counted), ..controls }
 }
 
 /// The input of the task: only what the task refers to.

@@ -97,6 +97,7 @@ fn fal(endpoint: &Endpoint, input: &Value, base: &str) -> [(&'static str, String
 
 /// What OpenAI's API calls the same; `None` where it has no such thing.
 fn openai_body(endpoint: &Endpoint, input: &Value) -> Option<Value> {
+    let input = &told(endpoint, input);
     let alien = !input["loras"].is_null() || follows(endpoint);
     if endpoint.trains() || alien || tiles(endpoint) {
         return None;
@@ -217,21 +218,40 @@ fn follows(endpoint: &Endpoint) -> bool {
     matches!(endpoint.makes, Makes::Pictures { draws: Draws::Control, .. })
 }
 
+/// Where fal's control networks end.
+const CONTROL_END: f64 = 0.8;
+
+/// `input` with what its endpoint means by leaving it out, where OpenAI's routes and the command mean something else, and without what
+/// they refuse because it has no effect.
+fn told(endpoint: &Endpoint, input: &Value) -> Value {
+    let mut input = input.clone();
+    let inpaints = matches!(endpoint.makes, Makes::Pictures { draws: Draws::Inpaint, .. });
+    if inpaints && input["strength"].is_null() {
+        input["strength"] = json!(1);
+    }
+    if !input["sigmas"].is_null() {
+        input["num_inference_steps"] = Value::Null;
+    }
+    if input["variation_seed"].is_null() {
+        input["variation_strength"] = Value::Null;
+    }
+    input
+}
+
 /// What a control network follows, as a command takes it; where the network is, is for the reader to fill in.
 fn control_flags(input: &Value) -> Vec<(&'static str, Value)> {
     let scale = input["control_scale"].as_f64().map(|scale| format!(":{scale}"));
     let picture = format!("input.png{}", scale.unwrap_or_default());
-    let fields = [
-        ("preprocess", "--control-preprocess"),
-        ("control_start", "--control-start"),
-        ("control_end", "--control-end"),
-    ];
-    let sent = fields.map(|(field, flag)| (flag, input[field].clone()));
-    let first = [
+    // The command's network works to the end where nobody says otherwise; fal's does not.
+    let end = input["control_end"].as_f64().unwrap_or(CONTROL_END);
+    let flags = [
         ("--control", json!(picture)),
         ("--controlnet", json!("Z-Image-Turbo-Fun-Controlnet-Union-2.1.safetensors")),
+        ("--control-preprocess", input["preprocess"].clone()),
+        ("--control-start", input["control_start"].clone()),
+        ("--control-end", json!(end)),
     ];
-    first.into_iter().chain(sent).filter(|(_, value)| !value.is_null()).collect()
+    flags.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
 /// The same without a server.
@@ -246,6 +266,7 @@ fn command(endpoint: &Endpoint, input: &Value) -> String {
             input["steps"].as_u64().map(|steps| format!(" --steps {steps}")).unwrap_or_default();
         return format!("zoetrope train pictures.zip --model {model}{steps}\n");
     }
+    let input = &told(endpoint, input);
     let prompt = quoted(input["prompt"].as_str().unwrap_or_default());
     let mut out = format!("zoetrope generate {prompt} \\\n  --model {model}");
     let mut add = |flag: &str, value: &Value| {
@@ -402,7 +423,19 @@ mod tests {
             text.contains("--controlnet ") && text.contains("--control-preprocess canny"),
             "{text}"
         );
+        assert!(text.contains("--control-end 0.8"), "{text}");
         assert_eq!(openai_body(endpoint, &input), None);
+    }
+
+    #[test]
+    fn what_fal_means_by_leaving_it_out_is_told_to_others() {
+        let endpoint = Endpoint::find("fal-ai/z-image/turbo/inpaint").unwrap();
+        let input = json!({"prompt": "a", "image_url": "x", "mask_image_url": "y", "sigmas": [1, 0.5], "num_inference_steps": 4, "variation_strength": 0.5});
+        let text = command(endpoint, &input);
+        assert!(text.contains("--strength 1 ") && text.contains("--sigmas 1,0.5"), "{text}");
+        assert!(!text.contains("--steps") && !text.contains("--variation-strength"), "{text}");
+        let body = openai_body(endpoint, &input).unwrap();
+        assert_eq!((&body["strength"], &body["num_inference_steps"]), (&json!(1), &Value::Null));
     }
 
     #[test]
