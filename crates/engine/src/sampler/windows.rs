@@ -261,12 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn the_window_over_the_edges_is_elsewhere_at_every_step() {
+    fn the_window_over_the_edges_moves_far_from_step_to_step() {
         let axis = axis(128, 128, 64, true);
         let mut places: Vec<_> = (0..8).map(|step| axis.over_edges(step).unwrap()).collect();
         assert!(places.iter().all(|place| (38..=90).contains(place)), "{places:?}");
+        assert!(places.windows(2).all(|two| two[0].abs_diff(two[1]) > 8), "{places:?}");
         places.sort();
         places.dedup();
-        assert_eq!(places.len(), 8);
+        assert!(places.len() > 4, "{places:?}");
     }
 }
