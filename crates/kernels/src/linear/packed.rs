@@ -232,6 +232,7 @@ impl Packed {
                 f32::from((unit.to_le_bytes()[k % 4] ^ 0x80) as i8) * scale.to_f32()
             }
             Kind::Blocks(_) => unreachable!("blocks are unpacked a panel at a time"),
+            Kind::Rounded => unreachable!("no weight is kept rounded"),
             Kind::Int8Runs => {
                 let run = &panel[k / (4 * RUN) * (RUN + 1) * WIDE..];
                 let unit = run[WIDE + k % (4 * RUN) / 4 * WIDE + column];

@@ -2,12 +2,16 @@
 //!
 //! A panel holds the blocks of 32 columns as files have them, but word by word: the first word of every column, then the
 //! second of every column. So vectors hold the same word of many columns, and what a format does to a word it does to all of
-//! them at once. With few rows that happens in registers, for every tile anew; with many, once into [`Unpacked`] groups,
+//! them at once. With few rows that happens in registers, for every tile anew; with more, once into [`Unpacked`] groups,
 //! through which all tiles pass. Either way the same numbers are summed in the same order.
+//!
+//! Groups of 16 or 32 values with an offset of their own cost a third of the time: sums leave int32 that often. So with many
+//! rows blocks of 256 values are rounded to int8 while they are unpacked, in steps of a 127th of the largest value that they can hold.
+//! The inputs that they meet are rounded to int8, too, a whole row in the same steps.
 
 use std::marker::PhantomData;
 
-use super::tile::LINE;
+use super::tile::{Ahead, Fetch, LINE};
 use super::{Sums, WIDE};
 use crate::simd::{Simd, Work};
 
@@ -78,6 +82,21 @@ macro_rules! for_format {
     };
 }
 
+/// Values of a block that is rounded: one of Q4_K's and its kin, or eight of Q4_0's.
+pub(crate) const BLOCK: usize = 256;
+
+/// Units of such a block of all columns, rounded: float32 scales, and the values with 128 added.
+pub(crate) const ROUNDED: usize = WIDE + BLOCK / 4 * WIDE;
+
+/// So many rows at least are multiplied with rounded blocks. Fewer wait for memory, or come from a few words of a language model, which
+/// are to have the same results however many of them come at once.
+const ROWS_TO_ROUND: usize = 96;
+
+/// Whether blocks are rounded for `rows` rows of `width` values.
+pub(crate) fn rounds(rows: usize, width: usize) -> bool {
+    rows >= ROWS_TO_ROUND && width.is_multiple_of(BLOCK)
+}
+
 impl Blocks {
     /// How its blocks lie.
     pub(crate) fn layout(self) -> Layout {
@@ -98,6 +117,10 @@ trait Groups<const N: usize> {
     const UNITS: usize;
     /// Whether every group has an offset of its own. Where not, the left side's heads take it away.
     const OFFSETS: bool;
+    /// The largest `q`.
+    const MOST: u8;
+    /// The `q` that stands for 0, where no group has an offset of its own.
+    const ZERO: u8;
 
     /// What `q` is multiplied by in group `g`, in the columns from `first` on.
     fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F;
@@ -125,16 +148,34 @@ pub(crate) fn tile_blocks<S: Simd, const M: usize>(
         ($groups:ty, $steps:literal) => {
             if unpacked {
                 let groups = PhantomData::<Unpacked<$groups, $steps>>;
-                simd.call(Tile::<_, M, $steps> { left, right, out, groups })
+                simd.call(Tile::<_, _, M, $steps> { left, right, out, ahead: (), groups })
             } else if const { M <= FEW } {
                 let groups = PhantomData::<$groups>;
-                simd.call(Tile::<_, M, $steps> { left, right, out, groups })
+                simd.call(Tile::<_, _, M, $steps> { left, right, out, ahead: (), groups })
             } else {
                 unreachable!("tall tiles are not multiplied with blocks as they are")
             }
         };
     }
     for_format!(format, run)
+}
+
+/// `out = left · right` over what [`round`] made of blocks.
+#[inline(always)]
+pub(crate) fn tile_rounded<S: Simd, const M: usize>(
+    simd: S,
+    left: &[u32],
+    right: &[u32],
+    out: &mut [Sums; M],
+    ahead: Ahead,
+) {
+    simd.call(Tile::<_, _, M, { BLOCK / 4 }> {
+        left,
+        right,
+        out,
+        ahead,
+        groups: PhantomData::<Rounded>,
+    })
 }
 
 /// Units that are fetched ahead of their use: without it, one row reaches half the speed.
@@ -150,19 +191,20 @@ pub(crate) fn unpacks(rows: usize) -> bool {
 }
 
 /// As [`super::tile::tile`].
-struct Tile<'a, G, const M: usize, const N: usize> {
+struct Tile<'a, A, G, const M: usize, const N: usize> {
     left: &'a [u32],
     right: &'a [u32],
     out: &'a mut [Sums; M],
+    ahead: A,
     groups: PhantomData<G>,
 }
 
-impl<G: Groups<N>, const M: usize, const N: usize> Work for Tile<'_, G, M, N> {
+impl<A: Fetch, G: Groups<N>, const M: usize, const N: usize> Work for Tile<'_, A, G, M, N> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { left, right, out, .. } = self;
+        let Self { left, right, out, mut ahead, .. } = self;
         let left_units = (1 + N) * M;
         assert!(left.len() / (left_units * G::COUNT) >= right.len() / G::UNITS);
         for first in (0..WIDE).step_by(2 * S::LANES) {
@@ -174,6 +216,7 @@ impl<G: Groups<N>, const M: usize, const N: usize> Work for Tile<'_, G, M, N> {
                     let rows = sides.and_then(|(_, rows)| rows.as_chunks::<N>().0.first_chunk());
                     let (Some((heads, _)), Some(rows)) = (sides, rows) else { return };
                     let rows: &[[u32; N]; M] = rows;
+                    ahead.fetch(simd, left_units);
                     // What few rows are multiplied with comes from memory; what was unpacked is near.
                     let part = if M <= FEW { G::UNITS / G::COUNT } else { 0 };
                     for line in (0..part).step_by(LINE) {
@@ -230,6 +273,8 @@ impl<G: Groups<N>, const N: usize> Groups<N> for Unpacked<G, N> {
     const COUNT: usize = 1;
     const UNITS: usize = Self::HEAD + N * WIDE;
     const OFFSETS: bool = G::OFFSETS;
+    const MOST: u8 = G::MOST;
+    const ZERO: u8 = G::ZERO;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], _: usize, first: usize) -> S::F {
@@ -291,6 +336,124 @@ impl<G: Groups<N>, const N: usize> Work for Unpack<'_, G, N> {
     }
 }
 
+/// Blocks of int8, as [`round`] makes them.
+struct Rounded;
+
+impl Groups<{ BLOCK / 4 }> for Rounded {
+    const COUNT: usize = 1;
+    const UNITS: usize = ROUNDED;
+    const OFFSETS: bool = false;
+    const MOST: u8 = 255;
+    const ZERO: u8 = 128;
+
+    #[inline(always)]
+    fn slopes<S: Simd>(simd: S, block: &[u32], _: usize, first: usize) -> S::F {
+        simd.as_f32(simd.load_units(&block[first..]))
+    }
+
+    #[inline(always)]
+    fn quants<S: Simd>(simd: S, block: &[u32], _: usize, k: usize, first: usize) -> S::U {
+        simd.load_units(&block[WIDE + k * WIDE + first..])
+    }
+}
+
+/// Rounds blocks of a panel to int8, all or some of them: [`ROUNDED`] units for each.
+#[inline(always)]
+pub(crate) fn round<S: Simd>(simd: S, format: Blocks, panel: &[u32], to: &mut [u32]) {
+    match format {
+        Blocks::Q4_0 => simd.call(Round::<Eight, 8> { panel, to, groups: PhantomData }),
+        Blocks::Q4K => simd.call(Round::<Q4K, 8> { panel, to, groups: PhantomData }),
+        Blocks::Q5K => simd.call(Round::<Q5K, 8> { panel, to, groups: PhantomData }),
+        Blocks::Q6K => simd.call(Round::<Q6K, 4> { panel, to, groups: PhantomData }),
+    }
+}
+
+struct Round<'a, G, const N: usize> {
+    panel: &'a [u32],
+    to: &'a mut [u32],
+    groups: PhantomData<G>,
+}
+
+/// Groups of a block, at most.
+const GROUPS: usize = 16;
+
+impl<G: Groups<N>, const N: usize> Work for Round<'_, G, N> {
+    type Out = ();
+
+    /// A value is `(a · q + b) / 256` in whole numbers of 16 bits, where `a` and `b` are 256 times what makes steps of quants; so it is
+    /// off by less than an eighth of a step before it is rounded.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let none = simd.splat(0.0);
+        let bytes = simd.splat_unit(0x00ff_00ff);
+        let blocks = self.panel.chunks_exact(G::UNITS);
+        for (block, to) in blocks.zip(self.to.chunks_exact_mut(ROUNDED)) {
+            let (scales, steps) = to.split_at_mut(WIDE);
+            for first in (0..WIDE).step_by(S::LANES) {
+                let (mut groups, mut most) = ([[none; 2]; GROUPS], none);
+                for (g, group) in groups[..G::COUNT].iter_mut().enumerate() {
+                    let slope = G::slopes(simd, block, g, first);
+                    let offset = match G::OFFSETS {
+                        true => G::offsets(simd, block, g, first),
+                        false => times(simd, slope, simd.splat(f32::from(G::ZERO))),
+                    };
+                    // The ends of a line have its largest value between them.
+                    let end =
+                        simd.fma(slope, simd.splat(f32::from(G::MOST)), simd.sub(none, offset));
+                    for value in [offset, end] {
+                        let size = simd.max(simd.sub(none, value), value);
+                        most = simd.max(most, size);
+                    }
+                    *group = [slope, offset];
+                }
+                let mut sizes = [0f32; 16];
+                simd.store(most, &mut sizes);
+                let mut factors = [0f32; 16];
+                for (size, factor) in sizes.iter_mut().zip(&mut factors) {
+                    *factor = if *size > 0.0 { 127.0 * 256.0 / *size } else { 0.0 };
+                    *size /= 127.0;
+                }
+                simd.store_units(simd.as_units(simd.load(&sizes)), &mut scales[first..]);
+                let factor = simd.load(&factors);
+                for (g, [slope, offset]) in groups[..G::COUNT].iter().enumerate() {
+                    let a = whole(simd, times(simd, *slope, factor));
+                    // Half a step is what makes dropping bits the same as rounding.
+                    let b = if G::OFFSETS {
+                        let middle = simd.splat(128.5 * 256.0);
+                        whole(simd, simd.fma(simd.sub(none, *offset), factor, middle))
+                    } else {
+                        let less = u32::from(G::ZERO).wrapping_neg() & 0xffff;
+                        simd.fma_u16(
+                            a,
+                            simd.splat_unit(less << 16 | less),
+                            simd.splat_unit(0x8080_8080),
+                        )
+                    };
+                    for k in 0..N {
+                        let quants = G::quants(simd, block, g, k, first);
+                        let even = simd.fma_u16(simd.and(quants, bytes), a, b);
+                        let odd = simd.and(simd.shift_right(quants, 8), bytes);
+                        let odd = simd.fma_u16(odd, a, b);
+                        let even = simd.and(simd.shift_right(even, 8), bytes);
+                        let odd = simd.and(odd, simd.splat_unit(0xff00_ff00));
+                        let at = (g * N + k) * WIDE + first;
+                        simd.store_units(simd.or(even, odd), &mut steps[at..]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The nearest whole number of each value, its low 16 bits in both halves of a unit; values are between −2¹⁶ and 2¹⁶.
+#[inline(always)]
+fn whole<S: Simd>(simd: S, values: S::F) -> S::U {
+    // A sum with 1.5 · 2²³ has it in its low bits.
+    let number = simd.as_units(simd.add(values, simd.splat(12_582_912.0)));
+    let low = simd.and(number, simd.splat_unit(0xffff));
+    simd.or(low, simd.shift_left(low, 16))
+}
+
 /// The values of `column` in unpacked groups of `format`, one after another.
 pub(crate) fn values(format: Blocks, column: usize, unpacked: &[u32], to: &mut [f32]) {
     let layout = format.layout();
@@ -341,6 +504,8 @@ impl Groups<8> for Q4_0 {
     const COUNT: usize = 1;
     const UNITS: usize = WIDE * 18 / 4;
     const OFFSETS: bool = false;
+    const MOST: u8 = 15;
+    const ZERO: u8 = 8;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], _: usize, first: usize) -> S::F {
@@ -350,6 +515,27 @@ impl Groups<8> for Q4_0 {
     #[inline(always)]
     fn quants<S: Simd>(simd: S, block: &[u32], _: usize, k: usize, first: usize) -> S::U {
         bits(simd, word(simd, block, 1, k % 4, first), 4 * (k / 4), 15)
+    }
+}
+
+/// Eight blocks of [`Q4_0`].
+struct Eight;
+
+impl Groups<8> for Eight {
+    const COUNT: usize = 8;
+    const UNITS: usize = 8 * Q4_0::UNITS;
+    const OFFSETS: bool = false;
+    const MOST: u8 = Q4_0::MOST;
+    const ZERO: u8 = Q4_0::ZERO;
+
+    #[inline(always)]
+    fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
+        Q4_0::slopes(simd, &block[g * Q4_0::UNITS..], 0, first)
+    }
+
+    #[inline(always)]
+    fn quants<S: Simd>(simd: S, block: &[u32], g: usize, k: usize, first: usize) -> S::U {
+        Q4_0::quants(simd, &block[g * Q4_0::UNITS..], 0, k, first)
     }
 }
 
@@ -389,6 +575,8 @@ impl Groups<8> for Q4K {
     const COUNT: usize = 8;
     const UNITS: usize = WIDE * 144 / 4;
     const OFFSETS: bool = true;
+    const MOST: u8 = 15;
+    const ZERO: u8 = 0;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
@@ -413,6 +601,8 @@ impl Groups<8> for Q5K {
     const COUNT: usize = 8;
     const UNITS: usize = WIDE * 176 / 4;
     const OFFSETS: bool = true;
+    const MOST: u8 = 31;
+    const ZERO: u8 = 0;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
@@ -440,6 +630,8 @@ impl Groups<4> for Q6K {
     const COUNT: usize = 16;
     const UNITS: usize = WIDE * 210 / 4;
     const OFFSETS: bool = false;
+    const MOST: u8 = 63;
+    const ZERO: u8 = 32;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {

@@ -44,17 +44,21 @@ pub(crate) enum Kind {
     Int8Runs,
     /// Blocks of GGML's; the left side as for [`Kind::Int8`], with heads and groups that suit the format.
     Blocks(Blocks),
+    /// int8 in groups of [`blocks::BLOCK`], as long as the blocks that they were: the right side's scales are float32. The left side
+    /// that many rows have against [`Kind::Blocks`]; weights are not kept like this.
+    Rounded,
 }
 
 impl Kind {
     /// Whether the left side is rounded to int8 with a scale a row.
     pub(crate) fn is_int8(self) -> bool {
-        matches!(self, Self::Int8 | Self::Int8Runs | Self::Blocks(_))
+        matches!(self, Self::Int8 | Self::Int8Runs | Self::Blocks(_) | Self::Rounded)
     }
 
-    /// The kind whose left side this one takes.
-    pub(crate) fn left(self) -> Self {
+    /// The kind whose left side this one takes with so many rows of `width` values.
+    pub(crate) fn left(self, rows: usize, width: usize) -> Self {
         match self {
+            Self::Blocks(_) if blocks::rounds(rows, width) => Self::Rounded,
             // Both have groups of 32 with offsets.
             Self::Blocks(Blocks::Q5K) => Self::Blocks(Blocks::Q4K),
             other => other,
@@ -67,6 +71,7 @@ impl Kind {
             Self::F32 => width.next_multiple_of(tile::DEEP),
             Self::Bf16 => width.div_ceil(2).next_multiple_of(tile::DEEP),
             Self::Int8 => width.div_ceil(GROUP) * tile::LEFT_GROUP,
+            Self::Rounded => width.div_ceil(blocks::BLOCK) * (1 + blocks::BLOCK / 4),
             Self::Int8Runs => {
                 let units = width.div_ceil(4);
                 units.next_multiple_of(tile::DEEP) + units.div_ceil(RUN)
@@ -84,6 +89,7 @@ impl Kind {
             Self::F32 => width * WIDE,
             Self::Bf16 => width.div_ceil(2) * WIDE,
             Self::Int8 => width.div_ceil(GROUP) * tile::RIGHT_GROUP,
+            Self::Rounded => width.div_ceil(blocks::BLOCK) * blocks::ROUNDED,
             Self::Int8Runs => {
                 let units = width.div_ceil(4);
                 (units + units.div_ceil(RUN)) * WIDE

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::blocks::{Blocks, tile_blocks, unpack, unpacks};
+use super::blocks::{BLOCK, Blocks, ROUNDED, round, tile_blocks, tile_rounded, unpack, unpacks};
 use super::output::{Rectangle, rectangles};
 use super::pack::Rows;
 use super::tile::{
@@ -107,15 +107,16 @@ impl Work for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let ((kind, panels), width) = (self.right, self.left.width);
-        let unpacks = unpacks(self.out.rows.len());
+        let rounds = self.left.kind == Kind::Rounded;
+        let unpacks = rounds || unpacks(self.out.rows.len());
         // Left units of a row and right units of a panel in the pieces of depth that both are cut into.
         let (left_piece, right_piece) = match kind {
             Kind::Int8 => (RUN / 8 * LEFT_GROUP, RUN / 8 * RIGHT_GROUP),
             Kind::Int8Runs => (RUN + 1, (RUN + 1) * WIDE),
-            Kind::Blocks(_) => (kind.left_units(4 * RUN), kind.right_units(4 * RUN)),
+            Kind::Blocks(_) => (self.left.kind.left_units(4 * RUN), kind.right_units(4 * RUN)),
             _ => (RUN, RUN * WIDE),
         };
-        let (left_units, right_units) = (kind.left_units(width), kind.right_units(width));
+        let (left_units, right_units) = (self.left.kind.left_units(width), kind.right_units(width));
         let tiles = self.left.tiles(self.out.rows.clone()).count();
         for piece in 0..right_units.div_ceil(right_piece).max(1) {
             let left_range = piece * left_piece..left_units.min((piece + 1) * left_piece);
@@ -134,7 +135,11 @@ impl Work for Block<'_> {
                     let right = &panels[i * right_units..][right_range.clone()];
                     let last = column + WIDE >= self.out.columns.end && t + 1 < tiles;
                     let next_left = if last { next_tile(units, left) } else { std::ptr::null() };
-                    let ahead = next.ahead(next_left, (i, t), right.len());
+                    let blocks = match rounds {
+                        true => left.len() / (height * (1 + BLOCK / 4)),
+                        false => right.len().div_ceil(DEEP * WIDE),
+                    };
+                    let ahead = next.ahead(next_left, (i, t), blocks);
                     self.fetch_out(simd, first..first + height, column);
                     let right = match unpacks && matches!(kind, Kind::Blocks(_)) {
                         true => &self.unpacked[i * unpacked_units..][..unpacked_units],
@@ -144,6 +149,9 @@ impl Work for Block<'_> {
                         ($rows:literal) => {{
                             let mut sums = [Sums::ZERO; $rows];
                             match kind {
+                                Kind::Blocks(_) if rounds => {
+                                    tile_rounded::<_, $rows>(simd, left, right, &mut sums, ahead)
+                                }
                                 Kind::Blocks(format) => tile_blocks::<_, $rows>(
                                     simd,
                                     (format, unpacks),
@@ -219,18 +227,18 @@ impl Next {
         Self { start: right.as_ptr().wrapping_add(start), stride, lines, share }
     }
 
-    /// What tile `t` fetches while it multiplies panel `i`, with `units` of it, beside the next tile.
+    /// What tile `t` fetches while it multiplies panel `i`, in so many blocks, beside the next tile.
     #[inline(always)]
-    fn ahead(&self, left: *const u32, (i, t): (usize, usize), units: usize) -> Ahead {
+    fn ahead(&self, left: *const u32, (i, t): (usize, usize), blocks: usize) -> Ahead {
         let first = self.share * t;
         let lines = self.share.min(self.lines.saturating_sub(first));
         let right = self.start.wrapping_add(i * self.stride + first * LINE);
-        Ahead::new(left, right, lines, units.div_ceil(DEEP * WIDE))
+        Ahead::new(left, right, lines, blocks)
     }
 }
 
 impl Block<'_> {
-    /// Unpacks a piece of every panel; the result is how many units each has then.
+    /// Unpacks a piece of every panel, or rounds it, where that is what the left side is for; the result is how many units each has then.
     #[inline(always)]
     fn unpack<S: Simd>(
         &mut self,
@@ -240,10 +248,19 @@ impl Block<'_> {
         piece: Range<usize>,
     ) -> usize {
         let layout = format.layout();
-        let units = layout.unpacked_units(piece.len() / layout.units() * layout.values);
+        let values = piece.len() / layout.units() * layout.values;
+        let rounds = self.left.kind == Kind::Rounded;
+        let units = match rounds {
+            true => values / BLOCK * ROUNDED,
+            false => layout.unpacked_units(values),
+        };
         self.unpacked.resize(self.out.columns.len().div_ceil(WIDE) * units);
         for (i, to) in self.unpacked.chunks_exact_mut(units.max(1)).enumerate() {
-            unpack(simd, format, &self.right.1[i * panel_units..][piece.clone()], to);
+            let from = &self.right.1[i * panel_units..][piece.clone()];
+            match rounds {
+                true => round(simd, format, from, to),
+                false => unpack(simd, format, from, to),
+            }
         }
         units
     }

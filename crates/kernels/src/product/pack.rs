@@ -3,7 +3,7 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::blocks::Layout;
+use super::blocks::{BLOCK, Layout};
 use super::tile::{DEEP, RIGHT_GROUP};
 use super::{GROUP, Kind, RUN, WIDE, heights};
 use crate::memory::Units;
@@ -45,7 +45,7 @@ impl Rows {
         (rows, width): (usize, usize),
         source: &impl Source,
     ) -> Self {
-        let kind = kind.left();
+        let kind = kind.left(rows, width);
         let tallest = level.run(Tallest(kind));
         let depth = kind.left_units(width);
         let mut units = Units::unwritten(rows * depth);
@@ -89,7 +89,10 @@ impl Work for Tallest {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
-        if matches!(self.0, Kind::Int8 | Kind::Blocks(_)) { S::ROWS_BLOCKS } else { S::ROWS }
+        match self.0 {
+            Kind::Int8 | Kind::Blocks(_) | Kind::Rounded => S::ROWS_BLOCKS,
+            Kind::F32 | Kind::Bf16 | Kind::Int8Runs => S::ROWS,
+        }
     }
 }
 
@@ -152,6 +155,7 @@ pub(crate) fn pack_row<S: Simd>(
 ) -> f32 {
     match kind {
         Kind::Int8 => return pack_int8::<GROUP>(row, (i, height), Some(128), tile),
+        Kind::Rounded => return pack_int8::<BLOCK>(row, (i, height), Some(128), tile),
         Kind::Blocks(format) => {
             let Layout { group, zero, .. } = format.layout();
             return match group {

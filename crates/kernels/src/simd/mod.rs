@@ -58,6 +58,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn shift_left(self, units: Self::U, by: u32) -> Self::U;
     /// Every unit's bits `by` places down, zeros before them; `by` is below 32.
     fn shift_right(self, units: Self::U, by: u32) -> Self::U;
+    /// `a · b + c` in each half of every unit, of which the low 16 bits are kept.
+    fn fma_u16(self, a: Self::U, b: Self::U, c: Self::U) -> Self::U;
     /// Units that hold a float32 each.
     fn as_f32(self, units: Self::U) -> Self::F;
     /// The same bits as units.
@@ -256,6 +258,15 @@ mod tests {
                 for (bits, (up, down)) in bits.iter().zip(both) {
                     assert_eq!((up, down), (bits << by, bits >> by));
                 }
+            }
+            let (by, plus) = (simd.splat_unit(0x0103_fffe), simd.splat_unit(0x8000_00ff));
+            for (bits, got) in bits.iter().zip(whole(simd.fma_u16(a, by, plus))) {
+                let half = |unit: u32, at: u32| (unit >> at) as u16;
+                let of = |at: u32| {
+                    let product = half(*bits, at).wrapping_mul(half(0x0103_fffe, at));
+                    product.wrapping_add(half(0x8000_00ff, at))
+                };
+                assert_eq!(got, pair(of(0), of(16)));
             }
             let y = stored(simd.fma(x, simd.splat(2.0), simd.splat(1.0)));
             assert!(y.iter().zip(&floats).all(|(y, x)| *y == x * 2.0 + 1.0));

@@ -136,6 +136,14 @@ macro_rules! neon {
         }
 
         #[inline(always)]
+        fn fma_u16(self, a: uint32x4_t, b: uint32x4_t, c: uint32x4_t) -> uint32x4_t {
+            unsafe {
+                let [a, b, c] = [a, b, c].map(|units| vreinterpretq_u16_u32(units));
+                vreinterpretq_u32_u16(vmlaq_u16(c, a, b))
+            }
+        }
+
+        #[inline(always)]
         fn as_f32(self, units: uint32x4_t) -> float32x4_t {
             unsafe { vreinterpretq_f32_u32(units) }
         }

@@ -107,6 +107,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn fma_u16(self, a: Self::U, b: Self::U, c: Self::U) -> Self::U {
+        let low = |i: usize| (a[i] & 0xffff).wrapping_mul(b[i] & 0xffff).wrapping_add(c[i]);
+        let high = |i: usize| (a[i] >> 16).wrapping_mul(b[i] >> 16).wrapping_add(c[i] >> 16);
+        std::array::from_fn(|i| low(i) & 0xffff | high(i) << 16)
+    }
+
+    #[inline(always)]
     fn as_f32(self, units: Self::U) -> Self::F {
         units.map(f32::from_bits)
     }

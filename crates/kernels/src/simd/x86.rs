@@ -137,6 +137,11 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn fma_u16(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+            unsafe { _mm512_add_epi16(_mm512_mullo_epi16(a, b), c) }
+        }
+
+        #[inline(always)]
         fn as_f32(self, units: __m512i) -> __m512 {
             unsafe { _mm512_castsi512_ps(units) }
         }
@@ -366,6 +371,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn shift_right(self, units: __m256i, by: u32) -> __m256i {
         unsafe { _mm256_srl_epi32(units, _mm_cvtsi32_si128(by as i32)) }
+    }
+
+    #[inline(always)]
+    fn fma_u16(self, a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi16(_mm256_mullo_epi16(a, b), c) }
     }
 
     #[inline(always)]
