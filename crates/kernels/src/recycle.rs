@@ -1,4 +1,4 @@
-//! An allocator that keeps large blocks for the next result of the same size.
+//! An allocator that keeps large blocks for the next result of about the same size.
 //!
 //! Every layer makes results of the same few sizes. The system's allocator gives each back to the system, which clears
 //! its pages before it hands them out again: at 1024 x 1024 a tenth of a step.
@@ -63,13 +63,15 @@ struct Kept {
     blocks: [(usize, usize); BLOCKS],
     count: usize,
     bytes: usize,
+    /// The same of blocks in use that are larger than their users asked for; size 0 where there is none.
+    lent: [(usize, usize); BLOCKS],
 }
 
 impl Recycler {
     /// Keeps at most `bytes_max` bytes.
     const fn new(bytes_max: usize) -> Self {
-        let blocks = [(0, 0); BLOCKS];
-        Self { bytes_max, kept: Mutex::new(Kept { blocks, count: 0, bytes: 0 }) }
+        let (blocks, lent) = ([(0, 0); BLOCKS], [(0, 0); BLOCKS]);
+        Self { bytes_max, kept: Mutex::new(Kept { blocks, count: 0, bytes: 0, lent }) }
     }
 
     /// Gives what is kept back to the system.
@@ -86,10 +88,28 @@ impl Recycler {
 }
 
 impl Kept {
-    /// Takes the last block of `size` bytes.
+    /// Takes the last block of `size` bytes, or the smallest of those that are larger by a sixteenth at most: layers before the others have
+    /// a few tokens less, and what the others' results left would lie beside them for nothing.
     fn take(&mut self, size: usize) -> Option<usize> {
-        let at = self.blocks[..self.count].iter().rposition(|block| block.1 == size)?;
+        let fits = |block: &(usize, usize)| (size..=size + size / 16).contains(&block.1);
+        let all = self.blocks[..self.count].iter().enumerate().rev();
+        let (at, real) = all
+            .filter(|(_, block)| fits(block))
+            .map(|(at, block)| (at, block.1))
+            .min_by_key(|(_, real)| *real)?;
+        if real > size {
+            let free = self.lent.iter_mut().find(|lent| lent.1 == 0)?;
+            *free = (self.blocks[at].0, real);
+        }
         Some(self.remove(at).0)
+    }
+
+    /// How large a block is that was taken or made for `size` bytes, and is no longer used.
+    fn returned(&mut self, address: usize, size: usize) -> usize {
+        match self.lent.iter_mut().find(|lent| lent.0 == address && lent.1 > 0) {
+            Some(lent) => std::mem::take(lent).1,
+            None => size,
+        }
     }
 
     /// Takes the oldest block, if more than `bytes` are kept.
@@ -176,7 +196,7 @@ unsafe fn free(block: *mut u8, size: usize) {
     unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, PAGE)) }
 }
 
-// SAFETY: a block is the system's or one that was freed, of the same size and as large an alignment; kept ones have one owner,
+// SAFETY: a block is the system's or one that was freed, at least of the size and with as large an alignment; kept ones have one owner,
 // who took them out under the lock. Nothing here allocates or panics.
 unsafe impl GlobalAlloc for Recycler {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -206,6 +226,7 @@ unsafe impl GlobalAlloc for Recycler {
             // SAFETY: the caller's promise.
             return unsafe { System.dealloc(block, layout) };
         };
+        let size = self.with(|kept| kept.returned(block as usize, size));
         if size > self.bytes_max {
             // SAFETY: the caller's promise; blocks of this size are of `fresh`.
             return unsafe { free(block, size) };
@@ -264,6 +285,14 @@ mod tests {
             recycler.dealloc(other, layout(3 * LARGE));
             let again = recycler.alloc_zeroed(layout(3 * LARGE - 5));
             assert_eq!((again, recycler.with(|kept| kept.bytes)), (first, 3 * LARGE));
+            // With none of its size left, the one that is a little larger, which comes back as what it is.
+            let lent = recycler.alloc(layout(3 * LARGE - 9));
+            assert_eq!((lent, recycler.with(|kept| kept.bytes)), (other, 0));
+            recycler.dealloc(lent, layout(3 * LARGE - 9));
+            assert_eq!(recycler.with(|kept| kept.bytes), 3 * LARGE);
+            let much_less = recycler.alloc(layout(2 * LARGE));
+            assert_ne!(much_less, other);
+            recycler.dealloc(much_less, layout(2 * LARGE));
             assert_eq!((again.read(), again.add(3 * LARGE - 6).read()), (0, 0));
             recycler.dealloc(again, layout(3 * LARGE - 5));
         }

@@ -44,18 +44,24 @@ pub(super) fn attention(
         return none.transpose(1, 2);
     }
     let mut out = unwritten(batch * queries * heads * d);
+    let size = Packed::size(forms, keys, d);
+    let mut packed = Units::unwritten(kv_heads * (size[0] + size[1]));
     for (item, out) in out.chunks_mut(queries * heads * d).enumerate() {
-        let packed: Vec<Packed> = (0..kv_heads)
-            .into_par_iter()
-            .map(|head| {
-                level.run(Pack { forms, k: k.at(item, head), v: v.at(item, head), keys, d })
-            })
-            .collect();
+        let (packed_keys, packed_values) = packed.split_at_mut(kv_heads * size[0]);
+        let sides = packed_keys.par_chunks_mut(size[0]).zip(packed_values.par_chunks_mut(size[1]));
+        sides.enumerate().for_each(|(head, to)| {
+            level.run(Pack { forms, k: k.at(item, head), v: v.at(item, head), keys, d, to });
+        });
+        let (packed_keys, packed_values) = packed.split_at(kv_heads * size[0]);
         rectangles(out, heads * d, 0..queries, (QUERIES, d)).with_max_len(1).for_each_init(
             Scratch::default,
             |scratch, out| {
                 let head = out.columns.start / d;
-                let packed = &packed[head / (heads / kv_heads)];
+                let head_of_keys = head / (heads / kv_heads);
+                let packed = Packed {
+                    keys: &packed_keys[head_of_keys * size[0]..][..size[0]],
+                    values: &packed_values[head_of_keys * size[1]..][..size[1]],
+                };
                 let last_key = (mask == Mask::Causal).then(|| keys - queries);
                 let q = q.at(item, head);
                 level.run(Block { forms, q, packed, keys, d, offset: last_key, scratch, out });
@@ -134,13 +140,25 @@ impl<'a> Head<'a> {
 }
 
 /// Keys and values of one head as right sides of products.
-struct Packed {
+#[derive(Clone, Copy)]
+struct Packed<'a> {
     /// Panels of 32 keys, `d` deep.
-    keys: Units,
+    keys: &'a [u32],
     /// Panels of 32 of `d` columns, as deep as there are keys.
-    values: Units,
-    /// Units of a panel of values.
-    depth: usize,
+    values: &'a [u32],
+}
+
+impl Packed<'_> {
+    /// Units of both.
+    fn size(forms: Forms, keys: usize, d: usize) -> [usize; 2] {
+        let panels = keys.div_ceil(WIDE);
+        [panels * forms.scores.right_units(d), d.div_ceil(WIDE) * depth(forms.values, keys) * WIDE]
+    }
+}
+
+/// How deep the panels of values are.
+fn depth(kind: Kind, keys: usize) -> usize {
+    keys.div_ceil(WIDE) * units_a_panel(kind)
 }
 
 struct Pack<'a> {
@@ -149,20 +167,19 @@ struct Pack<'a> {
     v: Head<'a>,
     keys: usize,
     d: usize,
+    /// What [`Packed`] has.
+    to: (&'a mut [u32], &'a mut [u32]),
 }
 
 impl Work for Pack<'_> {
-    type Out = Packed;
+    type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Packed {
-        let blocks = self.keys.div_ceil(WIDE);
+    fn run<S: Simd>(self, simd: S) {
         let Forms { scores, values: kind } = self.forms;
-        let size = scores.right_units(self.d);
-        let mut keys = Units::zeros(blocks * size);
         let centre = scores.is_int8().then(|| self.centre());
         let mut centred = vec![0f32; if centre.is_some() { WIDE * self.d } else { 0 }];
-        for (i, panel) in keys.chunks_exact_mut(size).enumerate() {
+        for (i, panel) in self.to.0.chunks_exact_mut(scores.right_units(self.d)).enumerate() {
             let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
             let Some(centre) = &centre else {
                 pack::panel(simd, scores, tokens.map(|t| self.k.token(t)), panel);
@@ -175,15 +192,19 @@ impl Work for Pack<'_> {
             let columns = centred.chunks_exact(self.d).take(tokens.len());
             pack::panel(simd, scores, columns, panel);
         }
-        let depth = blocks * units_a_panel(kind);
-        let mut values = Units::zeros(self.d.div_ceil(WIDE) * depth * WIDE);
-        for (i, panel) in values.chunks_exact_mut(depth * WIDE).enumerate() {
+        let panels = self.to.1.chunks_exact_mut(depth(kind, self.keys) * WIDE);
+        for (i, panel) in panels.enumerate() {
             let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
             for (block, units) in panel.chunks_exact_mut(units_a_panel(kind) * WIDE).enumerate() {
-                self.pack_values(block * WIDE, columns.clone(), units);
+                simd.call(PackValues {
+                    kind,
+                    v: self.v,
+                    tokens: (block * WIDE).min(self.keys)..((block + 1) * WIDE).min(self.keys),
+                    columns: columns.clone(),
+                    units,
+                });
             }
         }
-        Packed { keys, values, depth }
     }
 }
 
@@ -202,23 +223,50 @@ impl Pack<'_> {
         }
         sums.into_iter().map(|sum| (sum / self.keys as f64) as f32).collect()
     }
+}
 
-    /// Some columns of 32 tokens.
+/// Some columns of up to 32 tokens as a part of a panel of values; those that are missing are 0.
+struct PackValues<'a> {
+    kind: Kind,
+    v: Head<'a>,
+    tokens: Range<usize>,
+    columns: Range<usize>,
+    units: &'a mut [u32],
+}
+
+impl Work for PackValues<'_> {
+    type Out = ();
+
     #[inline(always)]
-    fn pack_values(&self, first: usize, columns: Range<usize>, units: &mut [u32]) {
+    fn run<S: Simd>(self, _: S) {
         let absent = [0f32; WIDE];
-        let token = |i: usize| match first + i {
-            t if t < self.keys => &self.v.token(t)[columns.clone()],
-            _ => &absent[..columns.len()],
+        if self.columns.len() < WIDE {
+            self.units.fill(0);
+        }
+        let token = |i: usize| match self.tokens.start + i {
+            t if t < self.tokens.end => &self.v.token(t)[self.columns.clone()],
+            _ => &absent[..self.columns.len()],
         };
-        for (i, units) in units.chunks_exact_mut(WIDE).enumerate() {
-            if self.forms.values == Kind::Bf16 {
-                let pairs = token(2 * i).iter().zip(token(2 * i + 1));
-                units.iter_mut().zip(pairs).for_each(|(u, (l, h))| *u = bf16_pair(*l, *h));
+        for (i, units) in self.units.chunks_exact_mut(WIDE).enumerate() {
+            if self.kind == Kind::Bf16 {
+                let (low, high) = (token(2 * i), token(2 * i + 1));
+                // Of a length that is known, so that the loop becomes vectors.
+                match (<&[f32; WIDE]>::try_from(low), <&[f32; WIDE]>::try_from(high)) {
+                    (Ok(low), Ok(high)) => pairs(low, high, units),
+                    _ => pairs(low, high, units),
+                }
             } else {
                 units.iter_mut().zip(token(i)).for_each(|(u, v)| *u = v.to_bits());
             }
         }
+    }
+}
+
+/// Neighbours in depth, as one unit each.
+#[inline(always)]
+fn pairs(low: &[f32], high: &[f32], units: &mut [u32]) {
+    for (unit, (low, high)) in units.iter_mut().zip(low.iter().zip(high)) {
+        *unit = bf16_pair(*low, *high);
     }
 }
 
@@ -251,7 +299,7 @@ struct Running {
 struct Block<'a> {
     forms: Forms,
     q: Head<'a>,
-    packed: &'a Packed,
+    packed: Packed<'a>,
     keys: usize,
     d: usize,
     /// With a causal mask: query `i` sees the keys up to `offset + i`.
@@ -355,7 +403,7 @@ impl Block<'_> {
         let depth = panels.len() * units_a_panel(values);
         let start = panels.start * units_a_panel(values) * WIDE;
         let weights = &self.scratch.weights[..M * depth];
-        let values = self.packed.values.chunks_exact(self.packed.depth * WIDE);
+        let values = self.packed.values.chunks_exact(self::depth(values, self.keys) * WIDE);
         let (mut sums, panels) = ([Sums::ZERO; M], self.d.div_ceil(WIDE));
         for (i, panel) in values.enumerate() {
             let values = &panel[start..][..depth * WIDE];
@@ -445,8 +493,9 @@ impl Weigh {
         let bf16 = S::BF16 && self.kind == Kind::Bf16;
         let exactness = if bf16 { Exactness::Bf16 } else { Exactness::Full };
         let mut totals = [simd.splat(0.0); 2];
-        let blocks = weights.chunks_exact_mut(units_a_panel(self.kind) * self.rows);
-        for (scores, block) in scores.iter().step_by(self.rows).zip(blocks) {
+        let size = units_a_panel(self.kind) * self.rows;
+        for (scores, block) in scores.iter().step_by(self.rows).zip(weights.chunks_exact_mut(size))
+        {
             for first in (0..WIDE).step_by(2 * S::LANES) {
                 let mut e = [simd.splat(0.0); 2];
                 for (i, e) in e.iter_mut().enumerate() {
