@@ -1,6 +1,7 @@
 //! Scaled dot-product attention: `softmax(q · kᵀ / √d) · v`.
 
 mod gradient;
+mod packed;
 mod tiled;
 
 use candle_core::{D, DType, Result, Tensor};

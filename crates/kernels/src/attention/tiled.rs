@@ -7,13 +7,14 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::Mask;
+use super::packed::{self, Forms, Head, Heads, Pack, Packed, units_a_panel};
 use crate::Precision;
 use crate::math::{Exactness, exp2, exp2_vector};
 use crate::memory::{Units, unwritten};
 use crate::product::output::{Rectangle, rectangles};
-use crate::product::pack::{self, bf16_pair};
+use crate::product::pack;
 use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile, tile_int8_run};
-use crate::product::{Kind, RUN, Sums, WIDE, for_height, heights};
+use crate::product::{Kind, Sums, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
 
@@ -71,203 +72,9 @@ pub(super) fn attention(
     Tensor::from_vec(out, (batch, queries, heads, d), &Device::Cpu)?.transpose(1, 2)
 }
 
-/// What the two products of attention are computed in.
-#[derive(Clone, Copy)]
-struct Forms {
-    /// Queries and keys.
-    scores: Kind,
-    /// Weights and values.
-    values: Kind,
-}
-
-impl Forms {
-    fn of(precision: Precision, level: Level, d: usize) -> Self {
-        let values = match precision {
-            Precision::Bf16 | Precision::Int8 if level.has_bf16() => Kind::Bf16,
-            _ => Kind::F32,
-        };
-        // A head has one scale, as a run has.
-        let scores = match precision {
-            Precision::Int8 if d <= 4 * RUN => Kind::Int8Runs,
-            _ => values,
-        };
-        Self { scores, values }
-    }
-}
-
 /// The same tensor with its last dimension without gaps.
 fn rows_in_place(x: &Tensor) -> Result<Tensor> {
     if x.stride().last() == Some(&1) || x.dim(3)? == 1 { Ok(x.clone()) } else { x.contiguous() }
-}
-
-/// Vectors of `d` values for every item, head and token.
-struct Heads<'a> {
-    values: &'a [f32],
-    strides: [usize; 3],
-    d: usize,
-}
-
-/// The vectors of one item and head.
-#[derive(Clone, Copy)]
-struct Head<'a> {
-    values: &'a [f32],
-    stride: usize,
-    d: usize,
-}
-
-impl<'a> Heads<'a> {
-    fn of(values: &'a Values) -> Result<Self> {
-        let (all, layout) = values.f32_strided()?;
-        let (stride, d) = (layout.stride(), layout.dims()[3]);
-        Ok(Self {
-            values: &all[layout.start_offset()..],
-            strides: [stride[0], stride[1], stride[2]],
-            d,
-        })
-    }
-
-    fn at(&self, item: usize, head: usize) -> Head<'a> {
-        let start = item * self.strides[0] + head * self.strides[1];
-        Head { values: &self.values[start..], stride: self.strides[2], d: self.d }
-    }
-}
-
-impl<'a> Head<'a> {
-    #[inline(always)]
-    fn token(&self, index: usize) -> &'a [f32] {
-        &self.values[index * self.stride..][..self.d]
-    }
-}
-
-/// Keys and values of one head as right sides of products.
-#[derive(Clone, Copy)]
-struct Packed<'a> {
-    /// Panels of 32 keys, `d` deep.
-    keys: &'a [u32],
-    /// Panels of 32 of `d` columns, as deep as there are keys.
-    values: &'a [u32],
-}
-
-impl Packed<'_> {
-    /// Units of both.
-    fn size(forms: Forms, keys: usize, d: usize) -> [usize; 2] {
-        let panels = keys.div_ceil(WIDE);
-        [panels * forms.scores.right_units(d), d.div_ceil(WIDE) * depth(forms.values, keys) * WIDE]
-    }
-}
-
-/// How deep the panels of values are.
-fn depth(kind: Kind, keys: usize) -> usize {
-    keys.div_ceil(WIDE) * units_a_panel(kind)
-}
-
-struct Pack<'a> {
-    forms: Forms,
-    k: Head<'a>,
-    v: Head<'a>,
-    keys: usize,
-    d: usize,
-    /// What [`Packed`] has.
-    to: (&'a mut [u32], &'a mut [u32]),
-}
-
-impl Work for Pack<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Forms { scores, values: kind } = self.forms;
-        let centre = scores.is_int8().then(|| self.centre());
-        let mut centred = vec![0f32; if centre.is_some() { WIDE * self.d } else { 0 }];
-        for (i, panel) in self.to.0.chunks_exact_mut(scores.right_units(self.d)).enumerate() {
-            let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
-            let Some(centre) = &centre else {
-                pack::panel(simd, scores, tokens.map(|t| self.k.token(t)), panel);
-                continue;
-            };
-            for (to, t) in centred.chunks_exact_mut(self.d).zip(tokens.clone()) {
-                let differences = self.k.token(t).iter().zip(centre).map(|(k, c)| k - c);
-                to.iter_mut().zip(differences).for_each(|(to, k)| *to = k);
-            }
-            let columns = centred.chunks_exact(self.d).take(tokens.len());
-            pack::panel(simd, scores, columns, panel);
-        }
-        let panels = self.to.1.chunks_exact_mut(depth(kind, self.keys) * WIDE);
-        for (i, panel) in panels.enumerate() {
-            let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
-            for (block, units) in panel.chunks_exact_mut(units_a_panel(kind) * WIDE).enumerate() {
-                simd.call(PackValues {
-                    kind,
-                    v: self.v,
-                    tokens: (block * WIDE).min(self.keys)..((block + 1) * WIDE).min(self.keys),
-                    columns: columns.clone(),
-                    units,
-                });
-            }
-        }
-    }
-}
-
-/// Units of depth that 32 keys take.
-fn units_a_panel(kind: Kind) -> usize {
-    if kind == Kind::Bf16 { WIDE / 2 } else { WIDE }
-}
-
-impl Pack<'_> {
-    /// The mean of the keys. Taken from each of them it changes a query's scores by the same amount, so that its weights stay what they were, and
-    /// what is left has a smaller range to be rounded in (Zhang et al., SageAttention, 2024).
-    fn centre(&self) -> Vec<f32> {
-        let mut sums = vec![0f64; self.d];
-        for t in 0..self.keys {
-            sums.iter_mut().zip(self.k.token(t)).for_each(|(sum, k)| *sum += f64::from(*k));
-        }
-        sums.into_iter().map(|sum| (sum / self.keys as f64) as f32).collect()
-    }
-}
-
-/// Some columns of up to 32 tokens as a part of a panel of values; those that are missing are 0.
-struct PackValues<'a> {
-    kind: Kind,
-    v: Head<'a>,
-    tokens: Range<usize>,
-    columns: Range<usize>,
-    units: &'a mut [u32],
-}
-
-impl Work for PackValues<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let absent = [0f32; WIDE];
-        if self.columns.len() < WIDE {
-            self.units.fill(0);
-        }
-        let token = |i: usize| match self.tokens.start + i {
-            t if t < self.tokens.end => &self.v.token(t)[self.columns.clone()],
-            _ => &absent[..self.columns.len()],
-        };
-        for (i, units) in self.units.chunks_exact_mut(WIDE).enumerate() {
-            if self.kind == Kind::Bf16 {
-                let (low, high) = (token(2 * i), token(2 * i + 1));
-                // Of a length that is known, so that the loop becomes vectors.
-                match (<&[f32; WIDE]>::try_from(low), <&[f32; WIDE]>::try_from(high)) {
-                    (Ok(low), Ok(high)) => pairs(low, high, units),
-                    _ => pairs(low, high, units),
-                }
-            } else {
-                units.iter_mut().zip(token(i)).for_each(|(u, v)| *u = v.to_bits());
-            }
-        }
-    }
-}
-
-/// Neighbours in depth, as one unit each.
-#[inline(always)]
-fn pairs(low: &[f32], high: &[f32], units: &mut [u32]) {
-    for (unit, (low, high)) in units.iter_mut().zip(low.iter().zip(high)) {
-        *unit = bf16_pair(*low, *high);
-    }
 }
 
 /// What a task needs besides its inputs, kept by its thread.
@@ -403,7 +210,7 @@ impl Block<'_> {
         let depth = panels.len() * units_a_panel(values);
         let start = panels.start * units_a_panel(values) * WIDE;
         let weights = &self.scratch.weights[..M * depth];
-        let values = self.packed.values.chunks_exact(self::depth(values, self.keys) * WIDE);
+        let values = self.packed.values.chunks_exact(packed::depth(values, self.keys) * WIDE);
         let (mut sums, panels) = ([Sums::ZERO; M], self.d.div_ceil(WIDE));
         for (i, panel) in values.enumerate() {
             let values = &panel[start..][..depth * WIDE];
