@@ -6,6 +6,7 @@ use candle_core::Result;
 
 use crate::Precision;
 use crate::product::pack::{self, bf16_pair};
+use crate::product::tile::LINE;
 use crate::product::{Kind, RUN, WIDE};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
@@ -71,6 +72,15 @@ impl<'a> Head<'a> {
     pub(super) fn token(&self, index: usize) -> &'a [f32] {
         &self.values[index * self.stride..][..self.d]
     }
+
+    /// Brings a token near, if there is one: those of a head lie far apart, where processors do not look ahead.
+    #[inline(always)]
+    pub(super) fn fetch<S: Simd>(&self, simd: S, index: usize) {
+        let start = self.values.as_ptr().wrapping_add(index * self.stride);
+        for line in (0..self.d).step_by(LINE) {
+            simd.prefetch(start.wrapping_add(line).cast());
+        }
+    }
 }
 
 /// Keys and values of one head as right sides of products.
@@ -95,6 +105,9 @@ pub(super) fn depth(kind: Kind, keys: usize) -> usize {
     keys.div_ceil(WIDE) * units_a_panel(kind)
 }
 
+/// Tokens that are fetched ahead of their use.
+pub(super) const AHEAD: usize = 8;
+
 /// Fills what [`Packed`] has.
 pub(super) struct Pack<'a> {
     pub(super) forms: Forms,
@@ -112,10 +125,13 @@ impl Work for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Forms { scores, values: kind } = self.forms;
-        let centre = scores.is_int8().then(|| self.centre());
+        let centre = scores.is_int8().then(|| self.centre(simd));
         let mut centred = vec![0f32; if centre.is_some() { WIDE * self.d } else { 0 }];
         for (i, panel) in self.to.0.chunks_exact_mut(scores.right_units(self.d)).enumerate() {
             let tokens = i * WIDE..((i + 1) * WIDE).min(self.keys);
+            if centre.is_none() {
+                tokens.clone().for_each(|t| self.k.fetch(simd, t + WIDE));
+            }
             let Some(centre) = &centre else {
                 pack::panel(simd, scores, tokens.map(|t| self.k.token(t)), panel);
                 continue;
@@ -127,16 +143,17 @@ impl Work for Pack<'_> {
             let columns = centred.chunks_exact(self.d).take(tokens.len());
             pack::panel(simd, scores, columns, panel);
         }
-        let panels = self.to.1.chunks_exact_mut(depth(kind, self.keys) * WIDE);
-        for (i, panel) in panels.enumerate() {
-            let columns = i * WIDE..((i + 1) * WIDE).min(self.d);
-            for (block, units) in panel.chunks_exact_mut(units_a_panel(kind) * WIDE).enumerate() {
+        let (panel, part) = (depth(kind, self.keys) * WIDE, units_a_panel(kind) * WIDE);
+        for (block, first) in (0..self.keys).step_by(WIDE).enumerate() {
+            let tokens = first..(first + WIDE).min(self.keys);
+            tokens.clone().for_each(|t| self.v.fetch(simd, t + WIDE));
+            for (i, column) in (0..self.d).step_by(WIDE).enumerate() {
                 simd.call(PackValues {
                     kind,
                     v: self.v,
-                    tokens: (block * WIDE).min(self.keys)..((block + 1) * WIDE).min(self.keys),
-                    columns: columns.clone(),
-                    units,
+                    tokens: tokens.clone(),
+                    columns: column..(column + WIDE).min(self.d),
+                    units: &mut self.to.1[i * panel + block * part..][..part],
                 });
             }
         }
@@ -151,9 +168,11 @@ pub(super) fn units_a_panel(kind: Kind) -> usize {
 impl Pack<'_> {
     /// The mean of the keys. Taken from each of them it changes a query's scores by the same amount, so that its weights stay what they were, and
     /// what is left has a smaller range to be rounded in (Zhang et al., SageAttention, 2024).
-    fn centre(&self) -> Vec<f32> {
+    #[inline(always)]
+    fn centre<S: Simd>(&self, simd: S) -> Vec<f32> {
         let mut sums = vec![0f64; self.d];
         for t in 0..self.keys {
+            self.k.fetch(simd, t + AHEAD);
             sums.iter_mut().zip(self.k.token(t)).for_each(|(sum, k)| *sum += f64::from(*k));
         }
         sums.into_iter().map(|sum| (sum / self.keys as f64) as f32).collect()

@@ -7,13 +7,13 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::Mask;
-use super::packed::{self, Forms, Head, Heads, Pack, Packed, units_a_panel};
+use super::packed::{self, AHEAD, Forms, Head, Heads, Pack, Packed, units_a_panel};
 use crate::Precision;
 use crate::math::{Exactness, exp2, exp2_vector};
 use crate::memory::{Units, unwritten};
 use crate::product::output::{Rectangle, rectangles};
 use crate::product::pack;
-use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, tile, tile_int8_run};
+use crate::product::tile::{DEEP, Dot, DotBf16, DotF32, LINE, tile, tile_int8_run};
 use crate::product::{Kind, Sums, WIDE, for_height, heights};
 use crate::simd::{Level, Simd, Work};
 use crate::values::Values;
@@ -129,6 +129,9 @@ impl Work for Block<'_> {
         for start in (0..end).step_by(KEYS) {
             let keys = start..(start + KEYS).min(end);
             for (first, height) in heights(rows.len(), S::ROWS) {
+                if keys.end == end {
+                    self.fetch_out(simd, rows.start + first..rows.start + first + height);
+                }
                 macro_rules! go {
                     ($rows:literal) => {
                         match self.forms.values {
@@ -154,6 +157,17 @@ impl Work for Block<'_> {
 }
 
 impl Block<'_> {
+    /// Brings some rows of the result near, which are written when their last keys were seen.
+    #[inline(always)]
+    fn fetch_out<S: Simd>(&mut self, simd: S, rows: Range<usize>) {
+        for row in rows {
+            let row = self.out.row(row, self.out.columns.clone());
+            for line in (0..row.len()).step_by(LINE) {
+                simd.prefetch(row[line..].as_ptr().cast());
+            }
+        }
+    }
+
     /// Packs the queries in tiles and clears what runs.
     #[inline(always)]
     fn begin<S: Simd>(&mut self, simd: S) {
@@ -167,6 +181,7 @@ impl Block<'_> {
             let tile = &mut scratch.queries[first * units..][..height * units];
             for i in 0..height {
                 let query = self.q.token(rows.start + first + i);
+                self.q.fetch(simd, rows.start + first + i + AHEAD);
                 let scale = pack::pack_row(simd, kind, query, (i, height), tile);
                 // A query of zeros has a scale of 0, by which a hidden key's score of -∞ is not to be multiplied.
                 scratch.scales[first + i] *= if scale == 0.0 { 1.0 } else { scale };
