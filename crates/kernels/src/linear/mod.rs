@@ -113,7 +113,8 @@ pub fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tens
 ///
 /// What is rounded follows from a weight's form. Against float32 and float16 weights, inputs stay float32. Against
 /// bfloat16 and fp8 ones they are rounded to bfloat16 where the processor multiplies that, and stay float32 where it
-/// does not. Against blocks they are rounded to int8 with a scale a row. Sums are float32 always.
+/// does not. Against blocks they are rounded to int8 with a scale a row; with 96 rows and more, blocks of four to six bits whose values
+/// come in 256s are rounded as well, to int8 with a scale a block. Sums are float32 always.
 ///
 /// On NVIDIA's GPUs inputs are rounded to bfloat16 against every form but float32 and float16, and to fp8 with a scale a row
 /// against [`Matrix::to_fp8_rows`]; there the results of more than one layer are bfloat16, which is what kernels take them as.
@@ -348,8 +349,8 @@ mod tests {
 
     #[test]
     fn blocks_are_rounded_for_many_rows_and_hardly_differ() {
-        let (rows, out, width) = (215, 70, 2304);
-        check(rows, out, width);
+        check(97, 35, 512);
+        let (rows, out, width) = (129, 70, 2304);
         let (x, w) = (tensor((rows, width), 1), tensor((out, width), 2));
         for kind in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
             let packed = Matrix::Quantized(Arc::new(QTensor::quantize(&w, kind).unwrap()));
