@@ -39,8 +39,14 @@ impl Bucket {
         match (request.method.as_str(), upload) {
             ("PUT", Some(upload)) => {
                 let number = query["partNumber"].parse().unwrap();
-                self.uploads.get_mut(&upload).unwrap().insert(number, request.body.clone());
-                answer(200, &[("etag", "\"piece\"")], b"")
+                // A piece may still be on its way when the upload is given up.
+                match self.uploads.get_mut(&upload) {
+                    Some(pieces) => {
+                        pieces.insert(number, request.body.clone());
+                        answer(200, &[("etag", "\"piece\"")], b"")
+                    }
+                    None => answer(404, &[], b""),
+                }
             }
             ("PUT", None) => {
                 self.objects.insert(key, request.body.clone());
