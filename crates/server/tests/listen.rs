@@ -209,6 +209,17 @@ async fn a_tunnel_to_a_name_of_fals_ends_here() {
     );
 }
 
+/// Clients whose threads read and write at once lose their first request to them, now and then.
+#[tokio::test]
+async fn no_ticket_follows_a_handshake() {
+    let server =
+        Server::start(|options, authority| options.tls = Some(authority.server_config())).await;
+    let mut stream = server.tls(server.connect().await, "localhost").await.unwrap();
+    let answer = exchange(&mut stream, &get_last("/", "localhost")).await;
+    check(&answer, "200", "Direct secure 127.0.0.1 GET localhost /");
+    assert_eq!(stream.get_ref().1.tls13_tickets_received(), 0);
+}
+
 #[tokio::test]
 async fn a_websocket_opens_inside_a_tunnel() {
     let server = Server::start(|_, _| ()).await;
