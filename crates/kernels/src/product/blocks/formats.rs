@@ -87,67 +87,39 @@ fn six_bits<S: Simd>(simd: S, block: &[u32], g: usize, which: usize, first: usiz
     simd.int_to_f32(number)
 }
 
-/// `d · s · q`
-#[inline(always)]
-fn slopes_of_pairs<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-    times(simd, float(simd, block, 0, first), six_bits(simd, block, g, 0, first))
-}
+/// Blocks of pairs: two float16, 8 pairs of a 6-bit scale and a 6-bit minimum, where `FIFTH` 32 bytes that have a fifth bit of values for
+/// each group, and the low 4 bits of 256 values. A value is `d · s · q − d_min · m`.
+pub(super) struct Pairs<const FIFTH: bool>;
 
-/// `d_min · m`
-#[inline(always)]
-fn offsets_of_pairs<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-    times(simd, float(simd, block, 1, first), six_bits(simd, block, g, 1, first))
-}
+/// ggml's `block_q4_K`.
+pub(super) type Q4K = Pairs<false>;
+/// ggml's `block_q5_K`.
+pub(super) type Q5K = Pairs<true>;
 
-/// Two float16, 8 pairs of 6 bits, and 256 values of 4 bits (ggml, `block_q4_K`).
-pub(super) struct Q4K;
-
-impl Groups<8> for Q4K {
+impl<const FIFTH: bool> Groups<8> for Pairs<FIFTH> {
     const COUNT: usize = 8;
-    const UNITS: usize = WIDE * 144 / 4;
+    const UNITS: usize = WIDE * if FIFTH { 176 } else { 144 } / 4;
     const OFFSETS: bool = true;
-    const MOST: u8 = 15;
+    const MOST: u8 = if FIFTH { 31 } else { 15 };
     const ZERO: u8 = 0;
 
     #[inline(always)]
     fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-        slopes_of_pairs(simd, block, g, first)
+        times(simd, float(simd, block, 0, first), six_bits(simd, block, g, 0, first))
     }
 
     #[inline(always)]
     fn offsets<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-        offsets_of_pairs(simd, block, g, first)
+        times(simd, float(simd, block, 1, first), six_bits(simd, block, g, 1, first))
     }
 
     #[inline(always)]
     fn quants<S: Simd>(simd: S, block: &[u32], g: usize, k: usize, first: usize) -> S::U {
-        bits(simd, word(simd, block, 2, 3 + g / 2 * 8 + k, first), 4 * (g % 2), 15)
-    }
-}
-
-/// As [`Q4K`] with a fifth bit: 32 bytes that have one for each group (ggml, `block_q5_K`).
-pub(super) struct Q5K;
-
-impl Groups<8> for Q5K {
-    const COUNT: usize = 8;
-    const UNITS: usize = WIDE * 176 / 4;
-    const OFFSETS: bool = true;
-    const MOST: u8 = 31;
-    const ZERO: u8 = 0;
-
-    #[inline(always)]
-    fn slopes<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-        slopes_of_pairs(simd, block, g, first)
-    }
-
-    #[inline(always)]
-    fn offsets<S: Simd>(simd: S, block: &[u32], g: usize, first: usize) -> S::F {
-        offsets_of_pairs(simd, block, g, first)
-    }
-
-    #[inline(always)]
-    fn quants<S: Simd>(simd: S, block: &[u32], g: usize, k: usize, first: usize) -> S::U {
-        let low = bits(simd, word(simd, block, 2, 11 + g / 2 * 8 + k, first), 4 * (g % 2), 15);
+        let start = if FIFTH { 11 } else { 3 };
+        let low = bits(simd, word(simd, block, 2, start + g / 2 * 8 + k, first), 4 * (g % 2), 15);
+        if !FIFTH {
+            return low;
+        }
         let fifth = bits(simd, word(simd, block, 2, 3 + k, first), g, 1);
         simd.or(low, simd.shift_left(fifth, 4))
     }
